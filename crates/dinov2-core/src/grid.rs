@@ -1,0 +1,68 @@
+use core::fmt;
+
+/// Rows and columns of patches. Patches are numbered row by row, from the top left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct PatchGrid {
+    /// Patches from top to bottom.
+    pub rows: usize,
+    /// Patches from left to right.
+    pub cols: usize,
+}
+
+/// An image whose sides are not positive multiples of the patch size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("image size: expected positive multiples of {patch_size}, got {width_px}x{height_px}")]
+pub struct GridError {
+    /// Width of the offending image.
+    pub width_px: usize,
+    /// Height of the offending image.
+    pub height_px: usize,
+    /// Patch side of the model.
+    pub patch_size: usize,
+}
+
+impl PatchGrid {
+    /// The grid of an image of `width_px` x `height_px`.
+    ///
+    /// # Errors
+    /// A side that is zero or no multiple of `patch_size`.
+    pub fn of_image(width_px: usize, height_px: usize, patch_size: usize) -> Result<Self, GridError> {
+        let fits = |side: usize| side > 0 && patch_size > 0 && side.is_multiple_of(patch_size);
+        if fits(width_px) && fits(height_px) {
+            Ok(Self { rows: height_px / patch_size, cols: width_px / patch_size })
+        } else {
+            Err(GridError { width_px, height_px, patch_size })
+        }
+    }
+
+    /// Number of patches.
+    pub const fn len(self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// True for a grid without patches.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Display for PatchGrid {
+    /// `ROWSxCOLS`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.rows, self.cols)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grid_needs_whole_patches() {
+        assert_eq!(PatchGrid::of_image(28, 42, 14), Ok(PatchGrid { rows: 3, cols: 2 }));
+        for (width_px, height_px) in [(0, 14), (14, 0), (15, 14), (14, 27)] {
+            assert!(PatchGrid::of_image(width_px, height_px, 14).is_err(), "{width_px}x{height_px}");
+        }
+    }
+}

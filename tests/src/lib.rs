@@ -1,0 +1,1 @@
+//! Home of the whole-system tests; see `tests/tests`.
