@@ -1,1 +1,28 @@
-//! See the crate description.
+//! Compute kernels of the CPU engine: one folder per operation, each with its definition in plain scalar code
+//! (`scalar.rs`) and one vector form, written once against the [`simd::Simd`] trait and instantiated per instruction
+//! set (portable, AVX2+FMA, AVX-512F).
+//!
+//! All tensors are row-major f32, outermost dimension first. Nothing here allocates per call: weights are packed once
+//! ([`gemm_f32::PackedMatrix`]), scratch is sized by the caller. Work is split over a [`Pool`].
+//!
+//! What this crate does not do: it knows no model, no file and no token order; the engine does.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod aligned;
+mod disjoint;
+#[cfg(test)]
+mod test_util;
+
+pub mod activation;
+pub mod attention;
+pub mod gemm_f32;
+pub mod layer_norm;
+pub mod patch_embed;
+pub mod pool;
+pub mod simd;
+
+pub use aligned::AlignedBuffer;
+pub use pool::Pool;
+pub use simd::Isa;

@@ -1,0 +1,337 @@
+//! Linear layers: `out = epilogue(input · weightᵀ + bias)` with the weight packed once.
+//!
+//! `input: [rows, k]`, `weight: [n, k]` as PyTorch stores it, `out: [rows, n]` (`[rows, n / 2]` for SwiGLU).
+//!
+//! The packed weight is a run of panels: `[panels][k][2 * LANES]`, each panel holding two vectors of output channels
+//! for every `k`, zero-padded at the end. A tile is `TILE_ROWS` rows by one panel; its accumulators stay in registers
+//! over the whole of `k`, and the epilogue is applied as they are stored. Tasks are blocks of tiles small enough that
+//! a block's panels stay in the second-level cache.
+
+mod scalar;
+pub(crate) mod tile;
+
+use crate::disjoint::Disjoint;
+use crate::simd::{Kernel, MAX_LANES, Simd};
+use crate::{AlignedBuffer, Isa, Pool, activation};
+use tile::{Rows, for_rows};
+
+/// What happens to `input · weightᵀ + bias` on its way to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// Stored as it is.
+    Store,
+    /// `gelu(x)`, exact form.
+    Gelu,
+    /// Added to what `out` holds.
+    Add,
+    /// `silu(a) * b`, where `a` is the first and `b` the second half of the output channels. Needs
+    /// [`PackedLinear::pack_gated`].
+    SwiGlu,
+}
+
+/// A linear layer in the layout of one instruction set.
+pub struct PackedLinear {
+    /// `[panels][k][panel_cols]`.
+    panels: AlignedBuffer,
+    /// `[panels][panel_cols]`.
+    bias: AlignedBuffer,
+    panel_cols: usize,
+    /// Output channels, both halves of a gated layer included.
+    n: usize,
+    k: usize,
+    gated: bool,
+}
+
+/// Bytes of packed weight that one task works on: about half of a small second-level cache (512 KiB on Zen 3).
+const TASK_WEIGHT_BYTES: usize = 192 * 1024;
+
+/// Tiles of rows in one task.
+const TASK_ROW_TILES: usize = 8;
+
+impl PackedLinear {
+    /// Packs `weight: [n, k]` and `bias: [n]`.
+    ///
+    /// # Panics
+    /// When lengths disagree or a dimension is zero.
+    pub fn pack(isa: Isa, weight: &[f32], bias: &[f32], k: usize) -> Self {
+        Self::pack_rows(isa, weight, bias, k, false)
+    }
+
+    /// Packs the fused gate and value of a SwiGLU layer, `weight: [2 * hidden, k]`, gate first: each panel holds one
+    /// vector of gate channels and the vector of their values.
+    ///
+    /// # Panics
+    /// When lengths disagree, a dimension is zero or the number of output channels is odd.
+    pub fn pack_gated(isa: Isa, weight: &[f32], bias: &[f32], k: usize) -> Self {
+        assert!(bias.len().is_multiple_of(2), "pack_gated: an even number of output channels");
+        Self::pack_rows(isa, weight, bias, k, true)
+    }
+
+    fn pack_rows(isa: Isa, weight: &[f32], bias: &[f32], k: usize, gated: bool) -> Self {
+        let n = bias.len();
+        assert!(n > 0 && k > 0, "pack: n and k above zero");
+        assert_eq!(weight.len(), n * k, "pack: weight [n, k]");
+        let panel_cols = isa.panel_cols();
+        let mut packed = Self {
+            panels: AlignedBuffer::default(),
+            bias: AlignedBuffer::default(),
+            panel_cols,
+            n,
+            k,
+            gated,
+        };
+        let count = packed.panel_count();
+        packed.panels.resize(count * k * panel_cols);
+        packed.bias.resize(count * panel_cols);
+        for panel in 0..count {
+            let columns = &mut packed.panels[panel * k * panel_cols..][..k * panel_cols];
+            for column in 0..panel_cols {
+                let Some(channel) = channel_of(panel, column, panel_cols, n, gated) else { continue };
+                packed.bias[panel * panel_cols + column] = bias[channel];
+                let row = &weight[channel * k..][..k];
+                for (slot, &value) in columns.iter_mut().skip(column).step_by(panel_cols).zip(row) {
+                    *slot = value;
+                }
+            }
+        }
+        packed
+    }
+
+    /// Columns of `out`.
+    pub fn out_cols(&self) -> usize {
+        if self.gated { self.n / 2 } else { self.n }
+    }
+
+    /// Columns of `input`.
+    pub fn in_cols(&self) -> usize {
+        self.k
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        (self.panels.len() + self.bias.len()) * size_of::<f32>()
+    }
+
+    fn panel_count(&self) -> usize {
+        self.out_cols().div_ceil(self.cols_per_panel())
+    }
+
+    /// Columns of `out` that one panel yields.
+    fn cols_per_panel(&self) -> usize {
+        if self.gated { self.panel_cols / 2 } else { self.panel_cols }
+    }
+
+    /// `out = epilogue(input · weightᵀ + bias)` for all rows. `input: [rows, k]`, `out: [rows, out_cols]`.
+    ///
+    /// # Panics
+    /// When lengths disagree, when the layer was packed for another instruction set, or when the epilogue does not
+    /// fit the packing.
+    pub fn apply(&self, isa: Isa, pool: &Pool, epilogue: Epilogue, input: &[f32], out: &mut [f32]) {
+        assert_eq!(self.panel_cols, isa.panel_cols(), "apply: packed for this instruction set");
+        assert_eq!(self.gated, epilogue == Epilogue::SwiGlu, "apply: SwiGLU with a gated packing");
+        assert!(input.len().is_multiple_of(self.k), "apply: input [rows, {}]", self.k);
+        let rows = input.len() / self.k;
+        assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
+        let out = Disjoint::new(out);
+        let task_rows = TASK_ROW_TILES * isa.tile_rows();
+        let panel_bytes = self.k * self.panel_cols * size_of::<f32>();
+        let task_panels = (TASK_WEIGHT_BYTES / panel_bytes).max(1);
+        let (row_tasks, panel_tasks) = (rows.div_ceil(task_rows), self.panel_count().div_ceil(task_panels));
+        pool.run(row_tasks * panel_tasks, &|task| {
+            // Rows vary fastest, so that threads share a block of the weight.
+            let (first_panel, first_row) = (task / row_tasks * task_panels, task % row_tasks * task_rows);
+            isa.run(Block {
+                layer: self,
+                epilogue,
+                input,
+                out: &out,
+                rows: first_row..(first_row + task_rows).min(rows),
+                panels: first_panel..(first_panel + task_panels).min(self.panel_count()),
+            });
+        });
+    }
+}
+
+/// The output channel in a column of a panel, `None` in the padding.
+fn channel_of(panel: usize, column: usize, panel_cols: usize, n: usize, gated: bool) -> Option<usize> {
+    if !gated {
+        return Some(panel * panel_cols + column).filter(|&channel| channel < n);
+    }
+    let lanes = panel_cols / 2;
+    let within_half = Some(panel * lanes + column % lanes).filter(|&channel| channel < n / 2)?;
+    Some(within_half + column / lanes * (n / 2))
+}
+
+/// The work of one task.
+struct Block<'a> {
+    layer: &'a PackedLinear,
+    epilogue: Epilogue,
+    /// `[rows, k]`, all rows.
+    input: &'a [f32],
+    /// `[rows, out_cols]`, all rows.
+    out: &'a Disjoint<'a, f32>,
+    rows: core::ops::Range<usize>,
+    panels: core::ops::Range<usize>,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let count = S::TILE_ROWS.min(self.rows.end - row);
+            for panel in self.panels.clone() {
+                for_rows(simd, count, LayerTile { block: &self, panel, row });
+            }
+            row += count;
+        }
+    }
+}
+
+/// One tile of a [`Block`].
+struct LayerTile<'a> {
+    block: &'a Block<'a>,
+    panel: usize,
+    row: usize,
+}
+
+impl Rows for LayerTile<'_> {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel works on raw pointers")]
+    fn run<S: Simd, const ROWS: usize>(self, simd: S) {
+        let (block, layer) = (self.block, self.block.layer);
+        let k = layer.k;
+        let input = &block.input[self.row * k..][..ROWS * k];
+        let weight = &layer.panels[self.panel * k * layer.panel_cols..][..k * layer.panel_cols];
+        // SAFETY: `input` is ROWS rows of k, `weight` is k rows of a panel's two vectors.
+        let sums = unsafe { tile::product::<S, ROWS>(simd, input.as_ptr(), k, weight.as_ptr(), k) };
+        let bias = &layer.bias[self.panel * layer.panel_cols..][..layer.panel_cols];
+        // SAFETY: `bias` is two vectors long.
+        let bias = unsafe { [simd.load(bias.as_ptr()), simd.load(bias.as_ptr().add(S::LANES))] };
+        for (index, sum) in sums.into_iter().enumerate() {
+            let sum = [simd.add(sum[0], bias[0]), simd.add(sum[1], bias[1])];
+            self.store_row(simd, self.row + index, sum);
+        }
+    }
+}
+
+impl LayerTile<'_> {
+    #[inline(always)]
+    fn store_row<S: Simd>(&self, simd: S, row: usize, sum: [S::V; 2]) {
+        let column = self.panel * self.block.layer.cols_per_panel();
+        match self.block.epilogue {
+            Epilogue::Store => self.store(simd, row, column, sum),
+            Epilogue::Gelu => {
+                self.store(
+                    simd,
+                    row,
+                    column,
+                    [activation::gelu(simd, sum[0]), activation::gelu(simd, sum[1])],
+                );
+            }
+            Epilogue::Add => {
+                let old = [self.load(simd, row, column), self.load(simd, row, column + S::LANES)];
+                self.store(simd, row, column, [simd.add(old[0], sum[0]), simd.add(old[1], sum[1])]);
+            }
+            Epilogue::SwiGlu => {
+                self.store_vector(simd, row, column, simd.mul(activation::silu(simd, sum[0]), sum[1]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(&self, simd: S, row: usize, column: usize, values: [S::V; 2]) {
+        self.store_vector(simd, row, column, values[0]);
+        self.store_vector(simd, row, column + S::LANES, values[1]);
+    }
+
+    /// Stores as much of the vector as lies within the row.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "vector store")]
+    fn store_vector<S: Simd>(&self, simd: S, row: usize, column: usize, values: S::V) {
+        let cols = self.block.layer.out_cols();
+        if column + S::LANES <= cols {
+            // SAFETY: `range` checked the bounds; this task alone writes these rows and columns.
+            unsafe { simd.store(self.block.out.range(row * cols + column, S::LANES), values) };
+        } else if column < cols {
+            let mut lanes = [0.0f32; MAX_LANES];
+            // SAFETY: MAX_LANES is at least LANES.
+            unsafe { simd.store(lanes.as_mut_ptr(), values) };
+            // SAFETY: this task alone writes these rows and columns.
+            let tail = unsafe { self.block.out.slice(row * cols + column, cols - column) };
+            tail.copy_from_slice(&lanes[..cols - column]);
+        }
+    }
+
+    /// Loads as much of the vector as lies within the row; zeros beyond.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "vector load")]
+    fn load<S: Simd>(&self, simd: S, row: usize, column: usize) -> S::V {
+        let cols = self.block.layer.out_cols();
+        if column + S::LANES <= cols {
+            // SAFETY: `range` checked the bounds; this task alone writes these rows and columns.
+            return unsafe { simd.load(self.block.out.range(row * cols + column, S::LANES)) };
+        }
+        let mut lanes = [0.0f32; MAX_LANES];
+        if column < cols {
+            // SAFETY: this task alone writes these rows and columns.
+            let tail = unsafe { self.block.out.slice(row * cols + column, cols - column) };
+            lanes[..cols - column].copy_from_slice(tail);
+        }
+        // SAFETY: MAX_LANES is at least LANES.
+        unsafe { simd.load(lanes.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::isas_under_test;
+    use crate::test_util::{numbers, relative_l2};
+    use alloc::vec::Vec;
+
+    fn check(isa: Isa, pool: &Pool, epilogue: Epilogue, rows: usize, n: usize, k: usize) {
+        let (input, weight, bias) = (numbers(1, rows * k), numbers(2, n * k), numbers(3, n));
+        let layer = if epilogue == Epilogue::SwiGlu {
+            PackedLinear::pack_gated(isa, &weight, &bias, k)
+        } else {
+            PackedLinear::pack(isa, &weight, &bias, k)
+        };
+        let before = numbers(4, rows * layer.out_cols());
+        let mut got = before.clone();
+        layer.apply(isa, pool, epilogue, &input, &mut got);
+        let want: Vec<f32> = scalar::linear(epilogue, &input, &weight, &bias, k, &before);
+        let error = relative_l2(&got, &want);
+        // The activation's own 5e-7, and rounding errors of k sums, which add up like a random walk.
+        assert!(
+            error < 1e-6 + 4e-8 * (k as f64).sqrt(),
+            "{} {epilogue:?} rows {rows} n {n} k {k}: {error}",
+            isa.name()
+        );
+    }
+
+    #[test]
+    fn every_isa_follows_the_definition_at_awkward_sizes() {
+        let pool = Pool::new(core::num::NonZeroUsize::new(2).unwrap());
+        let epilogues = [Epilogue::Store, Epilogue::Gelu, Epilogue::Add, Epilogue::SwiGlu];
+        for isa in isas_under_test() {
+            let cols = isa.panel_cols();
+            for rows in 1..=2 * isa.tile_rows() + 1 {
+                for (n, k) in [(2, 1), (cols - 2, 3), (cols, 7), (cols + 2, 8), (2 * cols + 2, 33)] {
+                    epilogues.iter().for_each(|&epilogue| check(isa, &pool, epilogue, rows, n, k));
+                }
+            }
+            for (rows, n, k) in [(257, 384, 588), (99, 1152, 384), (50, 384, 1536), (3, 62, 5000)] {
+                epilogues.iter().for_each(|&epilogue| check(isa, &pool, epilogue, rows, n, k));
+            }
+        }
+    }
+
+    #[test]
+    fn no_rows_is_no_work() {
+        let layer = PackedLinear::pack(Isa::detect(), &[1.0, 2.0], &[0.0], 2);
+        layer.apply(Isa::detect(), &Pool::single(), Epilogue::Store, &[], &mut []);
+    }
+}

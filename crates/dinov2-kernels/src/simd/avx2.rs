@@ -1,0 +1,107 @@
+use core::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+/// AVX2 with FMA: 8 lanes, 16 registers (12 accumulators, 2 of B, 1 broadcast).
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2Fma(());
+
+impl Avx2Fma {
+    /// The token, if this CPU (and its operating system) has the instruction set.
+    pub fn detect() -> Option<Self> {
+        #[cfg(feature = "std")]
+        let found = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+        #[cfg(not(feature = "std"))]
+        let found = cfg!(all(target_feature = "avx2", target_feature = "fma"));
+        found.then_some(Self(()))
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn run_enabled<K: Kernel>(simd: Avx2Fma, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+// Each intrinsic's SAFETY: `self` proves that the CPU has the instruction set.
+#[expect(unsafe_code, reason = "vector intrinsics")]
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason holds for all: `self` proves the CPU feature"
+)]
+impl Simd for Avx2Fma {
+    type V = __m256;
+    const LANES: usize = 8;
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        unsafe { run_enabled(self, kernel) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: Self::V) {
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+    #[inline(always)]
+    fn add(self, x: Self::V, y: Self::V) -> Self::V {
+        unsafe { _mm256_add_ps(x, y) }
+    }
+    #[inline(always)]
+    fn sub(self, x: Self::V, y: Self::V) -> Self::V {
+        unsafe { _mm256_sub_ps(x, y) }
+    }
+    #[inline(always)]
+    fn mul(self, x: Self::V, y: Self::V) -> Self::V {
+        unsafe { _mm256_mul_ps(x, y) }
+    }
+    #[inline(always)]
+    fn div(self, x: Self::V, y: Self::V) -> Self::V {
+        unsafe { _mm256_div_ps(x, y) }
+    }
+    #[inline(always)]
+    fn mul_add(self, x: Self::V, y: Self::V, z: Self::V) -> Self::V {
+        unsafe { _mm256_fmadd_ps(x, y, z) }
+    }
+    #[inline(always)]
+    fn min(self, x: Self::V, y: Self::V) -> Self::V {
+        unsafe { _mm256_min_ps(x, y) }
+    }
+    #[inline(always)]
+    fn max(self, x: Self::V, y: Self::V) -> Self::V {
+        unsafe { _mm256_max_ps(x, y) }
+    }
+    #[inline(always)]
+    fn round(self, x: Self::V) -> Self::V {
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+    #[inline(always)]
+    fn exp2_integral(self, x: Self::V) -> Self::V {
+        unsafe {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+        }
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::V) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn largest(self, x: Self::V) -> f32 {
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+}

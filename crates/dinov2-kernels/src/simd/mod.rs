@@ -1,0 +1,169 @@
+//! Instruction sets: a small vector vocabulary ([`Simd`]), its instances, and [`Isa`], the proof of what this CPU has.
+//!
+//! A kernel is a struct that implements [`Kernel`]; [`Isa::run`] instantiates it for the detected instruction set.
+//! Values of the vector types exist only where a token of their instruction set does, and tokens come only from
+//! detection, so no kernel can run on a CPU that lacks it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2Fma;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512F;
+pub use portable::Portable;
+
+/// Most rows that a GEMM micro-tile of any instruction set has.
+pub const MAX_TILE_ROWS: usize = 12;
+
+/// Most lanes of any instruction set.
+pub const MAX_LANES: usize = 16;
+
+/// One instruction set's vectors of f32. A value of the implementing type proves that the CPU has it.
+///
+/// Loads and stores take raw pointers, because kernels prove their bounds once per tile.
+#[expect(unsafe_code, reason = "vector loads and stores")]
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// A vector of [`Self::LANES`] f32.
+    type V: Copy;
+    /// f32 per vector; at most [`MAX_LANES`].
+    const LANES: usize;
+    /// Rows of a GEMM micro-tile (two vectors wide): as many as the registers hold; at most [`MAX_TILE_ROWS`].
+    const TILE_ROWS: usize;
+
+    /// Runs a kernel with this instruction set enabled for the code generator.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
+    /// Every lane `x`.
+    fn splat(self, x: f32) -> Self::V;
+    /// # Safety
+    /// `from` is valid for reading `LANES` f32; any alignment.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+    /// # Safety
+    /// `to` is valid for writing `LANES` f32; any alignment.
+    unsafe fn store(self, to: *mut f32, x: Self::V);
+    /// `x + y`.
+    fn add(self, x: Self::V, y: Self::V) -> Self::V;
+    /// `x - y`.
+    fn sub(self, x: Self::V, y: Self::V) -> Self::V;
+    /// `x * y`.
+    fn mul(self, x: Self::V, y: Self::V) -> Self::V;
+    /// `x / y`.
+    fn div(self, x: Self::V, y: Self::V) -> Self::V;
+    /// `x * y + z`; rounded once where the CPU has fused multiply-add.
+    fn mul_add(self, x: Self::V, y: Self::V, z: Self::V) -> Self::V;
+    /// Lane-wise minimum; `y` where either is NaN.
+    fn min(self, x: Self::V, y: Self::V) -> Self::V;
+    /// Lane-wise maximum; `y` where either is NaN.
+    fn max(self, x: Self::V, y: Self::V) -> Self::V;
+    /// Nearest integer, ties to even; `|x| < 2^22`.
+    fn round(self, x: Self::V) -> Self::V;
+    /// `2^x` for integral `x` in -126..=127.
+    fn exp2_integral(self, x: Self::V) -> Self::V;
+    /// Sum of the lanes.
+    fn sum(self, x: Self::V) -> f32;
+    /// Largest lane.
+    fn largest(self, x: Self::V) -> f32;
+}
+
+/// Code that is instantiated per instruction set. Implementations mark `run` `#[inline(always)]`.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// The body, with the instruction set's token.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// The instruction set that an engine uses.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain code, vectorised by the compiler for the target's baseline (NEON on aarch64, SSE2 on x86-64).
+    Portable(Portable),
+    /// 8 lanes, fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2Fma),
+    /// 16 lanes, 32 registers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512F),
+}
+
+impl Isa {
+    /// The widest instruction set that this CPU has.
+    pub fn detect() -> Self {
+        Self::available().last().unwrap_or(Isa::Portable(Portable))
+    }
+
+    /// Every instruction set that this CPU has, narrowest first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        let portable = [Some(Isa::Portable(Portable))];
+        #[cfg(target_arch = "x86_64")]
+        let wide = [Avx2Fma::detect().map(Isa::Avx2), Avx512F::detect().map(Isa::Avx512)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let wide = [];
+        portable.into_iter().chain(wide).flatten()
+    }
+
+    /// The available instruction set of this [`Self::name`].
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::available().find(|isa| isa.name() == name)
+    }
+
+    /// `portable`, `avx2` or `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Runs the kernel's instance for this instruction set.
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Portable(simd) => simd.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(simd) => simd.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => simd.run(kernel),
+        }
+    }
+
+    /// Columns of a GEMM panel: two vectors.
+    pub fn panel_cols(self) -> usize {
+        self.run(Sizes).0
+    }
+
+    /// Rows of a GEMM micro-tile.
+    pub fn tile_rows(self) -> usize {
+        self.run(Sizes).1
+    }
+}
+
+/// Reads an instruction set's constants: columns of a panel and rows of a tile.
+struct Sizes;
+
+impl Kernel for Sizes {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) -> (usize, usize) {
+        (2 * S::LANES, S::TILE_ROWS)
+    }
+}
+
+/// Prints which instruction sets a test covers, and says loudly which known ones this CPU lacks.
+#[cfg(test)]
+pub(crate) fn isas_under_test() -> alloc::vec::Vec<Isa> {
+    let available: alloc::vec::Vec<Isa> = Isa::available().collect();
+    for known in ["portable", "avx2", "avx512"] {
+        if !available.iter().any(|isa| isa.name() == known) {
+            std::eprintln!("SKIPPED: this CPU has no {known}");
+        }
+    }
+    available
+}

@@ -1,0 +1,93 @@
+use super::{Kernel, Simd};
+
+/// Four lanes in plain Rust: what the compiler makes of it on the target's baseline. Always available.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+const LANES: usize = 4;
+
+/// Fused where the target's baseline has it; elsewhere `f32::mul_add` would be a slow library call.
+#[inline(always)]
+fn fused(x: f32, y: f32, z: f32) -> f32 {
+    #[cfg(any(target_arch = "aarch64", target_feature = "fma"))]
+    return x.mul_add(y, z);
+    #[cfg(not(any(target_arch = "aarch64", target_feature = "fma")))]
+    return x * y + z;
+}
+
+#[inline(always)]
+fn zip(x: [f32; LANES], y: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    core::array::from_fn(|lane| f(x[lane], y[lane]))
+}
+
+#[expect(unsafe_code, reason = "vector loads and stores")]
+impl Simd for Portable {
+    type V = [f32; LANES];
+    const LANES: usize = LANES;
+    const TILE_ROWS: usize = 8;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for LANES f32; an array of f32 is read unaligned.
+        unsafe { from.cast::<Self::V>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: Self::V) {
+        // SAFETY: the caller vouches for LANES f32; an array of f32 is written unaligned.
+        unsafe { to.cast::<Self::V>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    fn add(self, x: Self::V, y: Self::V) -> Self::V {
+        zip(x, y, |x, y| x + y)
+    }
+    #[inline(always)]
+    fn sub(self, x: Self::V, y: Self::V) -> Self::V {
+        zip(x, y, |x, y| x - y)
+    }
+    #[inline(always)]
+    fn mul(self, x: Self::V, y: Self::V) -> Self::V {
+        zip(x, y, |x, y| x * y)
+    }
+    #[inline(always)]
+    fn div(self, x: Self::V, y: Self::V) -> Self::V {
+        zip(x, y, |x, y| x / y)
+    }
+    #[inline(always)]
+    fn mul_add(self, x: Self::V, y: Self::V, z: Self::V) -> Self::V {
+        core::array::from_fn(|lane| fused(x[lane], y[lane], z[lane]))
+    }
+    #[inline(always)]
+    fn min(self, x: Self::V, y: Self::V) -> Self::V {
+        zip(x, y, |x, y| if x < y { x } else { y })
+    }
+    #[inline(always)]
+    fn max(self, x: Self::V, y: Self::V) -> Self::V {
+        zip(x, y, |x, y| if x > y { x } else { y })
+    }
+    #[inline(always)]
+    fn round(self, x: Self::V) -> Self::V {
+        // 1.5 * 2^23: adding it leaves no fraction bits, so the addition itself rounds to nearest even.
+        const MAGIC: f32 = 12_582_912.0;
+        x.map(|x| (x + MAGIC) - MAGIC)
+    }
+    #[inline(always)]
+    fn exp2_integral(self, x: Self::V) -> Self::V {
+        x.map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn sum(self, x: Self::V) -> f32 {
+        (x[0] + x[2]) + (x[1] + x[3])
+    }
+    #[inline(always)]
+    fn largest(self, x: Self::V) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, |most, x| if x > most { x } else { most })
+    }
+}
