@@ -1,1 +1,20 @@
-//! See the crate description.
+//! The native CPU engine: a model file's weights, packed once for this CPU, run by [`dinov2_kernels`].
+//!
+//! Way of the data through [`CpuEngine`]: u8 pixels → rows of centred pixels → patch embedding + position table →
+//! blocks (each: LayerNorm, qkv, attention, projection added to the stream; LayerNorm, MLP added to the stream) →
+//! final LayerNorm. `tokens: [n, dim]` is the residual stream, updated in place by the GEMM epilogues.
+//!
+//! LayerScale is folded into the projections that it follows, ImageNet's mean and standard deviation into the patch
+//! embedding. After the first frame of a grid nothing is allocated. Results do not depend on the number of threads.
+//!
+//! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`).
+
+mod engine;
+mod load;
+mod stages;
+mod threads;
+
+pub use engine::{CpuConfig, CpuEngine};
+pub use load::LoadError;
+pub use stages::{Stage, StageTimes};
+pub use threads::default_threads;

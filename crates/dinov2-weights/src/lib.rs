@@ -1,1 +1,38 @@
-//! See the crate description.
+//! Checkpoints in, the model file, weight storage and position tables.
+//!
+//! Way of the data: a checkpoint of any kind is read into a [`checkpoint::Checkpoint`] (named tensors, still in the
+//! file's pages), its names are made canonical ([`naming`]), the model's shape is inferred ([`infer`]), and
+//! [`convert()`] streams tensor by tensor into a model file. [`Model`] opens that file for the engines.
+//!
+//! Tensor names in a model file are DINOv2's own (`blocks.0.attn.qkv.weight`); [`layout`] lists them for a shape.
+//! Nothing here computes features, packs weights for a CPU or talks to a network.
+
+pub mod checkpoint;
+mod config;
+mod convert;
+mod error;
+mod header;
+pub mod infer;
+mod inspect;
+pub mod layout;
+mod metadata;
+mod model;
+pub mod naming;
+pub mod onnx;
+mod pickle;
+pub mod position;
+mod pth;
+mod safetensors_file;
+mod storage;
+mod writer;
+mod zip;
+
+pub use convert::{ConvertOptions, Converted, Progress, checkpoint_from_bytes, convert, read_checkpoint};
+pub use error::{ConvertError, ModelError};
+pub use inspect::inspect;
+pub use metadata::{
+    FORMAT_VERSION, IMAGENET, METADATA_KEY, Metadata, Normalisation, PixelFormat, Preprocessing, Provenance,
+    SourceFormat,
+};
+pub use model::{Model, StoredTensor};
+pub use storage::{Storage, StoredDtype};

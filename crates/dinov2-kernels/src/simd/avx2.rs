@@ -78,15 +78,8 @@ impl Simd for Avx2Fma {
         unsafe { _mm256_max_ps(x, y) }
     }
     #[inline(always)]
-    fn round(self, x: Self::V) -> Self::V {
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
-    }
-    #[inline(always)]
-    fn exp2_integral(self, x: Self::V) -> Self::V {
-        unsafe {
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-        }
+    fn exp2_of_low_bits(self, x: Self::V) -> Self::V {
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(x))) }
     }
     #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {

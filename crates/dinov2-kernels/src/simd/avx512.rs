@@ -81,15 +81,8 @@ impl Simd for Avx512F {
         unsafe { _mm512_max_ps(x, y) }
     }
     #[inline(always)]
-    fn round(self, x: Self::V) -> Self::V {
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
-    }
-    #[inline(always)]
-    fn exp2_integral(self, x: Self::V) -> Self::V {
-        unsafe {
-            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(x), _mm512_set1_epi32(127));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
-        }
+    fn exp2_of_low_bits(self, x: Self::V) -> Self::V {
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(x))) }
     }
     #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {

@@ -58,10 +58,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, x: Self::V, y: Self::V) -> Self::V;
     /// Lane-wise maximum; `y` where either is NaN.
     fn max(self, x: Self::V, y: Self::V) -> Self::V;
-    /// Nearest integer, ties to even; `|x| < 2^22`.
-    fn round(self, x: Self::V) -> Self::V;
-    /// `2^x` for integral `x` in -126..=127.
-    fn exp2_integral(self, x: Self::V) -> Self::V;
+    /// `2^(b - 127)`, where `b` (1 to 254) is the integer in the low eight bits of a lane: the bits moved into the
+    /// exponent.
+    fn exp2_of_low_bits(self, x: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, x: Self::V) -> f32;
     /// Largest lane.

@@ -73,14 +73,8 @@ impl Simd for Portable {
         zip(x, y, |x, y| if x > y { x } else { y })
     }
     #[inline(always)]
-    fn round(self, x: Self::V) -> Self::V {
-        // 1.5 * 2^23: adding it leaves no fraction bits, so the addition itself rounds to nearest even.
-        const MAGIC: f32 = 12_582_912.0;
-        x.map(|x| (x + MAGIC) - MAGIC)
-    }
-    #[inline(always)]
-    fn exp2_integral(self, x: Self::V) -> Self::V {
-        x.map(|x| f32::from_bits(((x as i32 + 127) as u32) << 23))
+    fn exp2_of_low_bits(self, x: Self::V) -> Self::V {
+        x.map(|x| f32::from_bits(x.to_bits() << 23))
     }
     #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {

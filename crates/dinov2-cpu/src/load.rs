@@ -1,0 +1,140 @@
+//! From a model file to weights packed for this CPU. Blocks are packed in parallel: dequantising and reordering 22 M
+//! weights is most of the time between start and first feature.
+
+use std::sync::Mutex;
+
+use dinov2_core::{MlpKind, VitSpec};
+use dinov2_kernels::gemm_f32::PackedLinear;
+use dinov2_kernels::layer_norm::LayerNorm;
+use dinov2_kernels::{Isa, Pool, patch_embed};
+use dinov2_weights::{Model, ModelError};
+
+/// Why an engine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The model file does not yield a tensor.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// γ and β of a LayerNorm.
+pub(crate) struct Norm {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    eps: f32,
+}
+
+impl Norm {
+    fn load(model: &Model, name: &str) -> Result<Self, LoadError> {
+        let gamma = model.f32(&format!("{name}.weight"))?;
+        let beta = model.f32(&format!("{name}.bias"))?;
+        Ok(Self { gamma, beta, eps: model.spec().norm_eps })
+    }
+
+    pub(crate) fn params(&self) -> LayerNorm<'_> {
+        LayerNorm { gamma: &self.gamma, beta: &self.beta, eps: self.eps }
+    }
+}
+
+/// One transformer block.
+pub(crate) struct Block {
+    pub(crate) norm1: Norm,
+    pub(crate) qkv: PackedLinear,
+    pub(crate) projection: PackedLinear,
+    pub(crate) norm2: Norm,
+    /// `fc1`, or the gated `w12`.
+    pub(crate) mlp_in: PackedLinear,
+    /// `fc2` or `w3`.
+    pub(crate) mlp_out: PackedLinear,
+}
+
+/// Every weight, packed.
+pub(crate) struct Weights {
+    pub(crate) patch_embed: PackedLinear,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) norm: Norm,
+    /// CLS, `[dim]`, without its position.
+    pub(crate) cls: Vec<f32>,
+    /// `[registers, dim]`.
+    pub(crate) registers: Vec<f32>,
+}
+
+impl Weights {
+    pub(crate) fn load(model: &Model, isa: Isa, pool: &Pool) -> Result<Self, LoadError> {
+        let spec = model.spec();
+        let slots: Vec<Mutex<Option<Result<Block, LoadError>>>> =
+            (0..spec.depth).map(|_| Mutex::new(None)).collect();
+        pool.run(spec.depth, &|index| {
+            let block = load_block(model, isa, index);
+            *slots[index].lock().expect("no loader panics while it holds the slot") = Some(block);
+        });
+        let loaded = slots.into_iter().map(|slot| {
+            let block = slot.into_inner().expect("no loader panics while it holds the slot");
+            block.expect("every block was loaded")
+        });
+        Ok(Self {
+            patch_embed: load_patch_embed(model, isa)?,
+            blocks: loaded.collect::<Result<_, _>>()?,
+            norm: Norm::load(model, "norm")?,
+            cls: model.f32("cls_token")?,
+            registers: if spec.registers > 0 { model.f32("register_tokens")? } else { Vec::new() },
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let block = |block: &Block| {
+            [&block.qkv, &block.projection, &block.mlp_in, &block.mlp_out]
+                .map(PackedLinear::bytes)
+                .iter()
+                .sum::<usize>()
+        };
+        self.patch_embed.bytes() + self.blocks.iter().map(block).sum::<usize>()
+    }
+}
+
+fn load_patch_embed(model: &Model, isa: Isa) -> Result<PackedLinear, LoadError> {
+    let preprocessing = &model.metadata().preprocessing;
+    let patch_size = model.spec().patch_size;
+    let mut weight = model.f32("patch_embed.proj.weight")?;
+    let mut bias = model.f32("patch_embed.proj.bias")?;
+    patch_embed::fold_normalisation(&mut weight, &mut bias, preprocessing.mean, preprocessing.std);
+    let weight = patch_embed::interleave_channels(&weight, patch_size);
+    Ok(PackedLinear::pack(isa, &weight, &bias, 3 * patch_size * patch_size))
+}
+
+fn load_block(model: &Model, isa: Isa, index: usize) -> Result<Block, LoadError> {
+    let spec: &VitSpec = model.spec();
+    let name = |part: &str| format!("blocks.{index}.{part}");
+    let linear = |part: &str| -> Result<(Vec<f32>, Vec<f32>), LoadError> {
+        Ok((model.f32(&name(&format!("{part}.weight")))?, model.f32(&name(&format!("{part}.bias")))?))
+    };
+    // LayerScale multiplies the output channels of the projection before it.
+    let scaled = |part: &str, scale: &str| -> Result<(Vec<f32>, Vec<f32>), LoadError> {
+        let (mut weight, mut bias) = linear(part)?;
+        if spec.layer_scale {
+            let gamma = model.f32(&name(scale))?;
+            let row_len = weight.len() / gamma.len();
+            for ((row, bias), gamma) in weight.chunks_exact_mut(row_len).zip(&mut bias).zip(gamma) {
+                row.iter_mut().for_each(|value| *value *= gamma);
+                *bias *= gamma;
+            }
+        }
+        Ok((weight, bias))
+    };
+    let pack = |(weight, bias): (Vec<f32>, Vec<f32>), k| PackedLinear::pack(isa, &weight, &bias, k);
+    let (mlp_in, mlp_out) = match spec.mlp {
+        MlpKind::Gelu => (pack(linear("mlp.fc1")?, spec.dim), scaled("mlp.fc2", "ls2.gamma")?),
+        MlpKind::SwiGlu => {
+            let (weight, bias) = linear("mlp.w12")?;
+            (PackedLinear::pack_gated(isa, &weight, &bias, spec.dim), scaled("mlp.w3", "ls2.gamma")?)
+        }
+    };
+    Ok(Block {
+        norm1: Norm::load(model, &name("norm1"))?,
+        qkv: pack(linear("attn.qkv")?, spec.dim),
+        projection: pack(scaled("attn.proj", "ls1.gamma")?, spec.dim),
+        norm2: Norm::load(model, &name("norm2"))?,
+        mlp_in,
+        mlp_out: pack(mlp_out, spec.mlp_hidden),
+    })
+}

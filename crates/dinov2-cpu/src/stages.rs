@@ -1,0 +1,81 @@
+use std::time::{Duration, Instant};
+
+/// Parts of a frame's work that are timed apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Pixels to patch tokens, position table and prefix tokens included.
+    PatchEmbed,
+    /// All LayerNorms.
+    LayerNorm,
+    /// The fused projections to queries, keys and values.
+    Qkv,
+    /// Scores, softmax and weighted values.
+    Attention,
+    /// The projections after attention.
+    Projection,
+    /// Both matrices of the MLPs and what lies between.
+    Mlp,
+    /// Copies of what taps ask for.
+    Taps,
+}
+
+impl Stage {
+    /// Every stage, in the order of a block.
+    pub const ALL: [Stage; 7] = [
+        Stage::PatchEmbed,
+        Stage::LayerNorm,
+        Stage::Qkv,
+        Stage::Attention,
+        Stage::Projection,
+        Stage::Mlp,
+        Stage::Taps,
+    ];
+
+    /// `patch_embed`, `layer_norm`, …
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::PatchEmbed => "patch_embed",
+            Stage::LayerNorm => "layer_norm",
+            Stage::Qkv => "qkv",
+            Stage::Attention => "attention",
+            Stage::Projection => "projection",
+            Stage::Mlp => "mlp",
+            Stage::Taps => "taps",
+        }
+    }
+}
+
+/// Time that the last frame spent in each stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageTimes {
+    spent: [Duration; Stage::ALL.len()],
+}
+
+impl StageTimes {
+    /// Time of one stage.
+    pub fn get(&self, stage: Stage) -> Duration {
+        self.spent[stage as usize]
+    }
+}
+
+/// Gives the time since the last call to a stage.
+pub(crate) struct StageClock {
+    last: Instant,
+    times: StageTimes,
+}
+
+impl StageClock {
+    pub(crate) fn start() -> Self {
+        Self { last: Instant::now(), times: StageTimes::default() }
+    }
+
+    pub(crate) fn lap(&mut self, stage: Stage) {
+        let now = Instant::now();
+        self.times.spent[stage as usize] += now - self.last;
+        self.last = now;
+    }
+
+    pub(crate) fn times(self) -> StageTimes {
+        self.times
+    }
+}

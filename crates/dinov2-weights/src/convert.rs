@@ -1,0 +1,288 @@
+//! Turns a checkpoint of any kind into a model file, one tensor at a time.
+//!
+//! The kind is told by the content: a folder, a zip archive (`.pth`), safetensors (ours, Hugging Face's or timm's), or
+//! ONNX. Memory: the pages of the input that the system keeps mapped, and the tensor at hand.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use dinov2_core::{PositionConvention, VitSpec};
+
+use crate::checkpoint::{Checkpoint, SourceKind, map_file};
+use crate::header::{Header, looks_like_safetensors};
+use crate::infer::{Overrides, infer};
+use crate::layout::{Slot, slots};
+use crate::metadata::{
+    FORMAT_VERSION, IMAGENET, METADATA_KEY, PixelFormat, Preprocessing, Provenance, SourceFormat,
+};
+use crate::model::SCALE_SUFFIX;
+use crate::naming::{NamedBackbone, canonical};
+use crate::storage::{encode_bf16, encode_f16, encode_f32, first_not_finite, quantise_i8};
+use crate::writer::ModelWriter;
+use crate::{ConvertError, Metadata, Model, Storage, onnx, pth, safetensors_file};
+
+/// What the user decides about a conversion.
+#[derive(Clone, Debug)]
+pub struct ConvertOptions {
+    /// How matrices are stored.
+    pub storage: Storage,
+    /// Attention heads, over what the source says.
+    pub heads: Option<usize>,
+    /// How the position table is resampled, over what the kind of the source implies.
+    pub convention: Option<PositionConvention>,
+    /// Name of the source for the provenance; by default the name of the input.
+    pub source: Option<String>,
+    /// Licence of the weights for the provenance.
+    pub licence: Option<String>,
+    /// Notes for the provenance.
+    pub notes: Option<String>,
+}
+
+impl ConvertOptions {
+    /// Everything as the source says it.
+    pub fn new(storage: Storage) -> Self {
+        Self { storage, heads: None, convention: None, source: None, licence: None, notes: None }
+    }
+}
+
+/// How far a conversion is. Reported after each tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The tensor just written.
+    pub tensor: &'a str,
+    /// Tensors written.
+    pub done: usize,
+    /// Tensors of the model.
+    pub total: usize,
+}
+
+/// What a conversion made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Converted {
+    /// What the file says about itself.
+    pub metadata: Metadata,
+    /// Tensors written.
+    pub tensors: usize,
+    /// Tensors of the source that are no part of the backbone: heads, decoders, optimiser state.
+    pub ignored: usize,
+    /// Size of the file.
+    pub file_bytes: u64,
+}
+
+/// Reads the checkpoint at `input` and writes a model file to `output`, replacing what was there.
+///
+/// A model file as input is stored anew: its provenance and convention stay unless `options` say otherwise. The output
+/// has its name only once it is whole.
+///
+/// # Errors
+/// An input that cannot be read or understood, NaN or infinity among the weights, weights beyond the range of f16 when
+/// that is asked for, or an output that cannot be written.
+pub fn convert(
+    input: &Path,
+    output: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Converted, ConvertError> {
+    let source = Source::open(input, options)?;
+    let wanted: Vec<Slot> =
+        slots(&source.metadata.spec).into_iter().filter(|slot| source.has(&slot.name)).collect();
+    let mut writer = ModelWriter::create(output, &source.metadata, &wanted)?;
+    for (done, slot) in wanted.iter().enumerate() {
+        let values = source.read(&slot.name)?;
+        if let Some((index, value)) = first_not_finite(&values) {
+            let (tensor, path) = (slot.name.clone(), source.label.clone());
+            return Err(ConvertError::NotFinite { tensor, index, value, path });
+        }
+        write_tensor(&mut writer, slot, options.storage, &values, &source.label)?;
+        progress(Progress { tensor: &slot.name, done: done + 1, total: wanted.len() });
+    }
+    let file_bytes = writer.total();
+    writer.finish()?;
+    Ok(Converted { metadata: source.metadata, tensors: wanted.len(), ignored: source.ignored, file_bytes })
+}
+
+/// Reads a checkpoint of any kind but our own model file, with the `config.json` that belongs to it.
+///
+/// # Errors
+/// A file of no known kind, or a malformed one.
+pub fn read_checkpoint(input: &Path) -> Result<Checkpoint, ConvertError> {
+    if input.is_dir() {
+        return safetensors_file::read_folder(input);
+    }
+    let checkpoint = parse(map_file(input)?, input, input.parent())?;
+    Ok(match checkpoint.kind {
+        SourceKind::Onnx => checkpoint,
+        SourceKind::Safetensors | SourceKind::Pth => {
+            Checkpoint { hints: safetensors_file::hints_beside(input)?, ..checkpoint }
+        }
+    })
+}
+
+/// Reads a checkpoint in memory, of any kind but our own model file. Nothing else is opened. `label` stands for its
+/// path in messages.
+///
+/// # Errors
+/// Bytes of no known kind, or malformed ones.
+pub fn checkpoint_from_bytes(bytes: impl Into<Bytes>, label: &str) -> Result<Checkpoint, ConvertError> {
+    parse(bytes.into(), Path::new(label), None)
+}
+
+/// Tells the kind by the content. `folder` is where the external data of an ONNX file may lie.
+fn parse(bytes: Bytes, path: &Path, folder: Option<&Path>) -> Result<Checkpoint, ConvertError> {
+    let label = path.display().to_string();
+    if looks_like_safetensors(&bytes) {
+        safetensors_file::parse(&bytes, label)
+    } else if bytes.starts_with(pth::ZIP_MAGIC) {
+        pth::parse(&bytes, label)
+    } else if bytes.first() == Some(&pth::PICKLE_MAGIC) {
+        Err(ConvertError::invalid(pth::LEGACY_ADVICE, label))
+    } else if onnx::looks_like_onnx(path, &bytes) {
+        let model = onnx::decode(bytes, &label)?;
+        Ok(onnx::backbone(&model, folder, &label)?.checkpoint)
+    } else {
+        let got = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let problem = format!(
+            "checkpoint: expected safetensors, a .pth archive, ONNX or a folder of them, got {} bytes beginning {got:?}",
+            bytes.len()
+        );
+        Err(ConvertError::invalid(problem, label))
+    }
+}
+
+/// An input that is understood: names, shapes and metadata are settled, weights are not read yet.
+struct Source {
+    label: String,
+    metadata: Metadata,
+    ignored: usize,
+    weights: Weights,
+}
+
+enum Weights {
+    Backbone(NamedBackbone),
+    Model(Box<Model>),
+}
+
+impl Source {
+    fn open(input: &Path, options: &ConvertOptions) -> Result<Self, ConvertError> {
+        match is_model_file(input)? {
+            true => Self::of_model(Model::open(input)?, options),
+            false => Self::of_checkpoint(&read_checkpoint(input)?, input, options),
+        }
+    }
+
+    fn of_model(model: Model, options: &ConvertOptions) -> Result<Self, ConvertError> {
+        let mut metadata = Metadata { storage: options.storage, ..model.metadata().clone() };
+        let spec = &mut metadata.spec;
+        spec.heads = options.heads.unwrap_or(spec.heads);
+        spec.position_convention = options.convention.unwrap_or(spec.position_convention);
+        let label = model.label().to_string();
+        spec.validate().map_err(|source| ConvertError::Spec { source, path: label.clone() })?;
+        let provenance = &mut metadata.provenance;
+        provenance.licence = options.licence.clone().or(provenance.licence.take());
+        provenance.notes = options.notes.clone().or(provenance.notes.take());
+        if let Some(source) = &options.source {
+            provenance.source.clone_from(source);
+        }
+        Ok(Self { label, metadata, ignored: 0, weights: Weights::Model(Box::new(model)) })
+    }
+
+    fn of_checkpoint(
+        checkpoint: &Checkpoint,
+        input: &Path,
+        options: &ConvertOptions,
+    ) -> Result<Self, ConvertError> {
+        let label = checkpoint.label.clone();
+        let mut backbone = canonical(&checkpoint.tensors, checkpoint.hints.position_table)
+            .map_err(|problem| ConvertError::invalid(problem, label.as_str()))?;
+        let overrides = Overrides { heads: options.heads, convention: options.convention };
+        let (spec, format) = infer(checkpoint, &mut backbone, overrides)?;
+        let metadata = new_metadata(spec, format, checkpoint, input, options);
+        Ok(Self { label, metadata, ignored: backbone.ignored, weights: Weights::Backbone(backbone) })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match &self.weights {
+            Weights::Backbone(backbone) => backbone.tensors.contains_key(name),
+            Weights::Model(model) => model.tensor(name).is_ok(),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<f32>, ConvertError> {
+        match &self.weights {
+            Weights::Backbone(backbone) => Ok(backbone.tensors[name].to_f32()),
+            Weights::Model(model) => Ok(model.f32(name)?),
+        }
+    }
+}
+
+/// Whether a file is safetensors that says it is ours; whether it is sound is [`Model::open`]'s business.
+fn is_model_file(input: &Path) -> Result<bool, ConvertError> {
+    if input.is_dir() {
+        return Ok(false);
+    }
+    let bytes = map_file(input)?;
+    if !looks_like_safetensors(&bytes) {
+        return Ok(false);
+    }
+    let header = Header::parse(&bytes)
+        .map_err(|problem| ConvertError::invalid(problem, input.display().to_string()))?;
+    Ok(header.metadata.contains_key(METADATA_KEY))
+}
+
+fn new_metadata(
+    spec: VitSpec,
+    source_format: SourceFormat,
+    checkpoint: &Checkpoint,
+    input: &Path,
+    options: &ConvertOptions,
+) -> Metadata {
+    let normalisation = checkpoint.hints.normalisation.unwrap_or(IMAGENET);
+    let file_name = || input.file_name().unwrap_or(input.as_os_str()).to_string_lossy().into_owned();
+    Metadata {
+        format_version: FORMAT_VERSION,
+        spec,
+        storage: options.storage,
+        preprocessing: Preprocessing {
+            input: PixelFormat::RgbU8,
+            mean: normalisation.mean,
+            std: normalisation.std,
+        },
+        provenance: Provenance {
+            source: options.source.clone().unwrap_or_else(file_name),
+            source_format,
+            licence: options.licence.clone().or_else(|| checkpoint.hints.licence.clone()),
+            notes: options.notes.clone(),
+            converter: concat!("dinov2-edge ", env!("CARGO_PKG_VERSION")).into(),
+        },
+    }
+}
+
+fn write_tensor(
+    writer: &mut ModelWriter,
+    slot: &Slot,
+    storage: Storage,
+    values: &[f32],
+    path: &str,
+) -> Result<(), ConvertError> {
+    match storage {
+        Storage::F16 if slot.matrix => {
+            let most = half::f16::MAX.to_f32();
+            if let Some(value) = values.iter().find(|value| value.abs() > most) {
+                return Err(ConvertError::Tensor {
+                    tensor: slot.name.clone(),
+                    expected: format!("weights within {most} to store them as f16"),
+                    got: value.to_string(),
+                    path: path.into(),
+                });
+            }
+            writer.write(&slot.name, &encode_f16(values))
+        }
+        Storage::Bf16 if slot.matrix => writer.write(&slot.name, &encode_bf16(values)),
+        Storage::Int8 if slot.matrix => {
+            let (bytes, scales) = quantise_i8(values, slot.shape[0]);
+            writer.write(&slot.name, &bytes)?;
+            writer.write(&format!("{}{SCALE_SUFFIX}", slot.name), &encode_f32(&scales))
+        }
+        _ => writer.write(&slot.name, &encode_f32(values)),
+    }
+}

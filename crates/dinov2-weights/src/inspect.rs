@@ -1,0 +1,83 @@
+//! A model file in words.
+
+use std::fmt::Write;
+
+use crate::Model;
+use crate::model::StoredTensor;
+
+/// Describes a model: shape, storage, provenance and tensors. Blocks that hold the same as the first are summed up.
+pub fn inspect(model: &Model) -> String {
+    let metadata = model.metadata();
+    let spec = &metadata.spec;
+    let mlp = match spec.mlp {
+        dinov2_core::MlpKind::Gelu => "GELU",
+        dinov2_core::MlpKind::SwiGlu => "SwiGLU",
+    };
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "{name:<14}{value}").expect("writing to a string succeeds");
+    };
+    line("model", format!("{}, {} parameters", spec.name(), grouped(spec.parameters())));
+    line("width", format!("{} in {} heads of {}", spec.dim, spec.heads, spec.head_dim()));
+    line(
+        "blocks",
+        format!("{}, MLP {mlp} {}, {}", spec.depth, spec.mlp_hidden, layer_scale(spec.layer_scale)),
+    );
+    line("registers", spec.registers.to_string());
+    line("norm epsilon", format!("{:e}", spec.norm_eps));
+    line("positions", format!("{} table, {}", spec.position_table, spec.position_convention));
+    line("storage", format!("{}, {} bytes", metadata.storage, grouped(model.file_bytes())));
+    let pixels = metadata.preprocessing;
+    line("pixels", format!("RGB u8, mean {:?}, std {:?} of 0..=1", pixels.mean, pixels.std));
+    let provenance = &metadata.provenance;
+    line("source", format!("{} ({})", provenance.source, provenance.source_format));
+    line("licence", provenance.licence.clone().unwrap_or_else(|| "not stated".into()));
+    if let Some(notes) = &provenance.notes {
+        line("notes", notes.clone());
+    }
+    line("written by", provenance.converter.clone());
+    line("format", metadata.format_version.to_string());
+    text.push('\n');
+    text.push_str(&tensor_table(model));
+    text
+}
+
+fn layer_scale(present: bool) -> &'static str {
+    if present { "LayerScale" } else { "no LayerScale" }
+}
+
+fn tensor_table(model: &Model) -> String {
+    let mut text = String::new();
+    let mut told_others = false;
+    for slot in crate::layout::slots(model.spec()) {
+        let Ok(tensor) = model.tensor(&slot.name) else { continue };
+        if slot.name.starts_with("blocks.") && !slot.name.starts_with("blocks.0.") {
+            let last = model.spec().depth - 1;
+            if !told_others {
+                writeln!(text, "  blocks.1 … blocks.{last}: the same").expect("writing to a string succeeds");
+            }
+            told_others = true;
+            continue;
+        }
+        writeln!(text, "  {:<28}{:<6}{:?}", slot.name, dtype(&tensor), tensor.shape)
+            .expect("writing to a string succeeds");
+    }
+    text
+}
+
+fn dtype(tensor: &StoredTensor<'_>) -> &'static str {
+    tensor.dtype.word()
+}
+
+/// Digits in groups of three.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

@@ -1,0 +1,94 @@
+//! The tensors that a model of a given shape consists of.
+
+use dinov2_core::{MlpKind, VitSpec};
+
+/// One tensor of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Canonical name.
+    pub name: String,
+    /// Shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Whether it is a weight matrix, `[out, …]`, that reduced storage may shrink. Everything else stays f32.
+    pub matrix: bool,
+    /// Whether a model may lack it. Biases are never lacking: where a source has none, zeros are written.
+    pub optional: bool,
+}
+
+impl Slot {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True without elements; no slot of a valid shape is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Every tensor of a model of this shape, in the order of the forward pass.
+pub fn slots(spec: &VitSpec) -> Vec<Slot> {
+    let dim = spec.dim;
+    let mut slots = Slots(Vec::new());
+    slots.push("cls_token", &[1, 1, dim]);
+    slots.push("pos_embed", &[1, 1 + spec.position_table.len(), dim]);
+    if spec.registers > 0 {
+        slots.push("register_tokens", &[1, spec.registers, dim]);
+    }
+    slots.0.push(Slot { name: "mask_token".into(), shape: vec![1, dim], matrix: false, optional: true });
+    slots.linear("patch_embed.proj", &[dim, 3, spec.patch_size, spec.patch_size]);
+    for block in 0..spec.depth {
+        slots.block(&format!("blocks.{block}"), spec);
+    }
+    slots.norm("norm", dim);
+    slots.0
+}
+
+struct Slots(Vec<Slot>);
+
+impl Slots {
+    fn push(&mut self, name: impl Into<String>, shape: &[usize]) {
+        self.0.push(Slot { name: name.into(), shape: shape.to_vec(), matrix: false, optional: false });
+    }
+
+    /// `shape`: of the weight, outputs first.
+    fn linear(&mut self, name: &str, shape: &[usize]) {
+        self.0.push(Slot {
+            name: format!("{name}.weight"),
+            shape: shape.to_vec(),
+            matrix: true,
+            optional: false,
+        });
+        self.push(format!("{name}.bias"), &shape[..1]);
+    }
+
+    fn norm(&mut self, name: &str, dim: usize) {
+        self.push(format!("{name}.weight"), &[dim]);
+        self.push(format!("{name}.bias"), &[dim]);
+    }
+
+    fn block(&mut self, name: &str, spec: &VitSpec) {
+        let (dim, hidden) = (spec.dim, spec.mlp_hidden);
+        self.norm(&format!("{name}.norm1"), dim);
+        self.linear(&format!("{name}.attn.qkv"), &[3 * dim, dim]);
+        self.linear(&format!("{name}.attn.proj"), &[dim, dim]);
+        if spec.layer_scale {
+            self.push(format!("{name}.ls1.gamma"), &[dim]);
+        }
+        self.norm(&format!("{name}.norm2"), dim);
+        match spec.mlp {
+            MlpKind::Gelu => {
+                self.linear(&format!("{name}.mlp.fc1"), &[hidden, dim]);
+                self.linear(&format!("{name}.mlp.fc2"), &[dim, hidden]);
+            }
+            MlpKind::SwiGlu => {
+                self.linear(&format!("{name}.mlp.w12"), &[2 * hidden, dim]);
+                self.linear(&format!("{name}.mlp.w3"), &[dim, hidden]);
+            }
+        }
+        if spec.layer_scale {
+            self.push(format!("{name}.ls2.gamma"), &[dim]);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A model file, opened: every tensor checked against the model's shape, none read yet.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use bytes::Bytes;
+use dinov2_core::{PatchGrid, VitSpec};
+
+use crate::checkpoint::map;
+use crate::header::{Header, TensorEntry};
+use crate::layout::{Slot, slots};
+use crate::metadata::METADATA_KEY;
+use crate::storage::{StoredDtype, decode};
+use crate::{Metadata, ModelError, position};
+
+/// A model file: safetensors with `dinov2_edge` metadata, in the file's pages or in memory.
+///
+/// Opening checks the header, the metadata, and that exactly the tensors of the model's shape are there with the right
+/// types, shapes and sound scales. Weights are read when they are asked for.
+#[derive(Clone, Debug)]
+pub struct Model {
+    label: String,
+    bytes: Bytes,
+    metadata: Metadata,
+    tensors: BTreeMap<String, Placed>,
+}
+
+#[derive(Clone, Debug)]
+struct Placed {
+    dtype: StoredDtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+    scale: Option<Range<usize>>,
+}
+
+/// A tensor as it lies in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredTensor<'a> {
+    /// Number type.
+    pub dtype: StoredDtype,
+    /// Shape, outermost first.
+    pub shape: &'a [usize],
+    /// Row-major numbers, little endian. The slice need not be aligned.
+    pub bytes: &'a [u8],
+    /// For I8: f32 per output channel, `[shape[0]]`, little endian.
+    pub scale: Option<&'a [u8]>,
+}
+
+/// Appended to the name of an I8 tensor to name its scales.
+pub(crate) const SCALE_SUFFIX: &str = ".scale";
+
+impl Model {
+    /// Maps a model file.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, or that is no sound model file.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| ModelError::io("open", path, source))?;
+        let bytes = map(&file).map_err(|source| ModelError::io("map", path, source))?;
+        Self::new(bytes, path.display().to_string())
+    }
+
+    /// A model that is part of the program. `label` stands for its path in messages.
+    ///
+    /// # Errors
+    /// Bytes that are no sound model file.
+    pub fn from_static(bytes: &'static [u8], label: &str) -> Result<Self, ModelError> {
+        Self::new(Bytes::from_static(bytes), label.into())
+    }
+
+    /// A model in memory. `label` stands for its path in messages.
+    ///
+    /// # Errors
+    /// Bytes that are no sound model file.
+    pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, ModelError> {
+        Self::new(bytes.into(), label.into())
+    }
+
+    fn new(bytes: Bytes, label: String) -> Result<Self, ModelError> {
+        let mut header =
+            Header::parse(&bytes).map_err(|problem| ModelError::invalid(problem, label.as_str()))?;
+        let metadata = metadata(&header).map_err(|problem| ModelError::invalid(problem, label.as_str()))?;
+        let mut model = Self { label, bytes, metadata, tensors: BTreeMap::new() };
+        let data_start = header.data_start;
+        for slot in slots(&model.metadata.spec) {
+            let dtype = if slot.matrix { model.metadata.storage.matrix_dtype() } else { StoredDtype::F32 };
+            if slot.optional && !header.tensors.contains_key(&slot.name) {
+                continue;
+            }
+            let entry = header.tensors.remove(&slot.name);
+            let bytes = model.place(&slot.name, dtype, &slot.shape, entry, data_start)?;
+            let scale = match dtype {
+                StoredDtype::I8 => Some(model.place_scale(&slot, &mut header)?),
+                _ => None,
+            };
+            model.tensors.insert(slot.name, Placed { dtype, shape: slot.shape, bytes, scale });
+        }
+        match header.tensors.into_iter().next() {
+            None => Ok(model),
+            Some((name, entry)) => {
+                Err(model.wrong(&name, "no such tensor", format!("{} {:?}", entry.dtype, entry.shape)))
+            }
+        }
+    }
+
+    /// Checks type and shape; returns where the tensor's bytes are.
+    fn place(
+        &self,
+        name: &str,
+        dtype: StoredDtype,
+        shape: &[usize],
+        entry: Option<TensorEntry>,
+        data_start: usize,
+    ) -> Result<Range<usize>, ModelError> {
+        let expected = format!("{} {shape:?}", dtype.word());
+        let Some(entry) = entry else { return Err(self.wrong(name, expected, "nothing")) };
+        if entry.dtype != dtype.word() || entry.shape != shape {
+            return Err(self.wrong(name, expected, format!("{} {:?}", entry.dtype, entry.shape)));
+        }
+        let [start, end] = entry.data_offsets;
+        let bytes = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side));
+        if bytes != Some(end - start) {
+            return Err(self.wrong(
+                name,
+                format!("the bytes of {expected}"),
+                format!("{} bytes", end - start),
+            ));
+        }
+        Ok(data_start + start..data_start + end)
+    }
+
+    fn place_scale(&self, slot: &Slot, header: &mut Header) -> Result<Range<usize>, ModelError> {
+        let name = format!("{}{SCALE_SUFFIX}", slot.name);
+        let entry = header.tensors.remove(&name);
+        let range = self.place(&name, StoredDtype::F32, &slot.shape[..1], entry, header.data_start)?;
+        let mut scales = vec![0.0; slot.shape[0]];
+        decode(StoredDtype::F32, &self.bytes[range.clone()], None, &mut scales);
+        match scales.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
+            None => Ok(range),
+            Some(row) => {
+                let got = format!("{} at index {row}", scales[row]);
+                Err(self.wrong(&name, "finite scales of at least 0", got))
+            }
+        }
+    }
+
+    fn wrong(&self, tensor: &str, expected: impl Into<String>, got: impl Into<String>) -> ModelError {
+        ModelError::Tensor {
+            tensor: tensor.into(),
+            expected: expected.into(),
+            got: got.into(),
+            path: self.label.clone(),
+        }
+    }
+
+    /// Path or label, for messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Shape of the model.
+    pub fn spec(&self) -> &VitSpec {
+        &self.metadata.spec
+    }
+
+    /// What the file says about itself.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Size of the file.
+    pub fn file_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Names of the tensors, sorted. Scales have no name of their own here.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor as it lies in the file.
+    ///
+    /// # Errors
+    /// A name that the model does not have.
+    pub fn tensor(&self, name: &str) -> Result<StoredTensor<'_>, ModelError> {
+        let placed = self.tensors.get(name);
+        let placed = placed.ok_or_else(|| self.wrong(name, "a tensor of this model", "nothing"))?;
+        Ok(StoredTensor {
+            dtype: placed.dtype,
+            shape: &placed.shape,
+            bytes: &self.bytes[placed.bytes.clone()],
+            scale: placed.scale.clone().map(|range| &self.bytes[range]),
+        })
+    }
+
+    /// Decodes a tensor, row-major, into `out`; int8 is multiplied by its scales.
+    ///
+    /// # Errors
+    /// A name that the model does not have, or `out` of another length than the tensor.
+    pub fn read_f32(&self, name: &str, out: &mut [f32]) -> Result<(), ModelError> {
+        let tensor = self.tensor(name)?;
+        let elements: usize = tensor.shape.iter().product();
+        if out.len() != elements {
+            return Err(self.wrong(name, format!("a buffer of {elements} numbers"), out.len().to_string()));
+        }
+        decode(tensor.dtype, tensor.bytes, tensor.scale, out);
+        Ok(())
+    }
+
+    /// A tensor decoded, row-major; int8 is multiplied by its scales.
+    ///
+    /// # Errors
+    /// A name that the model does not have.
+    pub fn f32(&self, name: &str) -> Result<Vec<f32>, ModelError> {
+        let mut values = vec![0.0; self.tensor(name)?.shape.iter().product()];
+        self.read_f32(name, &mut values)?;
+        Ok(values)
+    }
+
+    /// The position table of a grid, `[1 + rows * cols, dim]`: row 0 is the CLS position, then patches row by row.
+    /// Resampled by the model's convention; the stored grid gets the stored table.
+    ///
+    /// # Errors
+    /// A grid that is empty or beyond [`dinov2_core::limits::MAX_PATCHES`].
+    pub fn position_embedding(&self, grid: PatchGrid) -> Result<Vec<f32>, ModelError> {
+        let spec = self.spec();
+        let table = self.f32("pos_embed")?;
+        position::resample(&table, spec.position_table, grid, spec.position_convention)
+            .map_err(|problem| ModelError::invalid(problem, self.label.as_str()))
+    }
+}
+
+fn metadata(header: &Header) -> Result<Metadata, String> {
+    match header.metadata.get(METADATA_KEY) {
+        Some(json) => Metadata::parse(json),
+        None => Err(format!(
+            "metadata: expected the key {METADATA_KEY:?} of a model file (dinov2-edge convert makes one), got none"
+        )),
+    }
+}

@@ -1,0 +1,96 @@
+//! ONNX files that contain a DINOv2 backbone, whoever exported them.
+//!
+//! Bytes are checked against a budget, decoded without copying weights, indexed as a graph, and the backbone is
+//! recognised by its structure. Quantised graphs, fused operators of a runtime and graphs that compute their own
+//! pixel normalisation are refused, each with one line that says so.
+
+mod blocks;
+mod budget;
+mod constants;
+mod embedding;
+mod graph;
+mod import;
+mod norms;
+mod position_note;
+pub mod proto;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use prost::Message;
+
+pub use import::Backbone;
+pub use position_note::PositionNote;
+
+use constants::Constants;
+use proto::{GraphProto, ModelProto};
+
+use crate::ConvertError;
+use crate::checkpoint::{Checkpoint, map_file};
+
+/// Reads the backbone of an ONNX file as a checkpoint.
+///
+/// # Errors
+/// A file that cannot be read, is no ONNX, or holds no DINOv2 backbone.
+pub fn read(path: &Path) -> Result<Checkpoint, ConvertError> {
+    read_file(path, map_file(path)?)
+}
+
+/// [`read`] of a file that is already mapped.
+pub(crate) fn read_file(path: &Path, bytes: Bytes) -> Result<Checkpoint, ConvertError> {
+    let label = path.display().to_string();
+    let model = decode(bytes, &label)?;
+    Ok(backbone(&model, path.parent(), &label)?.checkpoint)
+}
+
+/// Decodes an ONNX file; weights stay slices of `bytes`. `label` names it in messages.
+///
+/// # Errors
+/// Bytes that are no ONNX, or whose structure would take unreasonable memory.
+pub fn decode(bytes: Bytes, label: &str) -> Result<ModelProto, ConvertError> {
+    budget::check(&bytes).map_err(|problem| ConvertError::invalid(problem, label))?;
+    let model = ModelProto::decode(bytes)
+        .map_err(|error| ConvertError::invalid(format!("protobuf: {error}"), label))?;
+    match model.graph {
+        Some(_) => Ok(model),
+        None => Err(ConvertError::invalid("ONNX: expected a graph, got none", label)),
+    }
+}
+
+/// Finds the backbone of a decoded file. `folder` is where its external data may lie; `None` refuses external data.
+///
+/// # Errors
+/// What the graph lacks of a DINOv2 backbone, or a constant that cannot be read.
+pub fn backbone(model: &ModelProto, folder: Option<&Path>, label: &str) -> Result<Backbone, ConvertError> {
+    import::backbone(model, &Constants::new(folder.map(here)), label)
+        .map_err(|problem| ConvertError::invalid(problem, label))
+}
+
+/// Moves the constants of external data files into the graph, without copying them.
+///
+/// # Errors
+/// External data that is missing, too short, or outside of `folder`.
+pub fn inline_external(
+    graph: &mut GraphProto,
+    folder: Option<&Path>,
+    label: &str,
+) -> Result<(), ConvertError> {
+    let constants = Constants::new(folder.map(here));
+    graph
+        .initializer
+        .iter_mut()
+        .try_for_each(|tensor| constants.inline(tensor))
+        .map_err(|problem| ConvertError::invalid(problem, label))
+}
+
+/// The folder of a bare file name is the current one.
+fn here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+/// Whether a file is taken for ONNX: by its name, or because it begins as exporters begin one (field 1, the version
+/// of the format, a small number).
+pub fn looks_like_onnx(path: &Path, bytes: &[u8]) -> bool {
+    let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
+    named || matches!(bytes, [0x08, 1..=0x20, ..])
+}

@@ -1,0 +1,95 @@
+//! Writes a model file tensor by tensor, under a temporary name until it is whole.
+
+use std::collections::BTreeMap;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::header::{TensorEntry, encode};
+use crate::layout::Slot;
+use crate::metadata::METADATA_KEY;
+use crate::model::SCALE_SUFFIX;
+use crate::storage::StoredDtype;
+use crate::{ConvertError, Metadata};
+
+/// A model file in the making. Dropped before [`ModelWriter::finish`], it leaves nothing behind.
+pub(crate) struct ModelWriter {
+    file: NamedTempFile,
+    path: PathBuf,
+    /// Byte range of each tensor in the file.
+    ranges: BTreeMap<String, (u64, u64)>,
+    total: u64,
+}
+
+impl ModelWriter {
+    /// Writes the header for these slots. Wider types come first, so that every tensor is aligned to its type.
+    pub(crate) fn create(path: &Path, metadata: &Metadata, slots: &[Slot]) -> Result<Self, ConvertError> {
+        let mut planned: Vec<(String, StoredDtype, Vec<usize>)> = Vec::new();
+        for slot in slots {
+            let dtype = if slot.matrix { metadata.storage.matrix_dtype() } else { StoredDtype::F32 };
+            planned.push((slot.name.clone(), dtype, slot.shape.clone()));
+            if dtype == StoredDtype::I8 {
+                let scale = format!("{}{SCALE_SUFFIX}", slot.name);
+                planned.push((scale, StoredDtype::F32, vec![slot.shape[0]]));
+            }
+        }
+        planned.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.size()));
+        let mut end = 0;
+        let mut entries = Vec::with_capacity(planned.len());
+        for (name, dtype, shape) in planned {
+            let start = end;
+            end += shape.iter().product::<usize>() * dtype.size();
+            let entry = TensorEntry { dtype: dtype.word().into(), shape, data_offsets: [start, end] };
+            entries.push((name, entry));
+        }
+        let strings = BTreeMap::from([(METADATA_KEY.to_string(), metadata.to_json())]);
+        let header = encode(&strings, &entries);
+        let data_start = header.len() as u64;
+        let ranges = entries.into_iter().map(|(name, entry)| {
+            let [start, end] = entry.data_offsets;
+            (name, (data_start + start as u64, data_start + end as u64))
+        });
+        let ranges = ranges.collect();
+        let mut file = temporary_beside(path).map_err(|source| ConvertError::io("create", path, source))?;
+        file.write_all(&header).map_err(|source| ConvertError::io("write", path, source))?;
+        Ok(Self { file, path: path.into(), ranges, total: data_start + end as u64 })
+    }
+
+    /// Bytes of the whole file.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Writes the bytes of one planned tensor, whose length they must have.
+    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), ConvertError> {
+        let (start, end) = self.ranges[name];
+        assert_eq!(bytes.len() as u64, end - start, "bytes of {name}");
+        let written = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.write_all(bytes));
+        written.map_err(|source| ConvertError::io("write", &self.path, source))
+    }
+
+    /// Makes the file durable and gives it its name.
+    pub(crate) fn finish(self) -> Result<(), ConvertError> {
+        let Self { file, path, .. } = self;
+        file.as_file().sync_all().map_err(|source| ConvertError::io("write", &path, source))?;
+        file.persist(&path).map_err(|error| ConvertError::io("rename", &path, error.error))?;
+        Ok(())
+    }
+}
+
+/// A temporary file in the folder of `path`, with the permissions of an ordinary new file.
+fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".dinov2-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}

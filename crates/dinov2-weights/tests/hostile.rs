@@ -1,0 +1,239 @@
+//! Files that are cut, bent or malicious give one clear line and never a panic.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use dinov2_weights::infer::{Overrides, infer};
+use dinov2_weights::naming::canonical;
+use dinov2_weights::{
+    ConvertError, ConvertOptions, Model, Storage, checkpoint_from_bytes, convert, read_checkpoint,
+};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// The error of converting these bytes, as a user reads it. No output may be left behind.
+fn refusal(bytes: &[u8], heads: Option<usize>) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input");
+    std::fs::write(&input, bytes).unwrap();
+    let options = ConvertOptions { heads, ..ConvertOptions::new(Storage::F32) };
+    let told = convert(&input, &folder.path().join("output"), &options, &mut |_| {}).err()?.to_string();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{told}");
+    assert!(!told.contains('\n') && told.len() < 600, "{told}");
+    Some(told)
+}
+
+/// Reads as far as [`convert`] does before it reads weights, from memory.
+fn understand(bytes: Bytes, heads: Option<usize>) -> Result<(), String> {
+    let checkpoint = checkpoint_from_bytes(bytes, "m").map_err(|error| error.to_string())?;
+    let mut backbone = canonical(&checkpoint.tensors, checkpoint.hints.position_table)?;
+    let overrides = Overrides { heads, convention: None };
+    infer(&checkpoint, &mut backbone, overrides).map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_cut_file_is_refused_wherever_it_is_cut() {
+    for (name, heads) in [("official.pth", Some(3)), ("timm.safetensors", None)] {
+        let bytes = Bytes::from(std::fs::read(fixture(name)).unwrap());
+        assert_eq!(understand(bytes.clone(), heads), Ok(()));
+        for cut in 0..bytes.len() {
+            assert!(understand(bytes.slice(..cut), heads).is_err(), "{name} cut at {cut}");
+        }
+        assert!(refusal(&bytes[..bytes.len() - 1], heads).is_some());
+    }
+}
+
+#[test]
+fn a_cut_model_file_is_refused_wherever_it_is_cut() {
+    let bytes = model_file();
+    Model::from_bytes(bytes.clone(), "m").unwrap();
+    for cut in 0..bytes.len() {
+        let told = Model::from_bytes(bytes[..cut].to_vec(), "m").unwrap_err().to_string();
+        assert!(told.ends_with("in m") && !told.contains('\n'), "{told}");
+    }
+}
+
+fn model_file() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    convert(&fixture("timm.safetensors"), &path, &ConvertOptions::new(Storage::Int8), &mut |_| {}).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// Bends bytes near both ends, where headers, pickles and directories are, in a fixed pseudo-random order. Some bent
+/// files are still sound; none may panic or hang.
+#[test]
+fn bent_bytes_never_panic() {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    let mut refused = 0;
+    for name in ["official.pth", "official_training.pth", "hugging_face/model.safetensors", "model"] {
+        let is_model = name == "model";
+        let bytes = if is_model { model_file() } else { std::fs::read(fixture(name)).unwrap() };
+        let structure = (bytes.len() / 4).min(6000);
+        for _ in 0..4000 {
+            let mut bent = bytes.clone();
+            for _ in 0..=random() % 3 {
+                let at = random() % structure;
+                let at = if random() % 3 == 0 { bytes.len() - 1 - at } else { at };
+                bent[at] = random() as u8;
+            }
+            refused += usize::from(match is_model {
+                true => Model::from_bytes(bent, "m").is_err(),
+                false => understand(bent.into(), Some(1)).is_err(),
+            });
+        }
+    }
+    assert!(refused > 4000, "{refused}");
+}
+
+/// Replaces one text of a header by another of the same length.
+fn bent(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    let mut bent = bytes.to_vec();
+    bent[at..at + to.len()].copy_from_slice(to.as_bytes());
+    bent
+}
+
+#[test]
+fn a_model_file_that_contradicts_itself_is_refused() {
+    let bytes = model_file();
+    for (from, to, told) in [
+        (r#"\"format_version\":1"#, r#"\"format_version\":7"#, "format_version: expected 1, got 7"),
+        (
+            r#"\"storage\":\"int8\""#,
+            r#"\"storage\":\"bf16\""#,
+            "expected BF16 [64, 3, 2, 2], got I8 [64, 3, 2, 2]",
+        ),
+        (
+            r#"\"depth\":1"#,
+            r#"\"depth\":2"#,
+            "tensor \"blocks.1.norm1.weight\": expected F32 [64], got nothing",
+        ),
+        (
+            r#"\"registers\":0"#,
+            r#"\"registers\":3"#,
+            "tensor \"register_tokens\": expected F32 [1, 3, 64], got nothing",
+        ),
+        (
+            r#"\"dim\":64"#,
+            r#"\"dim\":32"#,
+            "tensor \"cls_token\": expected F32 [1, 1, 32], got F32 [1, 1, 64]",
+        ),
+        (r#""dinov2_edge""#, r#""dinov3_edge""#, "expected the key \"dinov2_edge\""),
+        (r#""norm.bias""#, r#""norm.bios""#, "tensor \"norm.bias\": expected F32 [64], got nothing"),
+        (
+            r#""cls_token":{"dtype":"F32""#,
+            r#""cls_token":{"dtype":"I32""#,
+            "expected F32 [1, 1, 64], got I32",
+        ),
+    ] {
+        let error = Model::from_bytes(bent(&bytes, from, to), "m").unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let scale = tensors.tensor("blocks.0.attn.qkv.weight.scale").unwrap().data();
+    let at = scale.as_ptr() as usize - bytes.as_ptr() as usize;
+    for wrong in [f32::NAN, -1.0, f32::INFINITY] {
+        let mut bent = bytes.clone();
+        bent[at + 4..at + 8].copy_from_slice(&wrong.to_le_bytes());
+        let error = Model::from_bytes(bent, "m").unwrap_err().to_string();
+        assert!(
+            error.contains("expected finite scales of at least 0") && error.contains("at index 1"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_refused_by_name_and_place() {
+    let bytes = std::fs::read(fixture("timm.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let data = tensors.tensor("blocks.0.mlp.fc1.weight").unwrap().data();
+    let at = data.as_ptr() as usize - bytes.as_ptr() as usize;
+    for (wrong, told) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "-inf")] {
+        let mut bent = bytes.clone();
+        bent[at + 28..at + 32].copy_from_slice(&wrong.to_le_bytes());
+        let error = refusal(&bent, None).unwrap();
+        let expected =
+            format!("tensor \"blocks.0.mlp.fc1.weight\": expected finite weights, got {told} at index 7 in ");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let mut large = bytes.clone();
+    large[at..at + 4].copy_from_slice(&1e6f32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("large");
+    std::fs::write(&input, large).unwrap();
+    let halves = ConvertOptions::new(Storage::F16);
+    let error = convert(&input, &folder.path().join("o"), &halves, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("expected weights within 65504 to store them as f16, got 1000000"), "{error}");
+}
+
+#[test]
+fn what_is_no_backbone_is_told() {
+    let timm = std::fs::read(fixture("timm.safetensors")).unwrap();
+    for (bytes, told) in [
+        (&b""[..], "expected safetensors, a .pth archive, ONNX or a folder of them, got 0 bytes"),
+        (b"GIF89a..............", "beginning \"4749463839612e2e\""),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF", "save it again with torch.save"),
+        (b"PK\x03\x04", "expected a central directory, got none"),
+        (&bent(&timm, "patch_embed.proj.weight", "patch_embed.prej.weight"), "expected a DINOv2 backbone"),
+        (&bent(&timm, "blocks.0.ls1.gamma", "blocks.0.ls1.gemma"), "expected only what a DINOv2 block has"),
+        (
+            &bent(&timm, "blocks.0.ls2.gamma", "blocks.3.ls2.gamma"),
+            "tensor \"blocks.0.ls2.gamma\": expected [64], got nothing",
+        ),
+        (
+            &bent(&timm, "\"norm.weight\"", "\"nurm.weight\""),
+            "tensor \"norm.weight\": expected [64], got nothing",
+        ),
+        (
+            &bent(&timm, "[1,10,64]", "[1,8,80] "),
+            "tensor \"pos_embed\": expected [1, 1 + side * side, dim] of a square table",
+        ),
+    ] {
+        let error = refusal(bytes, None).unwrap();
+        assert!(error.contains(told), "{error}");
+    }
+    let missing = read_checkpoint(Path::new("no-such-file.pth")).unwrap_err();
+    assert!(matches!(missing, ConvertError::Io { action: "open", .. }), "{missing}");
+    let empty = tempfile::tempdir().unwrap();
+    let error = read_checkpoint(empty.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("expected model.safetensors, model.safetensors.index.json or pytorch_model.bin"),
+        "{error}"
+    );
+}
+
+#[test]
+fn archives_of_every_layout_are_read_or_told_apart() {
+    let expected = std::fs::read(fixture("tiny.expected.safetensors")).unwrap();
+    let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
+    for name in ["tiny.pth", "tiny_zip64.pth", "tiny_with_code.pth"] {
+        let checkpoint = read_checkpoint(&fixture(name)).unwrap();
+        let backbone = canonical(&checkpoint.tensors, None).unwrap();
+        assert_eq!(backbone.tensors.len(), expected.len());
+        for (tensor, view) in expected.tensors() {
+            let halves = view.data().as_chunks().0.iter();
+            let values: Vec<f32> = halves.map(|half| half::f16::from_le_bytes(*half).to_f32()).collect();
+            assert_eq!(backbone.tensors[&tensor].to_f32(), values, "{name} {tensor}");
+        }
+    }
+    assert!(!Path::new("ran-code-from-a-checkpoint").exists());
+    for (name, told) in [
+        ("tiny_deflated.pth", "expected it stored as torch.save does, got compression method 8"),
+        ("tiny_before_1_6.pth", "save it again with torch.save(torch.load(FILE), NEW)"),
+        ("whole_module.pth", "(save model.state_dict()), got a torch.nn.modules.linear.Linear"),
+    ] {
+        let error = read_checkpoint(&fixture(name)).unwrap_err().to_string();
+        assert!(error.contains(told) && error.ends_with(name), "{error}");
+    }
+}
