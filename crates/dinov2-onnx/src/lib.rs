@@ -1,1 +1,22 @@
-//! See the crate description.
+//! ONNX both ways: [`export()`] writes a model file as an ONNX graph of standard operators, and [`OnnxEngine`] runs ONNX
+//! files, ours and others', by tract.
+//!
+//! An exported file keeps the conventional input of vision models, normalised f32 pixels, unlike the engines, which
+//! take bytes: onnxruntime and TensorRT users expect it. Reading ONNX weights into a model file is the business of
+//! `dinov2_weights::onnx`; nothing here trains, quantises or optimises graphs.
+
+mod engine;
+mod error;
+mod export;
+mod file_graph;
+mod graph_builder;
+mod plan;
+mod vit_graph;
+mod weights;
+
+pub use engine::{OnnxConfig, OnnxEngine};
+pub use error::OnnxError;
+pub use export::{
+    ExportConfig, Exported, MAX_EMBEDDED_BYTES, Precision, Resolution, export, export_to_bytes,
+};
+pub use vit_graph::{PIXELS_INPUT, POSITIONS_INPUT, TOKENS_OUTPUT};

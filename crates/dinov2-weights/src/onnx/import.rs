@@ -53,11 +53,16 @@ pub(super) fn backbone(model: &ModelProto, constants: &Constants, label: &str) -
     import.norm(names.norm, &last)?;
     import.embedding(&embedding)?;
     let heads = blocks.iter().find_map(|block| block.heads);
+    let timm = graph.nodes().iter().any(|node| node.name.contains("/blocks/blocks."));
+    let convention = match note {
+        Some(note) => note.convention,
+        None => convention(&graph, &embedding, dim, fused, timm),
+    };
     let hints = Hints {
         heads,
         norm_eps: Some(import.epsilon()?),
-        convention: note.map(|note| note.convention).or_else(|| convention(&graph, &embedding, dim, fused)),
-        timm: graph.nodes().iter().any(|node| node.name.contains("/blocks/blocks.")),
+        convention: Some(convention),
+        timm,
         position_table: Some(embedding.grid),
         ..Hints::default()
     };
@@ -71,9 +76,16 @@ pub(super) fn backbone(model: &ModelProto, constants: &Constants, label: &str) -
     })
 }
 
-/// The resampling that the graph does itself, or that its exporter's library does; `None` where it cannot be told
-/// (a table baked for one size from a model with fused projections: the official code and timm look the same).
-fn convention(graph: &Graph, embedding: &Embedding, dim: usize, fused: bool) -> Option<PositionConvention> {
+/// The resampling that the graph does itself, or that the library does that it was exported from. Fused projections
+/// without registers and with a baked table are the official code's or timm's; where node names do not tell, they
+/// count as the official code's.
+fn convention(
+    graph: &Graph,
+    embedding: &Embedding,
+    dim: usize,
+    fused: bool,
+    timm: bool,
+) -> PositionConvention {
     let antialias = |resize: &NodeProto| {
         let cubic = resize.attribute("cubic_coeff_a").and_then(|attribute| attribute.f);
         resize.int("antialias") == Some(1) || cubic == Some(-0.5)
@@ -83,11 +95,12 @@ fn convention(graph: &Graph, embedding: &Embedding, dim: usize, fused: bool) -> 
             && resize.input_at(2).is_some_and(|scales| graph.constant(scales).is_none())
     };
     match embedding.resize {
-        Some(resize) if antialias(resize) => Some(PositionConvention::ExactSizeAntialias),
-        Some(resize) if by_scale(resize) && fused => Some(PositionConvention::OfficialScaleFactor),
-        Some(_) => Some(PositionConvention::ExactSize),
-        None if embedding.prefix.len() > dim => Some(PositionConvention::ExactSizeAntialias),
-        None => (!fused).then_some(PositionConvention::ExactSize),
+        Some(resize) if antialias(resize) => PositionConvention::ExactSizeAntialias,
+        Some(resize) if by_scale(resize) && fused => PositionConvention::OfficialScaleFactor,
+        Some(_) => PositionConvention::ExactSize,
+        None if timm || embedding.prefix.len() > dim => PositionConvention::ExactSizeAntialias,
+        None if fused => PositionConvention::OfficialScaleFactor,
+        None => PositionConvention::ExactSize,
     }
 }
 

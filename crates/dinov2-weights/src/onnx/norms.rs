@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::constants;
+use super::constants::{self, Constants};
 use super::graph::Graph;
-use super::proto::{NodeProto, TensorProto, data_type};
+use super::proto::{NodeProto, TensorProto};
 
 /// Default of the LayerNormalization operator.
 const DEFAULT_EPSILON: f32 = 1e-5;
@@ -97,13 +97,8 @@ fn spelt_out<'a>(graph: &Graph<'a>, division: &'a NodeProto) -> Option<Norm<'a>>
     Some(Norm { input, output, weight, bias, epsilon: scalar(epsilon)? })
 }
 
-/// The value of an f32 constant of one element.
-pub(super) fn scalar(tensor: &TensorProto) -> Option<f32> {
-    if tensor.data_type != data_type::FLOAT || constants::elements(tensor) != Some(1) {
-        return None;
-    }
-    match tensor.raw_data.as_ref().first_chunk::<4>() {
-        Some(&bytes) => Some(f32::from_le_bytes(bytes)),
-        None => tensor.float_data.first().copied(),
-    }
+/// The value of a float constant of one element.
+fn scalar(tensor: &TensorProto) -> Option<f32> {
+    let value = Constants::new(None).tensor(tensor).ok()?;
+    (value.len() == 1).then(|| value.to_f32()[0])
 }
