@@ -1,1 +1,23 @@
-//! See the crate description.
+//! Frames in, features out.
+//!
+//! [`open`] turns what a user names (image files, folders, globs, videos, pipes, a test pattern) into one [`Source`] of
+//! RGB [`Frame`]s; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
+//! a frame as safetensors, npy or a picture. Everything from outside is capped by [`limits`] before it is allocated.
+//!
+//! No engine and no head is known here: a PCA view comes in as plain RGB bytes.
+
+mod error;
+mod fit;
+mod frame;
+pub mod limits;
+mod sink;
+mod source;
+
+pub use error::{FormatError, SourceError};
+pub use fit::{Fit, FitError, Size};
+pub use frame::Frame;
+pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
+pub use source::{
+    RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, mjpeg, natural_order,
+    open, y4m,
+};

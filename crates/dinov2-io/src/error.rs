@@ -1,0 +1,91 @@
+use std::io;
+
+/// Why bytes are not a frame: what the stream readers report, which do not know where their bytes come from.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// A field with a value that cannot be.
+    #[error("{what}: expected {expected}, got {got}")]
+    Field {
+        /// The field.
+        what: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// The stream ends in the middle.
+    #[error("{what}: expected {expected} bytes, got {got}")]
+    Truncated {
+        /// What was being read.
+        what: &'static str,
+        /// Bytes that it should have.
+        expected: usize,
+        /// Bytes that it has.
+        got: usize,
+    },
+    /// The image decoder's own words.
+    #[error("image: {0}")]
+    Image(#[from] image::ImageError),
+    /// Reading failed.
+    #[error("reading: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why a source cannot be opened, or has no next frame to give.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Bytes that are not what they should be.
+    #[error("{reason} in {path}")]
+    Format {
+        /// What is wrong.
+        reason: FormatError,
+        /// File or stream.
+        path: String,
+    },
+    /// A file or folder that cannot be read.
+    #[error("cannot read: {reason}: {path}")]
+    Read {
+        /// What the system says.
+        reason: io::Error,
+        /// File or folder.
+        path: String,
+    },
+    /// An input that names nothing usable.
+    #[error("input: expected {expected}, got {got}")]
+    Input {
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A video, but no `ffmpeg` to decode it.
+    #[error(
+        "video: expected the program `{program}` to decode it, got none (Debian: apt install ffmpeg, macOS: brew install ffmpeg): {path}"
+    )]
+    FfmpegMissing {
+        /// Name under which it was looked for.
+        program: String,
+        /// The video.
+        path: String,
+    },
+    /// `ffmpeg` gave up.
+    #[error("ffmpeg: {message} in {path}")]
+    Ffmpeg {
+        /// Its last line, or its exit status.
+        message: String,
+        /// The video.
+        path: String,
+    },
+}
+
+impl SourceError {
+    /// Adds the path to what a stream reader reports.
+    pub(crate) fn format(path: impl ToString) -> impl FnOnce(FormatError) -> Self {
+        move |reason| Self::Format { reason, path: path.to_string() }
+    }
+
+    /// Adds the path to what the system reports.
+    pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
+        move |reason| Self::Read { reason, path: path.to_string() }
+    }
+}

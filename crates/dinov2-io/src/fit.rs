@@ -1,0 +1,265 @@
+use std::fmt;
+use std::str::FromStr;
+
+use dinov2_core::{ImageView, PatchGrid, limits::MAX_PATCHES};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::limits::{MAX_PIXELS, MAX_SIDE_PX};
+
+/// Size that frames are brought to. Parsed from `224` (short side), `518x392` (width x height) or `native`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Short side in pixels; the aspect is kept and both sides are rounded to the nearest multiple of the patch size.
+    Short(usize),
+    /// Exactly this, whatever the aspect; both sides must be multiples of the patch size.
+    Exact {
+        /// Width in pixels.
+        width_px: usize,
+        /// Height in pixels.
+        height_px: usize,
+    },
+    /// The largest centred part whose sides are multiples of the patch size; nothing is resampled.
+    Native,
+}
+
+/// Why a frame cannot be brought to a size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FitError {
+    /// Not in the language of [`Size`].
+    #[error(
+        "size: expected SHORT (224), WIDTHxHEIGHT (518x392) or native, sides of 1..={MAX_SIDE_PX}, got {0:?}"
+    )]
+    Syntax(String),
+    /// An exact size off the patch grid.
+    #[error("size: expected multiples of the patch size {patch_size}, got {width_px}x{height_px}; nearest are {}", nearest(*width_px, *height_px, *patch_size))]
+    OffGrid {
+        /// Width asked for.
+        width_px: usize,
+        /// Height asked for.
+        height_px: usize,
+        /// Patch side of the model.
+        patch_size: usize,
+    },
+    /// A frame smaller than one patch, taken as it is.
+    #[error("native size: expected at least one {patch_size}x{patch_size} patch, got {width_px}x{height_px}")]
+    TooSmall {
+        /// Width of the frame.
+        width_px: usize,
+        /// Height of the frame.
+        height_px: usize,
+        /// Patch side of the model.
+        patch_size: usize,
+    },
+    /// A result beyond the limits.
+    #[error(
+        "size: expected sides of at most {MAX_SIDE_PX} and at most {MAX_PATCHES} patches, got {width_px}x{height_px}"
+    )]
+    TooLarge {
+        /// Width of the result.
+        width_px: usize,
+        /// Height of the result.
+        height_px: usize,
+    },
+}
+
+fn nearest(width_px: usize, height_px: usize, patch_size: usize) -> String {
+    let down = |side: usize| (side / patch_size).max(1) * patch_size;
+    let up = |side: usize| side.div_ceil(patch_size) * patch_size;
+    let (small, large) = ((down(width_px), down(height_px)), (up(width_px), up(height_px)));
+    format!("{}x{} and {}x{}", small.0, small.1, large.0, large.1)
+}
+
+impl FromStr for Size {
+    type Err = FitError;
+
+    fn from_str(word: &str) -> Result<Self, FitError> {
+        let side = |text: &str| -> Result<usize, FitError> {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let side = text.parse().ok().filter(|side| digits && (1..=MAX_SIDE_PX).contains(side));
+            side.ok_or_else(|| FitError::Syntax(word.to_string()))
+        };
+        match word.split_once(['x', 'X']) {
+            _ if word.eq_ignore_ascii_case("native") => Ok(Self::Native),
+            Some((width, height)) => Ok(Self::Exact { width_px: side(width)?, height_px: side(height)? }),
+            None => Ok(Self::Short(side(word)?)),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short(side) => write!(f, "{side}"),
+            Self::Exact { width_px, height_px } => write!(f, "{width_px}x{height_px}"),
+            Self::Native => f.write_str("native"),
+        }
+    }
+}
+
+impl Size {
+    /// The size that a frame of `width_px` x `height_px` is brought to for patches of `patch_size`; as `(width_px,
+    /// height_px)`, both multiples of `patch_size`.
+    ///
+    /// # Errors
+    /// An exact size off the patch grid, a native frame smaller than one patch, or a result beyond the limits.
+    pub fn target(
+        self,
+        width_px: usize,
+        height_px: usize,
+        patch_size: usize,
+    ) -> Result<(usize, usize), FitError> {
+        let off_grid = |side: usize| side == 0 || !side.is_multiple_of(patch_size);
+        let target = match self {
+            Self::Exact { width_px, height_px } if off_grid(width_px) || off_grid(height_px) => {
+                return Err(FitError::OffGrid { width_px, height_px, patch_size });
+            }
+            Self::Exact { width_px, height_px } => (width_px, height_px),
+            Self::Native if width_px < patch_size || height_px < patch_size => {
+                return Err(FitError::TooSmall { width_px, height_px, patch_size });
+            }
+            Self::Native => (width_px / patch_size * patch_size, height_px / patch_size * patch_size),
+            Self::Short(short_px) => {
+                let round =
+                    |side: usize| nearest_multiple(side, short_px, width_px.min(height_px), patch_size);
+                (round(width_px), round(height_px))
+            }
+        };
+        let patches = (target.0 / patch_size).saturating_mul(target.1 / patch_size);
+        let pixels = target.0.saturating_mul(target.1);
+        if target.0 > MAX_SIDE_PX || target.1 > MAX_SIDE_PX || pixels > MAX_PIXELS || patches > MAX_PATCHES {
+            return Err(FitError::TooLarge { width_px: target.0, height_px: target.1 });
+        }
+        Ok(target)
+    }
+}
+
+/// `side * numerator / denominator`, rounded to the nearest positive multiple of `patch_size`, halves up.
+fn nearest_multiple(side: usize, numerator: usize, denominator: usize, patch_size: usize) -> usize {
+    let scaled = side as u128 * numerator as u128;
+    let unit = denominator.max(1) as u128 * patch_size as u128;
+    let patches = usize::try_from((2 * scaled + unit) / (2 * unit)).unwrap_or(usize::MAX);
+    patches.max(1).saturating_mul(patch_size)
+}
+
+/// Brings frames to the patch grid of a model. Keeps its buffers from frame to frame.
+///
+/// Resampling is that of `PIL.Image.resize(size, BICUBIC)`: a = -0.5, antialiased, columns before rows, each pass
+/// rounded to u8; within one grey level of it.
+#[derive(Debug)]
+pub struct Fit {
+    size: Size,
+    patch_size: usize,
+    resizer: Resizer,
+    /// Columns resampled, rows not yet.
+    narrowed: Vec<u8>,
+    fitted: Vec<u8>,
+}
+
+impl Fit {
+    /// For a size and the patch size of a model.
+    ///
+    /// # Errors
+    /// An exact size off the patch grid or beyond the limits.
+    ///
+    /// # Panics
+    /// If `patch_size` is zero.
+    pub fn new(size: Size, patch_size: usize) -> Result<Self, FitError> {
+        assert!(patch_size > 0, "patch size: expected a positive number, got 0");
+        if let Size::Exact { width_px, height_px } = size {
+            size.target(width_px, height_px, patch_size)?;
+        }
+        Ok(Self { size, patch_size, resizer: Resizer::new(), narrowed: Vec::new(), fitted: Vec::new() })
+    }
+
+    /// The grid that a frame of this size is brought to.
+    ///
+    /// # Errors
+    /// As [`Size::target`].
+    pub fn grid(&self, width_px: usize, height_px: usize) -> Result<PatchGrid, FitError> {
+        let (width, height) = self.size.target(width_px, height_px, self.patch_size)?;
+        Ok(PatchGrid { rows: height / self.patch_size, cols: width / self.patch_size })
+    }
+
+    /// Brings `image` to the grid. A frame that already has the right size is returned as it is, without a copy.
+    /// Pixel buffers are allocated only when they must grow; the resizer itself makes two small weight tables per
+    /// resized frame.
+    ///
+    /// # Errors
+    /// As [`Size::target`]; also an image without pixels.
+    pub fn fit<'a>(&'a mut self, image: ImageView<'a>) -> Result<ImageView<'a>, FitError> {
+        let (from_width, from_height) = (image.width_px(), image.height_px());
+        if from_width == 0 || from_height == 0 {
+            let patch_size = self.patch_size;
+            return Err(FitError::TooSmall { width_px: from_width, height_px: from_height, patch_size });
+        }
+        let (width, height) = self.size.target(from_width, from_height, self.patch_size)?;
+        if (width, height) == (from_width, from_height) {
+            return Ok(image);
+        }
+        if width.saturating_mul(from_height) > MAX_PIXELS {
+            return Err(FitError::TooLarge { width_px: width, height_px: from_height });
+        }
+        if self.size == Size::Native {
+            return Ok(self.crop_centre(image, width, height));
+        }
+        // Columns first, then rows, as PIL does: each pass clips to u8, so the order shows at strong edges.
+        let rows_source = if width == from_width {
+            image.pixels()
+        } else {
+            let target = if height == from_height { &mut self.fitted } else { &mut self.narrowed };
+            resample(
+                &mut self.resizer,
+                image.pixels(),
+                (from_width, from_height),
+                target,
+                (width, from_height),
+            );
+            &self.narrowed
+        };
+        if height != from_height {
+            let sizes = ((width, from_height), (width, height));
+            resample(&mut self.resizer, rows_source, sizes.0, &mut self.fitted, sizes.1);
+        }
+        Ok(view(&self.fitted, width, height))
+    }
+
+    /// The centred part of this size; the odd pixel goes to the right and the bottom.
+    fn crop_centre<'a>(&'a mut self, image: ImageView<'a>, width: usize, height: usize) -> ImageView<'a> {
+        let left = (image.width_px() - width) / 2;
+        let top = (image.height_px() - height) / 2;
+        let row_bytes = image.width_px() * 3;
+        if width == image.width_px() {
+            return view(&image.pixels()[top * row_bytes..(top + height) * row_bytes], width, height);
+        }
+        self.fitted.clear();
+        for row in image.pixels().chunks_exact(row_bytes).skip(top).take(height) {
+            self.fitted.extend_from_slice(&row[left * 3..(left + width) * 3]);
+        }
+        view(&self.fitted, width, height)
+    }
+}
+
+fn view(pixels: &[u8], width: usize, height: usize) -> ImageView<'_> {
+    ImageView::new(pixels, width, height).expect("fitted pixels match the fitted size")
+}
+
+/// Resamples RGB pixels along the one axis on which the sizes, `(width, height)`, differ.
+fn resample(
+    resizer: &mut Resizer,
+    pixels: &[u8],
+    from: (usize, usize),
+    target: &mut Vec<u8>,
+    to: (usize, usize),
+) {
+    let side = |side: usize| u32::try_from(side).expect("side is within the limits");
+    target.resize(to.0 * to.1 * 3, 0);
+    // Typed images: the untyped ones would instantiate every pixel type of the library, minutes of build time.
+    let source = TypedImageRef::<U8x3>::from_buffer(side(from.0), side(from.1), pixels);
+    let source = source.expect("pixels match their size");
+    let sink = TypedImage::<U8x3>::from_buffer(side(to.0), side(to.1), target);
+    let mut sink = sink.expect("the buffer was sized for it");
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    resizer.resize_typed(&source, &mut sink, &options).expect("both images are RGB u8");
+}

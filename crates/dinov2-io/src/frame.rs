@@ -1,0 +1,53 @@
+use std::path::PathBuf;
+
+use dinov2_core::ImageView;
+
+/// One image of a source. Made once and handed to [`crate::Source::next_frame`] again and again: its buffers are kept,
+/// so that a video allocates nothing per frame where its decoder allows that.
+#[derive(Clone, Debug, Default)]
+pub struct Frame {
+    /// RGB u8: `[height_px, width_px, 3]`.
+    pub pixels: Vec<u8>,
+    /// Width in pixels.
+    pub width_px: usize,
+    /// Height in pixels.
+    pub height_px: usize,
+    /// Time of the frame since the start of its stream, where the stream tells it.
+    pub capture_ns: Option<u64>,
+    /// Position in the whole run, from 0.
+    pub index: usize,
+    /// Stem for the names of output files: the stem of an image file, or `STEM_000000` (from 0) in a video.
+    pub name: String,
+    /// File that it comes from.
+    pub path: Option<PathBuf>,
+}
+
+impl Frame {
+    /// Without pixels; the first [`crate::Source::next_frame`] fills it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The pixels with their size.
+    ///
+    /// # Panics
+    /// If `pixels` was resized by hand and no longer matches the size.
+    pub fn view(&self) -> ImageView<'_> {
+        ImageView::new(&self.pixels, self.width_px, self.height_px)
+            .expect("frame pixels match the frame size")
+    }
+
+    /// Sizes the pixels for `width_px` x `height_px`; their values are unspecified. A growing buffer is replaced by
+    /// zero pages of the system, so that a size that was merely claimed costs no memory until it is written.
+    pub(crate) fn resize(&mut self, width_px: usize, height_px: usize) {
+        let bytes = width_px * height_px * 3;
+        if bytes > self.pixels.capacity() {
+            self.pixels = Vec::new();
+            self.pixels = vec![0; bytes];
+        } else {
+            self.pixels.resize(bytes, 0);
+        }
+        self.width_px = width_px;
+        self.height_px = height_px;
+    }
+}

@@ -1,0 +1,39 @@
+//! Caps on what comes from outside, checked before anything is allocated.
+
+/// Longest side of an image or frame.
+pub const MAX_SIDE_PX: usize = 32_768;
+/// Most pixels of an image or frame: 16,384 x 16,384, 805 MB of RGB.
+pub const MAX_PIXELS: usize = 1 << 28;
+/// Largest encoded image file.
+pub const MAX_IMAGE_FILE_BYTES: u64 = 1 << 30;
+/// Most memory that an image decoder may take besides the pixels that it returns.
+pub const MAX_DECODER_BYTES: u64 = 1 << 30;
+/// Largest JPEG within an MJPEG stream; 8K cameras stay below 16 MiB.
+pub const MAX_MJPEG_FRAME_BYTES: usize = 64 << 20;
+/// Most pixels per encoded byte of a JPEG, whose decoder paints missing data grey instead of failing. A real one stays
+/// below 512: no 8x8 block takes less than a bit.
+pub const MAX_JPEG_PIXELS_PER_BYTE: usize = 4_096;
+/// Longest header line of a y4m stream or a PPM frame; real ones stay below 200.
+pub const MAX_HEADER_LINE_BYTES: usize = 4_096;
+/// Most files that one folder or glob may yield.
+pub const MAX_LISTED_FILES: usize = 1_000_000;
+
+use crate::FormatError;
+
+/// Checks a frame size against [`MAX_SIDE_PX`] and [`MAX_PIXELS`] and returns its number of pixels.
+///
+/// # Errors
+/// A side that is zero or too long, or too many pixels.
+pub fn check_frame_size(width_px: usize, height_px: usize) -> Result<usize, FormatError> {
+    let sides = 1..=MAX_SIDE_PX;
+    let pixels = width_px.saturating_mul(height_px);
+    if sides.contains(&width_px) && sides.contains(&height_px) && pixels <= MAX_PIXELS {
+        Ok(pixels)
+    } else {
+        Err(FormatError::Field {
+            what: "frame size",
+            expected: format!("sides of 1..={MAX_SIDE_PX} and at most {MAX_PIXELS} pixels"),
+            got: format!("{width_px}x{height_px}"),
+        })
+    }
+}

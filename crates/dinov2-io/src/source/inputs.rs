@@ -1,0 +1,250 @@
+//! From what the user names to a list of things to open.
+
+use std::cmp::Ordering;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::still::supported_format;
+use super::y4m;
+use crate::SourceError;
+use crate::limits::MAX_LISTED_FILES;
+
+/// One thing to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// An image file.
+    Still(PathBuf),
+    /// A y4m file.
+    Y4m(PathBuf),
+    /// A file of concatenated JPEGs.
+    Mjpeg(PathBuf),
+    /// A file for ffmpeg.
+    Video(PathBuf),
+    /// A named pipe or a device that is read like standard input.
+    Pipe(PathBuf),
+    /// Standard input.
+    Stdin,
+    /// The moving pattern, with what follows `test:`.
+    Pattern(String),
+}
+
+impl Input {
+    /// True for inputs of one frame.
+    pub(crate) fn is_still(&self) -> bool {
+        matches!(self, Self::Still(_))
+    }
+}
+
+const IMAGE_EXTENSIONS: [&str; 15] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "pnm", "ppm", "pgm", "pbm",
+    "qoi",
+];
+const MJPEG_EXTENSIONS: [&str; 3] = ["mjpg", "mjpeg", "mjpe"];
+const VIDEO_EXTENSIONS: [&str; 26] = [
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mts", "m2ts", "mpg", "mpeg", "wmv", "asf", "flv",
+    "ogv", "3gp", "h264", "264", "h265", "265", "hevc", "ivf", "vob", "mxf", "nut", "dv",
+];
+
+/// Bytes read to tell one kind of file from another: one packet of an MPEG transport stream and the start of the next.
+const HEAD_BYTES: u64 = 192;
+
+/// Expands folders and globs, and tells by content what each file is. Notes say what was left out.
+pub(crate) fn expand(inputs: &[String], notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
+    let mut expanded = Vec::new();
+    for input in inputs {
+        let path = Path::new(input);
+        if input == "-" {
+            expanded.push(Input::Stdin);
+        } else if let Some(words) = input.strip_prefix("test:") {
+            expanded.push(Input::Pattern(words.to_string()));
+        } else if path.is_dir() {
+            expanded.extend(list_folder(path, notes)?.into_iter().map(Input::Still));
+        } else if input.contains(['*', '?', '[']) && !path.exists() {
+            expand_glob(input, &mut expanded, notes)?;
+        } else {
+            expanded.push(classify(path)?);
+        }
+    }
+    if expanded.is_empty() {
+        return Err(SourceError::Input {
+            expected: "at least one image or video".into(),
+            got: "none".into(),
+        });
+    }
+    Ok(expanded)
+}
+
+/// What a path is. Cameras will be told apart here.
+fn classify(path: &Path) -> Result<Input, SourceError> {
+    let metadata = fs::metadata(path).map_err(SourceError::read(path.display()))?;
+    if path.starts_with("/dev")
+        && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("video"))
+    {
+        return Err(SourceError::Input {
+            expected: "an image, video, folder, -, or test: (cameras are not read yet)".into(),
+            got: path.display().to_string(),
+        });
+    }
+    if !metadata.is_file() {
+        return Ok(Input::Pipe(path.to_path_buf()));
+    }
+    let kind = kind_of_file(path).map_err(SourceError::read(path.display()))?;
+    kind.ok_or_else(|| SourceError::Input {
+        expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI) or a video (y4m, MJPEG, or what ffmpeg reads)"
+            .into(),
+        got: path.display().to_string(),
+    })
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
+}
+
+/// Content decides; the extension only where the content is silent.
+fn kind_of_file(path: &Path) -> std::io::Result<Option<Input>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    let path_buf = path.to_path_buf();
+    let mjpeg = has_extension(path, &MJPEG_EXTENSIONS);
+    Ok(Some(if head.starts_with(y4m::MAGIC) {
+        Input::Y4m(path_buf)
+    } else if mjpeg && !is_video_container(&head) {
+        Input::Mjpeg(path_buf)
+    } else if supported_format(&head).is_some() {
+        Input::Still(path_buf)
+    } else if is_video_container(&head) || has_extension(path, &VIDEO_EXTENSIONS) {
+        Input::Video(path_buf)
+    } else if has_extension(path, &IMAGE_EXTENSIONS) {
+        Input::Still(path_buf)
+    } else {
+        return Ok(None);
+    }))
+}
+
+/// First bytes of MP4/MOV, Matroska/WebM, AVI, FLV, Ogg, ASF, MPEG program and transport streams.
+fn is_video_container(head: &[u8]) -> bool {
+    let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    let mp4 = [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"].iter().any(|name| at(4, *name));
+    let riff = at(0, b"RIFF") && at(8, b"AVI ");
+    let transport = at(0, b"G") && at(188, b"G");
+    let plain: [&[u8]; 6] =
+        [b"\x1A\x45\xDF\xA3", b"FLV\x01", b"OggS", b"\x30\x26\xB2\x75", b"\0\0\x01\xBA", b"\0\0\x01\xB3"];
+    mp4 || riff || transport || plain.iter().any(|magic| at(0, magic))
+}
+
+/// Images of a folder in natural order, without those of its subfolders.
+fn list_folder(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, SourceError> {
+    let read = |error| SourceError::read(folder.display())(error);
+    let (mut images, mut ignored) = (Vec::new(), 0);
+    for entry in fs::read_dir(folder).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if hidden || !path.is_file() {
+            continue;
+        }
+        if has_extension(&path, &IMAGE_EXTENSIONS) || matches!(kind_of_file(&path), Ok(Some(Input::Still(_))))
+        {
+            check_count(images.len(), folder)?;
+            images.push(path);
+        } else {
+            ignored += 1;
+        }
+    }
+    if images.is_empty() {
+        return Err(SourceError::Input {
+            expected: "a folder with images".into(),
+            got: format!("none among {ignored} files in {}", folder.display()),
+        });
+    }
+    if ignored > 0 {
+        notes.push(format!("{}: ignored {ignored} files that are not images", folder.display()));
+    }
+    sort_naturally(&mut images);
+    Ok(images)
+}
+
+fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>) -> Result<(), SourceError> {
+    let wrong =
+        |got: String| SourceError::Input { expected: "a path or glob of images and videos".into(), got };
+    let paths = glob::glob(pattern).map_err(|error| wrong(format!("{pattern:?} ({})", error.msg)))?;
+    let mut files = Vec::new();
+    for path in paths {
+        let path = path.map_err(|error| {
+            let path = error.path().display().to_string();
+            SourceError::Read { reason: error.into(), path }
+        })?;
+        if path.is_file() {
+            check_count(files.len(), &path)?;
+            files.push(path);
+        }
+    }
+    sort_naturally(&mut files);
+    let (found, before) = (files.len(), expanded.len());
+    for path in files {
+        match kind_of_file(&path).map_err(SourceError::read(path.display()))? {
+            Some(input) => expanded.push(input),
+            None => notes.push(format!("{}: ignored, neither image nor video", path.display())),
+        }
+    }
+    if expanded.len() == before {
+        return Err(wrong(format!("{pattern:?}, which matches none among {found} files")));
+    }
+    Ok(())
+}
+
+fn check_count(count: usize, path: &Path) -> Result<(), SourceError> {
+    if count < MAX_LISTED_FILES {
+        return Ok(());
+    }
+    Err(SourceError::Input {
+        expected: format!("at most {MAX_LISTED_FILES} files"),
+        got: format!("more in {}", path.display()),
+    })
+}
+
+fn sort_naturally(paths: &mut [PathBuf]) {
+    paths.sort_by_cached_key(|path| NaturalKey(path.to_string_lossy().into_owned()));
+}
+
+#[derive(PartialEq, Eq)]
+struct NaturalKey(String);
+
+impl PartialOrd for NaturalKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NaturalKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        natural_order(&self.0, &other.0)
+    }
+}
+
+/// Orders `frame2` before `frame10`: runs of digits compare as numbers, everything else byte by byte.
+pub fn natural_order(left: &str, right: &str) -> Ordering {
+    let (mut left_rest, mut right_rest) = (left.as_bytes(), right.as_bytes());
+    while let ([left_byte, ..], [right_byte, ..]) = (left_rest, right_rest) {
+        let order = if left_byte.is_ascii_digit() && right_byte.is_ascii_digit() {
+            let (left_number, right_number) = (take_number(&mut left_rest), take_number(&mut right_rest));
+            left_number.len().cmp(&right_number.len()).then_with(|| left_number.cmp(right_number))
+        } else {
+            (left_rest, right_rest) = (&left_rest[1..], &right_rest[1..]);
+            left_byte.cmp(right_byte)
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    left_rest.len().cmp(&right_rest.len()).then_with(|| left.cmp(right))
+}
+
+/// The digits at the front, without leading zeros.
+fn take_number<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+    let (digits, after) = rest.split_at(end);
+    *rest = after;
+    &digits[digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len())..]
+}

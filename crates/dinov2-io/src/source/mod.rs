@@ -1,0 +1,204 @@
+//! Sources: where frames come from.
+//!
+//! A new kind of source (a camera, say) is one more file here with an `impl Stream`, one more variant of
+//! `inputs::Input`, and the line in `inputs::classify` that recognises it.
+
+mod ffmpeg;
+mod inputs;
+pub mod mjpeg;
+mod pattern;
+mod raw;
+mod read;
+mod still;
+mod stream;
+pub mod y4m;
+mod yuv;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+pub use inputs::natural_order;
+pub use raw::{RawFormat, RawPixels, RawReader};
+pub use still::decode_still;
+pub use yuv::YuvRange;
+
+use crate::{Frame, SourceError};
+use ffmpeg::FfmpegReader;
+use inputs::Input;
+use pattern::Pattern;
+use still::StillDecoder;
+use stream::{MjpegStream, Stream, Y4mStream};
+
+/// Gives frames, one after the other.
+pub trait Source: Send {
+    /// Puts the next frame into `frame`, reusing its buffers. False when there are no more.
+    ///
+    /// # Errors
+    /// An input that cannot be opened, read or decoded. The call after that goes on with the next input.
+    fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError>;
+
+    /// Number of frames of the whole run as far as the inputs tell, for progress bars only.
+    fn len_hint(&self) -> Option<usize>;
+
+    /// True if frames of one input follow each other in time; false for single images.
+    fn is_video(&self) -> bool;
+
+    /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.
+    fn take_notes(&mut self) -> Vec<String>;
+}
+
+/// How inputs are opened.
+#[derive(Clone, Debug)]
+pub struct SourceOptions {
+    /// Shape of the frames on standard input or a pipe, where they have no header.
+    pub raw: Option<RawFormat>,
+    /// The program that decodes videos.
+    pub ffmpeg: PathBuf,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self { raw: None, ffmpeg: PathBuf::from("ffmpeg") }
+    }
+}
+
+/// Opens image files, folders, globs, videos, `-` (standard input) and `test:` patterns, in this order. Frames of
+/// several inputs follow each other.
+///
+/// # Errors
+/// An input that does not exist or is of no known kind; a folder or glob without images; a first input that cannot
+/// be opened.
+pub fn open(inputs: &[String], options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    let mut notes = Vec::new();
+    let inputs = inputs::expand(inputs, &mut notes)?;
+    let is_video = !inputs.iter().all(Input::is_still);
+    let len_hint = (!is_video).then_some(inputs.len());
+    let alone = inputs.len() == 1;
+    let mut chain = Chain {
+        inputs: inputs.into_iter(),
+        options: options.clone(),
+        current: None,
+        still: StillDecoder::default(),
+        index: 0,
+        len_hint,
+        is_video,
+        notes,
+    };
+    // A video that cannot be opened should be known before a model is loaded for it.
+    if is_video && alone {
+        let input = chain.inputs.next().expect("one input");
+        let current = chain.open_stream(&input)?;
+        chain.len_hint = current.stream.len_hint();
+        chain.current = Some(current);
+    }
+    Ok(Box::new(chain))
+}
+
+/// Parses `WIDTHxHEIGHT` within the limits of a frame.
+fn parse_size(size: &str) -> Option<(usize, usize)> {
+    let (width, height) = size.split_once(['x', 'X'])?;
+    let side = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    let (width_px, height_px) = (side(width)?, side(height)?);
+    crate::limits::check_frame_size(width_px, height_px).ok()?;
+    Some((width_px, height_px))
+}
+
+/// Opens one input after the other.
+struct Chain {
+    inputs: std::vec::IntoIter<Input>,
+    options: SourceOptions,
+    current: Option<Current>,
+    still: StillDecoder,
+    index: usize,
+    len_hint: Option<usize>,
+    is_video: bool,
+    notes: Vec<String>,
+}
+
+/// The stream being read.
+struct Current {
+    stream: Box<dyn Stream>,
+    stem: String,
+    frames: usize,
+}
+
+impl Source for Chain {
+    fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
+        frame.capture_ns = None;
+        loop {
+            if let Some(current) = &mut self.current {
+                let more = current.stream.read_into(frame);
+                self.notes.extend(current.stream.take_note());
+                if let Ok(true) = more {
+                    frame.name.clear();
+                    let (stem, frames) = (&current.stem, current.frames);
+                    std::fmt::Write::write_fmt(&mut frame.name, format_args!("{stem}_{frames:06}"))
+                        .expect("writing to a string succeeds");
+                    current.frames += 1;
+                    return Ok(self.count(frame));
+                }
+                self.current = None;
+                more?;
+            }
+            match self.inputs.next() {
+                None => return Ok(false),
+                Some(Input::Still(path)) => {
+                    self.still.read_into(&path, frame)?;
+                    frame.name.clear();
+                    frame.name.push_str(&stem_of(&path));
+                    return Ok(self.count(frame));
+                }
+                Some(input) => self.current = Some(self.open_stream(&input)?),
+            }
+        }
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        self.len_hint
+    }
+
+    fn is_video(&self) -> bool {
+        self.is_video
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+}
+
+impl Chain {
+    fn count(&mut self, frame: &mut Frame) -> bool {
+        frame.index = self.index;
+        self.index += 1;
+        true
+    }
+
+    fn open_stream(&self, input: &Input) -> Result<Current, SourceError> {
+        let open = |path: &Path| File::open(path).map_err(SourceError::read(path.display()));
+        let stem = match input {
+            Input::Still(path) | Input::Y4m(path) | Input::Mjpeg(path) => stem_of(path),
+            Input::Video(path) | Input::Pipe(path) => stem_of(path),
+            Input::Stdin => "stdin".to_string(),
+            Input::Pattern(_) => "test".to_string(),
+        };
+        let stream: Box<dyn Stream> = match input {
+            Input::Still(_) => unreachable!("images are not opened as streams"),
+            Input::Y4m(path) => Box::new(Y4mStream::of_file(open(path)?, path)?),
+            Input::Mjpeg(path) => {
+                Box::new(MjpegStream::new(Box::new(open(path)?), path.display(), Some(path)))
+            }
+            Input::Video(path) => Box::new(FfmpegReader::open(&self.options.ffmpeg, path)?),
+            Input::Pipe(path) => {
+                stream::open_pipe(Box::new(open(path)?), &path.display().to_string(), &self.options)?
+            }
+            Input::Stdin => stream::open_pipe(Box::new(std::io::stdin()), "standard input", &self.options)?,
+            Input::Pattern(words) => Box::new(Pattern::parse(words)?),
+        };
+        Ok(Current { stream, stem, frames: 0 })
+    }
+}
+
+/// The file name without its last extension; never empty.
+fn stem_of(path: &Path) -> String {
+    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "frame".into())
+}

@@ -1,0 +1,114 @@
+//! Image files: PNG, JPEG, WebP, BMP, GIF (first frame), TIFF, PNM and QOI.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::mjpeg::{Piece, Splitter};
+use crate::limits::{
+    MAX_DECODER_BYTES, MAX_IMAGE_FILE_BYTES, MAX_JPEG_PIXELS_PER_BYTE, MAX_SIDE_PX, check_frame_size,
+};
+use crate::{FormatError, Frame, SourceError};
+
+/// Decodes image files one after the other, keeping the buffer of encoded bytes.
+#[derive(Debug, Default)]
+pub(crate) struct StillDecoder {
+    encoded: Vec<u8>,
+}
+
+impl StillDecoder {
+    /// Reads and decodes one file into `frame`: pixels, size and path.
+    pub(crate) fn read_into(&mut self, path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
+        let file = File::open(path).map_err(SourceError::read(path.display()))?;
+        self.encoded.clear();
+        let most = MAX_IMAGE_FILE_BYTES + 1;
+        file.take(most).read_to_end(&mut self.encoded).map_err(SourceError::read(path.display()))?;
+        decode_still(&self.encoded, frame).map_err(SourceError::format(path.display()))?;
+        frame.path = Some(path.to_path_buf());
+        Ok(())
+    }
+}
+
+/// Decodes one encoded image into `frame`: pixels and size. The EXIF orientation is applied; alpha is dropped, 16-bit
+/// values are scaled to 8 bits, grey becomes RGB.
+///
+/// # Errors
+/// Bytes that are no image of a known format, are cut short, or are larger than [`crate::limits`] allow.
+pub fn decode_still(encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
+    if encoded.len() as u64 > MAX_IMAGE_FILE_BYTES {
+        return Err(FormatError::Field {
+            what: "image file",
+            expected: format!("at most {MAX_IMAGE_FILE_BYTES} bytes"),
+            got: "more".into(),
+        });
+    }
+    let format = supported_format(encoded).ok_or_else(not_an_image)?;
+    if format == ImageFormat::Jpeg {
+        check_whole_jpeg(encoded)?;
+    }
+    decode_as(format, encoded, frame)
+}
+
+/// The format of an image by its first bytes, if it is one of those that are decoded here.
+pub(crate) fn supported_format(head: &[u8]) -> Option<ImageFormat> {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Pnm, Qoi, Tiff, WebP};
+    let format = image::guess_format(head).ok()?;
+    matches!(format, Bmp | Gif | Jpeg | Png | Pnm | Qoi | Tiff | WebP).then_some(format)
+}
+
+/// [`decode_still`] for bytes of a known format; a cut-off JPEG is not noticed.
+pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+    let mut limits = Limits::no_limits();
+    limits.max_image_width = Some(MAX_SIDE_PX as u32);
+    limits.max_image_height = Some(MAX_SIDE_PX as u32);
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    let (width_px, height_px) = (width as usize, height as usize);
+    let pixels = check_frame_size(width_px, height_px)?;
+    if format == ImageFormat::Jpeg && pixels / MAX_JPEG_PIXELS_PER_BYTE > encoded.len() {
+        return Err(FormatError::Field {
+            what: "JPEG size",
+            expected: format!("at most {MAX_JPEG_PIXELS_PER_BYTE} pixels per byte of the file"),
+            got: format!("{width_px}x{height_px} in {} bytes", encoded.len()),
+        });
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    if decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms {
+        frame.resize(width_px, height_px);
+        decoder.read_image(&mut frame.pixels)?;
+        return Ok(());
+    }
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    let rgb = image.into_rgb8();
+    (frame.width_px, frame.height_px) = (rgb.width() as usize, rgb.height() as usize);
+    frame.pixels = rgb.into_raw();
+    Ok(())
+}
+
+fn not_an_image() -> FormatError {
+    FormatError::Field {
+        what: "image",
+        expected: "PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or QOI".into(),
+        got: "something else".into(),
+    }
+}
+
+/// The JPEG decoder paints what is missing in grey and reports nothing, so a cut-off file is found here.
+fn check_whole_jpeg(encoded: &[u8]) -> Result<(), FormatError> {
+    match Splitter::new(encoded).next_jpeg(&mut Vec::new())? {
+        Piece::Jpeg => Ok(()),
+        Piece::Corrupt(reason) => Err(FormatError::Field {
+            what: "JPEG",
+            expected: "a whole image".into(),
+            got: format!("a broken one ({reason})"),
+        }),
+        Piece::End => Err(not_an_image()),
+    }
+}

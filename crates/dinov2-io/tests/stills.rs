@@ -1,0 +1,88 @@
+//! Image files against PIL.
+
+mod common;
+
+use common::{bytes, difference, image};
+use dinov2_io::{Frame, decode_still};
+
+#[test]
+fn jpeg_as_pil() {
+    // Chroma of 4:2:0 is interpolated by each decoder in its own way, CMYK rounded in its own.
+    for (name, tolerance) in [("420", 4), ("444", 2), ("progressive", 4), ("grey", 1), ("cmyk", 3)] {
+        let (decoded, expected) = (image(&format!("jpeg_{name}.jpg")), image(&format!("jpeg_{name}.png")));
+        let (most, mean) = difference(decoded.view(), expected.view());
+        assert!(most <= tolerance && mean < 0.6, "{name}: off by {most}, {mean} in the mean");
+    }
+}
+
+#[test]
+fn exif_orientation_is_applied() {
+    for orientation in 1..=8 {
+        let (decoded, expected) =
+            (image(&format!("exif_{orientation}.jpg")), image(&format!("exif_{orientation}.png")));
+        let (most, _) = difference(decoded.view(), expected.view());
+        assert!(most <= 2, "orientation {orientation}: off by {most}");
+    }
+}
+
+#[test]
+fn every_lossless_format_gives_the_same_pixels() {
+    let expected = image("small.png");
+    for name in ["small.webp", "small.bmp", "small.tiff", "small.ppm", "misnamed.txt"] {
+        assert_eq!(difference(image(name).view(), expected.view()).0, 0, "{name}");
+    }
+}
+
+#[test]
+fn alpha_palette_animation_and_depth_as_pil() {
+    for (name, expected) in [
+        ("alpha.png", "alpha_rgb.png"),
+        ("palette.png", "palette_rgb.png"),
+        ("two_frames.gif", "two_frames_rgb.png"),
+        ("grey16.png", "grey16_rgb.png"),
+    ] {
+        assert_eq!(difference(image(name).view(), image(expected).view()).0, 0, "{name}");
+    }
+}
+
+#[test]
+fn cut_off_images_are_errors() {
+    let mut frame = Frame::new();
+    for name in [
+        "small.png",
+        "jpeg_444.jpg",
+        "jpeg_progressive.jpg",
+        "small.webp",
+        "small.bmp",
+        "small.tiff",
+        "small.ppm",
+    ] {
+        let whole = bytes(name);
+        for length in (0..whole.len().saturating_sub(16)).step_by(1 + whole.len() / 500) {
+            assert!(decode_still(&whole[..length], &mut frame).is_err(), "{name} cut to {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_claimed_size_is_checked_first() {
+    let mut frame = Frame::new();
+    let claims = |width: u32, height: u32| format!("P6 {width} {height} 255\nabc").into_bytes();
+    for (width, height) in [(32_768, 32_768), (40_000, 2), (2, 4_000_000_000), (0, 5)] {
+        assert!(decode_still(&claims(width, height), &mut frame).is_err(), "{width}x{height}");
+    }
+    assert_eq!(frame.pixels.capacity(), 0);
+    // Within the limits, but the data are missing.
+    assert!(decode_still(&claims(16_000, 16_000), &mut frame).is_err());
+
+    let mut png = bytes("small.png");
+    png[16..20].copy_from_slice(&0x7FFF_FFFF_u32.to_be_bytes());
+    assert!(decode_still(&png, &mut frame).is_err());
+
+    // A whole JPEG of a few kilobytes that says it is 16,000 x 16,000.
+    let mut jpeg = bytes("jpeg_444.jpg");
+    let start_of_frame = jpeg.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
+    jpeg[start_of_frame + 5..start_of_frame + 9].copy_from_slice(&[0x3E, 0x80, 0x3E, 0x80]);
+    let error = decode_still(&jpeg, &mut Frame::new()).unwrap_err().to_string();
+    assert!(error.starts_with("JPEG size: expected at most 4096 pixels per byte"), "{error}");
+}
