@@ -1,1 +1,38 @@
-//! See the crate description.
+//! Dense DINOv2 features in real time.
+//!
+//! ```
+//! use dinov2_edge::{CpuConfig, CpuEngine, Extractor, Features, ImageView, Taps};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = dinov2_edge::bundled_model()?;
+//! let mut engine = CpuEngine::new(&model, CpuConfig::default())?;
+//! let pixels = vec![127u8; 224 * 140 * 3]; // RGB, rows from the top; sides are multiples of the patch size, 14
+//! let mut features = Features::new(); // reused from frame to frame
+//! engine.extract(ImageView::new(&pixels, 224, 140)?, &Taps::none(), &mut features)?;
+//! let patches = features.patches(); // [rows, cols, dim]
+//! assert_eq!(patches.len(), 10 * 16 * 384);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate is the facade and the command line. The parts are crates of their own: `dinov2-core` (vocabulary),
+//! `dinov2-weights` (checkpoints, the model file), `dinov2-cpu` and `dinov2-onnx` (engines), `dinov2-io` (frames in,
+//! features out), `dinov2-heads` (what reads features).
+//!
+//! Features: `bundled-model` puts the 22 MB model into the binary, `onnx` brings the tract engine and ONNX export,
+//! `hub` brings `pull`. All are on by default; the engine alone builds without them.
+
+mod bundled;
+mod engine;
+pub mod hub;
+pub mod machine;
+
+pub use bundled::{BUNDLED_NAME, bundled_model};
+pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
+pub use dinov2_cpu::{CpuConfig, CpuEngine};
+pub use dinov2_heads as heads;
+pub use dinov2_io as io;
+#[cfg(feature = "onnx")]
+pub use dinov2_onnx as onnx;
+pub use dinov2_weights as weights;
+pub use engine::{Backend, Engine, EngineConfig, EngineError, Precision, Weights};

@@ -1,0 +1,71 @@
+//! Arguments that several commands share.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use dinov2_edge::hub::{HubConfig, find_local};
+use dinov2_edge::{Backend, Engine, EngineConfig, Precision, Weights};
+
+/// Most threads that may be asked for.
+const MAX_THREADS: usize = 1024;
+
+/// Which model runs on which engine.
+#[derive(clap::Args, Clone)]
+pub(crate) struct EngineArgs {
+    /// Model file, ONNX file, or name of a pulled model [default: the bundled model]
+    #[arg(long, short, value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+    /// Engine: auto, cpu or onnx
+    #[arg(long, default_value = "auto")]
+    pub(crate) backend: Backend,
+    /// Arithmetic: auto or f32
+    #[arg(long, default_value = "auto")]
+    pub(crate) precision: Precision,
+    /// Threads [default: one per physical core]
+    #[arg(long, value_parser = threads)]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl EngineArgs {
+    pub(crate) fn config(&self) -> EngineConfig {
+        EngineConfig { backend: self.backend, precision: self.precision, threads: self.threads }
+    }
+
+    /// Opens the weights and loads them into the engine.
+    pub(crate) fn load(&self) -> anyhow::Result<(Weights, Engine)> {
+        let weights = open_weights(self.model.as_deref())?;
+        let engine = Engine::new(&weights, self.config())?;
+        Ok((weights, engine))
+    }
+}
+
+fn threads(word: &str) -> Result<NonZeroUsize, String> {
+    let count: NonZeroUsize = word.parse().map_err(|_| format!("expected 1..={MAX_THREADS}"))?;
+    if count.get() <= MAX_THREADS { Ok(count) } else { Err(format!("expected 1..={MAX_THREADS}")) }
+}
+
+/// Opens a path, or the pulled model of that name; checkpoints of other kinds are refused with the way out.
+pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<Weights> {
+    let Some(path) = model else { return Ok(Weights::open(None)?) };
+    let found = resolve(path);
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    if found.is_dir() || matches!(ending, "pth" | "pt" | "bin") {
+        let path = path.display();
+        anyhow::bail!(
+            "model: expected a model file, got a checkpoint (make one: dinov2-edge convert {path} -o MODEL.safetensors): {path}"
+        );
+    }
+    if !found.exists() {
+        anyhow::bail!(
+            "model: expected a file or the name of a pulled model (see `dinov2-edge models`), got {:?}",
+            path.display().to_string()
+        );
+    }
+    Ok(Weights::open(Some(&found))?)
+}
+
+/// A bare name that is no file here may be that of a pulled model.
+fn resolve(path: &Path) -> PathBuf {
+    let pulled = || find_local(&HubConfig::from_env().ok()?.models, path.to_str()?);
+    if path.exists() { path.to_path_buf() } else { pulled().unwrap_or_else(|| path.to_path_buf()) }
+}

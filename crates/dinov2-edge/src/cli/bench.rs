@@ -1,0 +1,143 @@
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
+use dinov2_edge::{Engine, Extractor, Features, Taps, machine};
+use serde_json::{Map, Value, json};
+
+use super::args::EngineArgs;
+use super::statistics::{latency_json, quantile, sorted};
+
+/// Most iterations that may be asked for.
+const MAX_ITERATIONS: u32 = 1_000_000;
+
+/// Arguments of `bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Frame size: SIDE (square) or WIDTHxHEIGHT
+    #[arg(long, default_value = "224")]
+    size: Size,
+    /// Frames that are timed
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ITERATIONS)))]
+    iterations: u32,
+    /// Frames before the first timed one
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_ITERATIONS)))]
+    warmup: u32,
+    /// One JSON object on the last line instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Samples in milliseconds.
+#[derive(Default)]
+struct Samples {
+    frame: Vec<f64>,
+    /// Per stage, in the order of the work.
+    stages: Vec<(&'static str, Vec<f64>)>,
+}
+
+impl Samples {
+    fn push(&mut self, frame: f64, stages: impl Iterator<Item = (&'static str, f64)>) {
+        self.frame.push(frame);
+        for (name, value) in stages {
+            match self.stages.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, samples)) => samples.push(value),
+                None => self.stages.push((name, vec![value])),
+            }
+        }
+    }
+}
+
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
+    let (width_px, height_px) = match args.size {
+        Size::Short(side) => (side, side),
+        Size::Exact { width_px, height_px } => (width_px, height_px),
+        Size::Native => bail!(super::usage("size: expected SIDE or WIDTHxHEIGHT, got native")),
+    };
+    let start = Instant::now();
+    let (weights, mut engine) = args.engine.load()?;
+    let load_ms = milliseconds(start);
+    let mut fit =
+        Fit::new(Size::Exact { width_px, height_px }, engine.spec().patch_size).map_err(super::usage)?;
+    let mut frame = Frame::new();
+    let mut source = open(&[format!("test:{width_px}x{height_px}")], &SourceOptions::default())?;
+    source.next_frame(&mut frame)?.then_some(()).context("test pattern: expected a frame, got none")?;
+
+    let mut features = Features::new();
+    let first = Instant::now();
+    time_frame(&mut engine, &mut fit, &frame, &mut features)?;
+    let first_frame_ms = milliseconds(first);
+    for _ in 0..args.warmup {
+        time_frame(&mut engine, &mut fit, &frame, &mut features)?;
+    }
+    let mut samples = Samples::default();
+    for _ in 0..args.iterations {
+        let (frame_ms, fit_ms) = time_frame(&mut engine, &mut fit, &frame, &mut features)?;
+        samples.push(frame_ms, std::iter::once(("fit", fit_ms)).chain(engine.stage_ms()));
+    }
+    let facts = json!({
+        "model": weights.label(),
+        "shape": engine.spec().name(),
+        "backend": engine.backend(),
+        "precision": engine.precision(),
+        "engine": engine.to_string(),
+        "threads": engine.threads(),
+        "size_px": [width_px, height_px],
+        "tokens": engine.spec().tokens(features.grid()),
+        "iterations": args.iterations,
+        "load_ms": load_ms,
+        "first_frame_ms": first_frame_ms,
+        "peak_memory_mib": machine::peak_memory_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20)),
+        "cpu": machine::cpu_model(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    if args.json { print_json(facts, samples) } else { print_table(&facts, samples) }
+}
+
+/// Times fit and extraction of one frame: `(both, fit alone)` in milliseconds.
+fn time_frame(
+    engine: &mut Engine,
+    fit: &mut Fit,
+    frame: &Frame,
+    features: &mut Features,
+) -> anyhow::Result<(f64, f64)> {
+    let start = Instant::now();
+    let image = fit.fit(frame.view())?;
+    let fit_ms = milliseconds(start);
+    engine.extract(image, &Taps::none(), features)?;
+    Ok((milliseconds(start), fit_ms))
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+fn print_json(mut facts: Value, samples: Samples) -> anyhow::Result<()> {
+    let stages: Map<String, Value> =
+        samples.stages.into_iter().map(|(name, values)| (name.to_string(), latency_json(values))).collect();
+    facts["latency_ms"] = latency_json(samples.frame);
+    facts["stage_ms"] = Value::Object(stages);
+    writeln!(std::io::stdout().lock(), "{facts}")?;
+    Ok(())
+}
+
+fn print_table(facts: &Value, samples: Samples) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    for key in ["model", "shape", "engine", "size_px", "tokens", "cpu"] {
+        writeln!(stdout, "{key:<12} {}", facts[key])?;
+    }
+    for key in ["load_ms", "first_frame_ms", "peak_memory_mib"] {
+        writeln!(stdout, "{key:<16} {:>9.1}", facts[key].as_f64().unwrap_or(f64::NAN))?;
+    }
+    writeln!(stdout, "{:<16} {:>9} {:>9} {:>9}", "ms", "min", "median", "p95")?;
+    let rows = std::iter::once(("frame", samples.frame)).chain(samples.stages);
+    for (name, values) in rows {
+        let values = sorted(values);
+        let [min, median, p95] = [0.0, 0.5, 0.95].map(|share| quantile(&values, share));
+        writeln!(stdout, "{name:<16} {min:>9.3} {median:>9.3} {p95:>9.3}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
+use dinov2_edge::{Backend, Engine, EngineConfig, Extractor, Features, Precision, Taps};
+use serde_json::{Value, json};
+
+use super::args::open_weights;
+use super::progress;
+use super::statistics::{quantile, sorted};
+
+/// Arguments of `compare`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Images, folders or globs
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<String>,
+    /// What is right: [MODEL:]BACKEND:PRECISION
+    #[arg(long, default_value = "cpu:f32")]
+    reference: Side,
+    /// What is judged: [MODEL:]BACKEND:PRECISION
+    #[arg(long)]
+    candidate: Side,
+    /// Size, as in `run`
+    #[arg(long, default_value = "224")]
+    size: Size,
+    /// Stop after this many images
+    #[arg(long)]
+    frames: Option<usize>,
+    /// Threads [default: one per physical core]
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug)]
+struct Side {
+    model: Option<PathBuf>,
+    backend: Backend,
+    precision: Precision,
+    text: String,
+}
+
+impl FromStr for Side {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.rsplitn(3, ':');
+        let precision = words.next().unwrap_or_default();
+        let backend =
+            words.next().ok_or_else(|| format!("expected [MODEL:]BACKEND:PRECISION, got {text:?}"))?;
+        Ok(Self {
+            model: words.next().map(PathBuf::from),
+            backend: backend.parse().map_err(|error: <Backend as FromStr>::Err| error.to_string())?,
+            precision: precision.parse().map_err(|error: <Precision as FromStr>::Err| error.to_string())?,
+            text: text.into(),
+        })
+    }
+}
+
+impl Side {
+    fn load(&self, threads: Option<NonZeroUsize>) -> anyhow::Result<Engine> {
+        let weights = open_weights(self.model.as_deref())?;
+        let config = EngineConfig { backend: self.backend, precision: self.precision, threads };
+        Ok(Engine::new(&weights, config)?)
+    }
+}
+
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
+    let mut reference = args.reference.load(args.threads).context("reference")?;
+    let mut candidate = args.candidate.load(args.threads).context("candidate")?;
+    let (left, right) = (reference.spec().clone(), candidate.spec().clone());
+    if (left.dim, left.patch_size, left.registers) != (right.dim, right.patch_size, right.registers) {
+        bail!(
+            "compare: expected the same dim, patch size and registers, got {} and {}",
+            left.name(),
+            right.name()
+        );
+    }
+    let mut fit = Fit::new(args.size, left.patch_size).map_err(super::usage)?;
+    let mut source = open(&args.inputs, &SourceOptions::default())?;
+    let bar = progress::counter(source.len_hint().map(|len| len as u64), "images");
+    let (mut frame, mut want, mut got) = (Frame::new(), Features::new(), Features::new());
+    let (mut patch_cosines, mut cls_cosines, mut images) = (Vec::new(), Vec::new(), 0usize);
+    let mut squares = (0.0f64, 0.0f64);
+    while args.frames.is_none_or(|most| images < most) && source.next_frame(&mut frame)? {
+        let image = fit.fit(frame.view())?;
+        reference.extract(image, &Taps::none(), &mut want)?;
+        candidate.extract(image, &Taps::none(), &mut got)?;
+        let rows = want.patches().chunks_exact(left.dim).zip(got.patches().chunks_exact(left.dim));
+        patch_cosines.extend(rows.map(|(want, got)| cosine(want, got)));
+        cls_cosines.push(cosine(want.cls(), got.cls()));
+        for (&want, &got) in want.tokens().iter().zip(got.tokens()) {
+            squares.0 += (f64::from(want) - f64::from(got)).powi(2);
+            squares.1 += f64::from(want).powi(2);
+        }
+        images += 1;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if images == 0 {
+        bail!("compare: expected at least one image, got none");
+    }
+    let report = json!({
+        "reference": args.reference.text,
+        "candidate": args.candidate.text,
+        "size": args.size.to_string(),
+        "images": images,
+        "patches": patch_cosines.len(),
+        "patch_cosine": summary(patch_cosines),
+        "cls_cosine": summary(cls_cosines),
+        "relative_l2": (squares.0 / squares.1).sqrt(),
+    });
+    print(&report, args.json)
+}
+
+fn print(report: &Value, as_json: bool) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    if as_json {
+        writeln!(stdout, "{report}")?;
+        return Ok(());
+    }
+    writeln!(stdout, "{} against {}", report["candidate"], report["reference"])?;
+    writeln!(stdout, "{} images, {} patches, size {}", report["images"], report["patches"], report["size"])?;
+    for key in ["patch_cosine", "cls_cosine"] {
+        let [median, p5, p1, min] =
+            ["median", "p5", "p1", "min"].map(|share| report[key][share].as_f64().unwrap_or(f64::NAN));
+        writeln!(stdout, "{key:<13} median {median:.6}  p5 {p5:.6}  p1 {p1:.6}  min {min:.6}")?;
+    }
+    writeln!(stdout, "relative_l2   {:.3e}", report["relative_l2"].as_f64().unwrap_or(f64::NAN))?;
+    Ok(())
+}
+
+fn summary(samples: Vec<f64>) -> Value {
+    let sorted = sorted(samples);
+    let at = |share| quantile(&sorted, share);
+    json!({ "median": at(0.5), "p5": at(0.05), "p1": at(0.01), "min": at(0.0) })
+}
+
+/// Cosine of the angle between two vectors; 1 for two zero vectors, 0 for one.
+fn cosine(x: &[f32], y: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+    match (dot(x, x), dot(y, y)) {
+        (0.0, 0.0) => 1.0,
+        (0.0, _) | (_, 0.0) => 0.0,
+        (xx, yy) => dot(x, y) / (xx.sqrt() * yy.sqrt()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_parsed_from_the_right() {
+        let side: Side = "dir:with/colon.safetensors:cpu:f32".parse().unwrap();
+        assert_eq!(side.model, Some(PathBuf::from("dir:with/colon.safetensors")));
+        assert_eq!("onnx:auto".parse::<Side>().unwrap().backend, Backend::Onnx);
+        for wrong in ["", "cpu", "cpu:", "cpu:f33", "gpu:f32"] {
+            assert!(wrong.parse::<Side>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use std::io::Write;
+use std::process::Command;
+
+use dinov2_edge::machine;
+use dinov2_edge::{Engine, EngineConfig, Extractor};
+use serde_json::{Value, json};
+
+use super::args::{EngineArgs, open_weights};
+
+/// Arguments of `doctor`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found out; every line is also a field of the JSON.
+struct Finding {
+    key: &'static str,
+    value: Value,
+}
+
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
+    let mut findings = machine_findings();
+    findings.extend(engine_findings(&args.engine));
+    let mut stdout = std::io::stdout().lock();
+    if args.json {
+        let object = findings.into_iter().map(|finding| (finding.key.to_string(), finding.value)).collect();
+        writeln!(stdout, "{}", Value::Object(object))?;
+        return Ok(());
+    }
+    for Finding { key, value } in findings {
+        writeln!(stdout, "{:<9} {}", key, describe(&value))?;
+    }
+    Ok(())
+}
+
+fn machine_findings() -> Vec<Finding> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cpu = machine::cpu_model().unwrap_or_else(|| "unknown".into());
+    let memory = machine::available_memory_bytes().map(|bytes| format!("{} MiB available", bytes >> 20));
+    let cameras = machine::cameras().into_iter().map(|camera| format!("{} ({})", camera.device, camera.name));
+    vec![
+        Finding { key: "version", value: json!(env!("CARGO_PKG_VERSION")) },
+        Finding { key: "cpu", value: json!(format!("{cpu}, {cores} hardware threads granted")) },
+        Finding { key: "features", value: json!(machine::cpu_features()) },
+        Finding { key: "memory", value: json!(memory) },
+        Finding { key: "gpus", value: json!(machine::gpus()) },
+        Finding { key: "cameras", value: json!(cameras.collect::<Vec<_>>()) },
+        Finding { key: "ffmpeg", value: json!(ffmpeg()) },
+    ]
+}
+
+/// First line of `ffmpeg -version`.
+fn ffmpeg() -> Option<String> {
+    let output = Command::new("ffmpeg").arg("-version").output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_string)
+}
+
+/// The model and the engine that `run` would use with these arguments, and the reason.
+fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
+    let weights = match open_weights(args.model.as_deref()) {
+        Ok(weights) => weights,
+        Err(error) => return vec![Finding { key: "model", value: json!(format!("none: {error:#}")) }],
+    };
+    let model = Finding { key: "model", value: json!(weights.label()) };
+    let engine = match Engine::new(&weights, EngineConfig { ..args.config() }) {
+        Ok(engine) => engine,
+        Err(error) => return vec![model, Finding { key: "engine", value: json!(format!("none: {error}")) }],
+    };
+    let reason = match engine.backend() {
+        "cpu" => {
+            "the native engine is the fastest for a model file; the GPU engine is not part of this version"
+        }
+        _ => "an ONNX file, or asked for",
+    };
+    vec![
+        model,
+        Finding { key: "shape", value: json!(engine.spec().name()) },
+        Finding { key: "engine", value: json!(engine.to_string()) },
+        Finding { key: "reason", value: json!(reason) },
+    ]
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".into(),
+        Value::Array(items) => items.iter().map(describe).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}

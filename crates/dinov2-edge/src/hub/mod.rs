@@ -1,0 +1,27 @@
+//! Official weights: the known models, what is on disk, and `pull` from the Hugging Face hub.
+//!
+//! Way of the data: name → repository → `config.json` and `.safetensors` in the hub's own cache (shared with
+//! other tools) → checked against the hub's sha256 → converted into the model folder → opened once.
+//!
+//! The cargo feature `hub` adds the network; without it the lists still work. Datasets, spaces and uploads are not
+//! its business, nor are checkpoints in any other format than safetensors.
+
+mod config;
+mod error;
+#[cfg(feature = "hub")]
+mod fetch;
+mod known;
+mod on_disk;
+#[cfg(feature = "hub")]
+mod pull;
+#[cfg(all(test, feature = "hub"))]
+mod test_server;
+#[cfg(all(test, feature = "hub"))]
+mod tests;
+
+pub use config::HubConfig;
+pub use error::HubError;
+pub use known::{KNOWN, KnownModel, repository};
+pub use on_disk::{LocalModel, find_local, local_models, model_path};
+#[cfg(feature = "hub")]
+pub use pull::{PullProgress, PullRequest, Pulled, pull};

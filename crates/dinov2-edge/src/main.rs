@@ -1,0 +1,7 @@
+//! The command line. See `cli`.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
