@@ -9,7 +9,7 @@ use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, LoadError, Stage, default_threads};
 use dinov2_weights::{Model, ModelError};
 
-#[cfg(feature = "onnx")]
+#[cfg(feature = "tract")]
 use dinov2_onnx::{OnnxConfig, OnnxEngine, OnnxError};
 
 /// Which engine.
@@ -19,7 +19,7 @@ pub enum Backend {
     Auto,
     /// The native CPU engine.
     Cpu,
-    /// tract, running an ONNX file or a model file exported on the fly.
+    /// tract, running an ONNX file or a model file exported on the fly; needs the feature `tract`.
     Onnx,
 }
 
@@ -123,7 +123,7 @@ pub enum EngineError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The ONNX engine cannot load the model.
-    #[cfg(feature = "onnx")]
+    #[cfg(feature = "tract")]
     #[error(transparent)]
     Onnx(#[from] OnnxError),
     /// The CPU engine was asked to run an ONNX file.
@@ -134,9 +134,9 @@ pub enum EngineError {
         /// The ONNX file.
         path: String,
     },
-    /// This build has no ONNX engine.
-    #[error("backend onnx: this program was built without the feature `onnx`")]
-    WithoutOnnx,
+    /// This build has no engine for ONNX files.
+    #[error("backend onnx: this program was built without it (build with `--features tract`)")]
+    WithoutTract,
 }
 
 /// The engine that a run uses.
@@ -144,7 +144,7 @@ pub enum Engine {
     /// [`Backend::Cpu`].
     Cpu(Box<CpuEngine>),
     /// [`Backend::Onnx`].
-    #[cfg(feature = "onnx")]
+    #[cfg(feature = "tract")]
     Onnx(Box<OnnxEngine>, usize),
 }
 
@@ -168,7 +168,7 @@ impl Engine {
         }
     }
 
-    #[cfg(feature = "onnx")]
+    #[cfg(feature = "tract")]
     fn onnx(weights: &Weights, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let config = OnnxConfig { threads };
         let engine = match weights {
@@ -178,16 +178,16 @@ impl Engine {
         Ok(Self::Onnx(Box::new(engine), threads.get()))
     }
 
-    #[cfg(not(feature = "onnx"))]
+    #[cfg(not(feature = "tract"))]
     fn onnx(_weights: &Weights, _threads: NonZeroUsize) -> Result<Self, EngineError> {
-        Err(EngineError::WithoutOnnx)
+        Err(EngineError::WithoutTract)
     }
 
     /// `cpu` or `onnx`.
     pub fn backend(&self) -> &'static str {
         match self {
             Self::Cpu(_) => "cpu",
-            #[cfg(feature = "onnx")]
+            #[cfg(feature = "tract")]
             Self::Onnx(..) => "onnx",
         }
     }
@@ -201,7 +201,7 @@ impl Engine {
     pub fn threads(&self) -> usize {
         match self {
             Self::Cpu(engine) => engine.threads(),
-            #[cfg(feature = "onnx")]
+            #[cfg(feature = "tract")]
             Self::Onnx(_, threads) => *threads,
         }
     }
@@ -213,7 +213,7 @@ impl Engine {
                 let times = engine.stage_times();
                 Stage::ALL.iter().map(|&stage| (stage.name(), times.get(stage).as_secs_f64() * 1e3)).collect()
             }
-            #[cfg(feature = "onnx")]
+            #[cfg(feature = "tract")]
             Self::Onnx(..) => Vec::new(),
         }
     }
@@ -224,7 +224,7 @@ impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let detail = match self {
             Self::Cpu(engine) => engine.isa().name(),
-            #[cfg(feature = "onnx")]
+            #[cfg(feature = "tract")]
             Self::Onnx(..) => "tract",
         };
         let plural = if self.threads() == 1 { "" } else { "s" };
@@ -236,7 +236,7 @@ impl Extractor for Engine {
     fn spec(&self) -> &VitSpec {
         match self {
             Self::Cpu(engine) => engine.spec(),
-            #[cfg(feature = "onnx")]
+            #[cfg(feature = "tract")]
             Self::Onnx(engine, _) => engine.spec(),
         }
     }
@@ -244,7 +244,7 @@ impl Extractor for Engine {
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
         match self {
             Self::Cpu(engine) => engine.extract(image, taps, out),
-            #[cfg(feature = "onnx")]
+            #[cfg(feature = "tract")]
             Self::Onnx(engine, _) => engine.extract(image, taps, out),
         }
     }

@@ -19,8 +19,8 @@
 //! `dinov2-weights` (checkpoints, the model file), `dinov2-cpu` and `dinov2-onnx` (engines), `dinov2-io` (frames in,
 //! features out), `dinov2-heads` (what reads features).
 //!
-//! Features: `bundled-model` puts the 22 MB model into the binary, `onnx` brings the tract engine and ONNX export,
-//! `hub` brings `pull`. All are on by default; the engine alone builds without them.
+//! Features: `bundled-model` puts the 24 MB model into the binary and `hub` brings `pull`; both are on by default.
+//! `tract` brings the engine that runs ONNX files.
 
 mod bundled;
 mod engine;
@@ -32,7 +32,6 @@ pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, Patch
 pub use dinov2_cpu::{CpuConfig, CpuEngine};
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
-#[cfg(feature = "onnx")]
 pub use dinov2_onnx as onnx;
 pub use dinov2_weights as weights;
 pub use engine::{Backend, Engine, EngineConfig, EngineError, Precision, Weights};

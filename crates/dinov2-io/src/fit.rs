@@ -2,11 +2,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use dinov2_core::{ImageView, PatchGrid, limits::MAX_PATCHES};
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::limits::{MAX_PIXELS, MAX_SIDE_PX};
+use crate::resample::Resampler;
 
 /// Size that frames are brought to. Parsed from `224` (short side), `518x392` (width x height) or `native`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,15 +143,12 @@ fn nearest_multiple(side: usize, numerator: usize, denominator: usize, patch_siz
 
 /// Brings frames to the patch grid of a model. Keeps its buffers from frame to frame.
 ///
-/// Resampling is that of `PIL.Image.resize(size, BICUBIC)`: a = -0.5, antialiased, columns before rows, each pass
-/// rounded to u8; within one grey level of it.
+/// Resampling equals `PIL.Image.resize(size, BICUBIC)` of Pillow 13 to the bit: a = -0.5, antialiased.
 #[derive(Debug)]
 pub struct Fit {
     size: Size,
     patch_size: usize,
-    resizer: Resizer,
-    /// Columns resampled, rows not yet.
-    narrowed: Vec<u8>,
+    resampler: Resampler,
     fitted: Vec<u8>,
 }
 
@@ -170,7 +165,7 @@ impl Fit {
         if let Size::Exact { width_px, height_px } = size {
             size.target(width_px, height_px, patch_size)?;
         }
-        Ok(Self { size, patch_size, resizer: Resizer::new(), narrowed: Vec::new(), fitted: Vec::new() })
+        Ok(Self { size, patch_size, resampler: Resampler::default(), fitted: Vec::new() })
     }
 
     /// The grid that a frame of this size is brought to.
@@ -183,8 +178,7 @@ impl Fit {
     }
 
     /// Brings `image` to the grid. A frame that already has the right size is returned as it is, without a copy.
-    /// Pixel buffers are allocated only when they must grow; the resizer itself makes two small weight tables per
-    /// resized frame.
+    /// Allocates only when the sizes change.
     ///
     /// # Errors
     /// As [`Size::target`]; also an image without pixels.
@@ -204,25 +198,9 @@ impl Fit {
         if self.size == Size::Native {
             return Ok(self.crop_centre(image, width, height));
         }
-        // Columns first, then rows, as PIL does: each pass clips to u8, so the order shows at strong edges.
-        let rows_source = if width == from_width {
-            image.pixels()
-        } else {
-            let target = if height == from_height { &mut self.fitted } else { &mut self.narrowed };
-            resample(
-                &mut self.resizer,
-                image.pixels(),
-                (from_width, from_height),
-                target,
-                (width, from_height),
-            );
-            &self.narrowed
-        };
-        if height != from_height {
-            let sizes = ((width, from_height), (width, height));
-            resample(&mut self.resizer, rows_source, sizes.0, &mut self.fitted, sizes.1);
-        }
-        Ok(view(&self.fitted, width, height))
+        let Self { resampler, fitted, .. } = self;
+        resampler.resize(image.pixels(), (from_width, from_height), (width, height), fitted);
+        Ok(view(fitted, width, height))
     }
 
     /// The centred part of this size; the odd pixel goes to the right and the bottom.
@@ -243,23 +221,4 @@ impl Fit {
 
 fn view(pixels: &[u8], width: usize, height: usize) -> ImageView<'_> {
     ImageView::new(pixels, width, height).expect("fitted pixels match the fitted size")
-}
-
-/// Resamples RGB pixels along the one axis on which the sizes, `(width, height)`, differ.
-fn resample(
-    resizer: &mut Resizer,
-    pixels: &[u8],
-    from: (usize, usize),
-    target: &mut Vec<u8>,
-    to: (usize, usize),
-) {
-    let side = |side: usize| u32::try_from(side).expect("side is within the limits");
-    target.resize(to.0 * to.1 * 3, 0);
-    // Typed images: the untyped ones would instantiate every pixel type of the library, minutes of build time.
-    let source = TypedImageRef::<U8x3>::from_buffer(side(from.0), side(from.1), pixels);
-    let source = source.expect("pixels match their size");
-    let sink = TypedImage::<U8x3>::from_buffer(side(to.0), side(to.1), target);
-    let mut sink = sink.expect("the buffer was sized for it");
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    resizer.resize_typed(&source, &mut sink, &options).expect("both images are RGB u8");
 }

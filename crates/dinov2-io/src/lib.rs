@@ -10,6 +10,7 @@ mod error;
 mod fit;
 mod frame;
 pub mod limits;
+mod resample;
 mod sink;
 mod source;
 

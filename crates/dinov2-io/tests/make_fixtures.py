@@ -2,8 +2,8 @@
 
     python crates/dinov2-io/tests/make_fixtures.py
 
-Needs pillow, numpy and scikit-image from PyPI and ffmpeg. The photograph is "coffee" of scikit-image (CC0, Rachel
-Michetti).
+Needs pillow 13 or later, numpy and scikit-image from PyPI and ffmpeg. The photograph is "coffee" of scikit-image
+(CC0, Rachel Michetti).
 """
 
 import pathlib
@@ -14,7 +14,8 @@ import skimage.data
 from PIL import Image, ImageOps
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-# Sizes of the resized photograph: down and up, odd ratios, one side only, extreme.
+# Sizes of the resized photograph: down and up, odd ratios, one side only, extreme (rows before columns since
+# Pillow 13).
 RESIZED = [(98, 70), (70, 126), (196, 154), (151, 70), (42, 113), (14, 14), (210, 14)]
 CHROMA = {"420jpeg": "yuvj420p", "420mpeg2": "yuv420p", "422": "yuv422p", "444": "yuv444p", "mono": "gray"}
 

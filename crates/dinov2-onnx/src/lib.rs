@@ -1,19 +1,23 @@
-//! ONNX both ways: [`export()`] writes a model file as an ONNX graph of standard operators, and [`OnnxEngine`] runs ONNX
-//! files, ours and others', by tract.
+//! ONNX both ways: [`export()`] writes a model file as an ONNX graph of standard operators, and `OnnxEngine` runs ONNX
+//! files, ours and others', by tract. The engine is there with the feature `tract`, the export always.
 //!
 //! An exported file keeps the conventional input of vision models, normalised f32 pixels, unlike the engines, which
 //! take bytes: onnxruntime and TensorRT users expect it. Reading ONNX weights into a model file is the business of
 //! `dinov2_weights::onnx`; nothing here trains, quantises or optimises graphs.
 
+#[cfg(feature = "tract")]
 mod engine;
 mod error;
 mod export;
+#[cfg(feature = "tract")]
 mod file_graph;
 mod graph_builder;
+#[cfg(feature = "tract")]
 mod plan;
 mod vit_graph;
 mod weights;
 
+#[cfg(feature = "tract")]
 pub use engine::{OnnxConfig, OnnxEngine};
 pub use error::OnnxError;
 pub use export::{

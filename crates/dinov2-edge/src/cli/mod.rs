@@ -7,7 +7,6 @@ mod bench;
 mod compare;
 mod convert;
 mod doctor;
-#[cfg(feature = "onnx")]
 mod export;
 mod inspect;
 mod models;
@@ -39,7 +38,6 @@ enum Command {
     /// Show what a model file holds
     Inspect(inspect::Args),
     /// Write a model as an ONNX file
-    #[cfg(feature = "onnx")]
     Export(export::Args),
     /// Download a released model and convert it
     #[cfg(feature = "hub")]
@@ -69,7 +67,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(args) => run::main(args),
         Command::Convert(args) => convert::main(&args),
         Command::Inspect(args) => inspect::main(&args),
-        #[cfg(feature = "onnx")]
         Command::Export(args) => export::main(&args),
         #[cfg(feature = "hub")]
         Command::Pull(args) => pull::main(&args),

@@ -1,15 +1,15 @@
 use std::io::{self, Write};
 
 use dinov2_core::{ImageView, PatchGrid};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
+
+use crate::resample::Resampler;
 
 /// Puts an image and a view of its features side by side. Keeps its buffers.
 #[derive(Debug, Default)]
 pub(super) struct Picture {
-    resizer: Resizer,
+    resampler: Resampler,
     smooth: Vec<u8>,
     both: Vec<u8>,
 }
@@ -25,13 +25,8 @@ impl Picture {
     ) -> (&[u8], u32, u32) {
         let side = |side: usize| u32::try_from(side).expect("side is within the limits");
         let (width, height) = (side(fitted.width_px()), side(fitted.height_px()));
-        self.smooth.resize(fitted.pixels().len(), 0);
-        let patches = ImageRef::new(side(grid.cols), side(grid.rows), view, PixelType::U8x3);
-        let patches = patches.expect("the view was checked against the grid");
-        let smooth = Image::from_slice_u8(width, height, &mut self.smooth, PixelType::U8x3);
-        let mut smooth = smooth.expect("the buffer was sized for it");
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-        self.resizer.resize(&patches, &mut smooth, &options).expect("both images are RGB u8");
+        let size = (fitted.width_px(), fitted.height_px());
+        self.resampler.resize(view, (grid.cols, grid.rows), size, &mut self.smooth);
         let row_bytes = fitted.width_px() * 3;
         self.both.clear();
         let rows = fitted.pixels().chunks_exact(row_bytes).zip(self.smooth.chunks_exact(row_bytes));

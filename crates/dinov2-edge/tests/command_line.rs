@@ -1,0 +1,252 @@
+//! The program as its users call it: outputs that other readers understand, one clear line for every mistake, exit
+//! codes, and no partial files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+fn media(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/media").join(name);
+    path.to_string_lossy().into_owned()
+}
+
+fn program(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dinov2-edge"));
+    command.args(words).stdin(Stdio::null());
+    // Whatever this machine has pulled must not matter.
+    command.env("DINOV2_EDGE_MODELS", "no-such-folder");
+    command.output().expect("the program starts")
+}
+
+/// Runs it and expects success; returns stdout.
+fn succeeds(words: &[&str]) -> String {
+    let output = program(words);
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Runs it and expects this exit code and one line on stderr that contains `told`.
+fn fails(words: &[&str], code: i32, told: &str) {
+    let output = program(words);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(errors.len() == 1 && errors[0].contains(told), "{words:?}: {stderr}");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn one_image_becomes_a_safetensors_file_with_taps() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("cat.safetensors");
+    let layers = "2,-1:norm,5:key,cls-attention";
+    let cat = media("cat.jpg");
+    let words =
+        ["run", "--input", &cat, "--size", "112", "--layers", layers, "--output", output.to_str().unwrap()];
+    succeeds(&words);
+    let bytes = std::fs::read(&output).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    // The photograph is 451x300: a short side of 112 makes the long one 168.4, nearest multiple of 14: 168.
+    let tokens = 1 + 8 * 12;
+    for (name, shape) in [
+        ("cls", vec![384]),
+        ("patches", vec![8, 12, 384]),
+        ("layer2", vec![tokens, 384]),
+        ("layer11_norm", vec![tokens, 384]),
+        ("layer5_key", vec![tokens, 384]),
+        ("cls_attention", vec![6, tokens]),
+    ] {
+        let tensor = file.tensor(name).unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, shape.as_slice()), "{name}");
+    }
+    let values = |name: &str| -> Vec<f32> {
+        let data = file.tensor(name).unwrap().data().to_vec();
+        data.chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect()
+    };
+    assert_eq!(values("layer11_norm")[384..], values("patches")[..], "the last layer, normed, is the result");
+    for head in values("cls_attention").chunks_exact(tokens) {
+        assert!((head.iter().sum::<f32>() - 1.0).abs() < 1e-5, "softmax");
+    }
+    assert_eq!(files(folder.path()), [output], "no temporary file stays");
+}
+
+#[test]
+fn folders_and_clips_become_one_file_per_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let (photos, clip) = (media(""), media("cat.mjpeg"));
+    let out = output.to_str().unwrap();
+    let words =
+        ["run", "--input", &photos, &clip, "--size", "56", "--frames", "5", "--output", out, "--json"];
+    let stdout = succeeds(&words);
+    let lines: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 5);
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!(line["frame"], index);
+        assert!(line["latency_ms"]["extract"].as_f64().unwrap() > 0.0);
+        assert!(Path::new(line["output"].as_str().unwrap()).is_file());
+    }
+    assert_eq!(files(&output).len(), 5);
+}
+
+#[test]
+fn a_picture_and_an_array_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (picture, array) = (folder.path().join("a.png"), folder.path().join("a.npy"));
+    for output in [&picture, &array] {
+        let words = [
+            "run",
+            "--input",
+            "test:70x56",
+            "--frames",
+            "1",
+            "--size",
+            "native",
+            "-o",
+            output.to_str().unwrap(),
+        ];
+        succeeds(&words);
+    }
+    assert_eq!(std::fs::read(&picture).unwrap()[..8], *b"\x89PNG\r\n\x1a\n");
+    let array = std::fs::read(&array).unwrap();
+    let header_len = usize::from(u16::from_le_bytes([array[8], array[9]]));
+    let header = std::str::from_utf8(&array[10..10 + header_len]).unwrap();
+    assert!(array.starts_with(b"\x93NUMPY\x01\x00") && header.contains("(4, 5, 384)"), "{header}");
+    assert_eq!(array.len(), 10 + header_len + 4 * 5 * 384 * 4);
+}
+
+#[test]
+fn thread_counts_give_the_same_features() {
+    let folder = tempfile::tempdir().unwrap();
+    let features = |threads: &str| {
+        let output = folder.path().join(format!("{threads}.npy"));
+        let cat = media("cat.jpg");
+        succeeds(&[
+            "run",
+            "--input",
+            &cat,
+            "--size",
+            "98",
+            "--threads",
+            threads,
+            "-o",
+            output.to_str().unwrap(),
+        ]);
+        std::fs::read(output).unwrap()
+    };
+    let one = features("1");
+    assert!(features("2") == one && features("5") == one);
+}
+
+#[test]
+fn a_checkpoint_is_converted_inspected_compared_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/golden/official/model.pth");
+    let source = source.to_string_lossy();
+    let exact = path("exact.safetensors");
+    succeeds(&["convert", &source, "-o", &exact, "--heads", "1"]);
+    let small = path("small.safetensors");
+    succeeds(&["convert", &exact, "-o", &small, "--storage", "int8"]);
+    assert!(succeeds(&["inspect", &small]).contains("int8"));
+    let spec: Value = serde_json::from_str(&succeeds(&["inspect", &exact, "--json"])).unwrap();
+    assert_eq!(spec["spec"]["heads"], 1);
+    let (cat, reference, candidate) =
+        (media("cat.jpg"), format!("{exact}:cpu:f32"), format!("{small}:cpu:f32"));
+    let words =
+        ["compare", &cat, "--reference", &reference, "--candidate", &candidate, "--size", "56", "--json"];
+    let report: Value = serde_json::from_str(&succeeds(&words)).unwrap();
+    let median = report["patch_cosine"]["median"].as_f64().unwrap();
+    assert!(median > 0.99 && median < 1.0, "{report}");
+    succeeds(&["export", &exact, "-o", &path("model.onnx"), "--size", "56"]);
+    assert!(std::fs::metadata(path("model.onnx")).unwrap().len() > 10_000);
+}
+
+#[test]
+fn bench_tells_its_figures_on_the_last_line() {
+    let stdout = succeeds(&[
+        "bench",
+        "--size",
+        "56",
+        "--iterations",
+        "3",
+        "--warmup",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+    ]);
+    let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let latency = |key: &str| report["latency_ms"][key].as_f64().unwrap();
+    assert!(
+        0.0 < latency("min") && latency("min") <= latency("median") && latency("median") <= latency("p95")
+    );
+    assert!(report["stage_ms"]["mlp"]["median"].as_f64().unwrap() > 0.0);
+    assert!(report["peak_memory_mib"].as_f64().unwrap() > 20.0);
+}
+
+#[test]
+fn doctor_and_models_answer() {
+    let report: Value = serde_json::from_str(&succeeds(&["doctor", "--json"])).unwrap();
+    assert_eq!(report["shape"], "ViT-S/14");
+    assert!(succeeds(&["models"]).contains("dinov2-giant"));
+}
+
+#[test]
+fn mistakes_of_usage_exit_with_2() {
+    let cat = media("cat.jpg");
+    for (words, told) in [
+        (&["run"][..], "expected a source, got none"),
+        (&["run", "--input", &cat, "--size", "225x224"], "nearest are 224x224 and 238x224"),
+        (&["run", "--input", &cat, "--size", "big"], "expected SHORT"),
+        (&["run", "--input", &cat, "--layers", "12"], "expected less than 12, got 12"),
+        (&["run", "--input", &cat, "--layers", "1:keys"], "1:keys"),
+        (&["run", "--input", &cat, "-o", "features.doc"], "features.doc"),
+        (&["run", "--input", &cat, "--threads", "0"], "1..=1024"),
+        (&["run", "--input", &cat, "--precision", "int3"], "int3"),
+        (&["run", "--input", "-", "--raw-size", "0x5"], "0x5"),
+        (&["compare", &cat, "--candidate", "gpu:f32"], "gpu"),
+        (&["bench", "--iterations", "0"], "0"),
+        (&["frobnicate"], "frobnicate"),
+    ] {
+        fails(words, 2, told);
+    }
+}
+
+#[test]
+fn bad_files_exit_with_1_and_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let cut = path("cut.jpg");
+    std::fs::write(&cut, &std::fs::read(media("cat.jpg")).unwrap()[..3000]).unwrap();
+    let text = path("text.safetensors");
+    std::fs::write(&text, "not a model, just some text that is long enough for a header").unwrap();
+    let (out, cat) = (path("out.safetensors"), media("cat.jpg"));
+    for (words, told) in [
+        (&["run", "--input", "no-such-photo.jpg"][..], "no-such-photo.jpg"),
+        (&["run", "--input", &cut, "-o", &out], "cut.jpg"),
+        (&["run", "--input", &cat, "-o", "no-such-folder/out.npy"], "no-such-folder"),
+        (&["run", "--input", &cat, "--model", &text], "text.safetensors"),
+        (&["run", "--input", &cat, "--model", "no-such-model"], "no-such-model"),
+        (&["run", "--input", &cat, "--model", "some.pth"], "dinov2-edge convert"),
+        (&["convert", &text, "-o", &out], "text.safetensors"),
+        (&["convert", "no-such-file.pth", "-o", &out], "no-such-file.pth"),
+        (&["inspect", &text], "text.safetensors"),
+        (&["compare", folder.path().to_str().unwrap(), "--candidate", "cpu:f32", "--frames", "1"], "cut.jpg"),
+    ] {
+        let code = if told == "no-such-folder" { 2 } else { 1 };
+        fails(words, code, told);
+    }
+    assert_eq!(files(folder.path()), [PathBuf::from(&cut), PathBuf::from(&text)]);
+}
