@@ -1,1 +1,104 @@
-fn main() {}
+//! One command for everything that CI checks: `cargo xtask ci`.
+
+mod fuzz;
+mod steps;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  ci   [--skip-tests] [--fuzz-seconds N]
+       fmt, clippy, tests, rustdoc, cargo-deny, fuzzing (N seconds per target, default 10)
+  fuzz [--seconds N] [TARGET]…
+       fuzz every target, or those named, N seconds each (default 60)";
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Ci { skip_tests: bool, fuzz_seconds: u32 },
+    Fuzz { seconds: u32, targets: Vec<String> },
+}
+
+fn parse(words: &[String]) -> Result<Command> {
+    let mut words = words.iter().map(String::as_str);
+    match words.next() {
+        Some("ci") => parse_ci(&mut words),
+        Some("fuzz") => parse_fuzz(&mut words),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn parse_ci<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
+    let (mut skip_tests, mut fuzz_seconds) = (false, 10);
+    while let Some(word) = words.next() {
+        match word {
+            "--skip-tests" => skip_tests = true,
+            "--fuzz-seconds" => fuzz_seconds = seconds(words.next())?,
+            _ => bail!("{USAGE}"),
+        }
+    }
+    Ok(Command::Ci { skip_tests, fuzz_seconds })
+}
+
+fn parse_fuzz<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Command> {
+    let (mut per_target, mut targets) = (60, Vec::new());
+    while let Some(word) = words.next() {
+        match word {
+            "--seconds" => per_target = seconds(words.next())?,
+            target if !target.starts_with('-') => targets.push(target.to_owned()),
+            _ => bail!("{USAGE}"),
+        }
+    }
+    Ok(Command::Fuzz { seconds: per_target, targets })
+}
+
+fn seconds(word: Option<&str>) -> Result<u32> {
+    match word.map(str::parse) {
+        Some(Ok(seconds)) => Ok(seconds),
+        _ => bail!("seconds: expected a whole number, got {:?}", word.unwrap_or_default()),
+    }
+}
+
+fn run(words: &[String]) -> Result<()> {
+    match parse(words)? {
+        Command::Ci { skip_tests, fuzz_seconds } => steps::ci(skip_tests, fuzz_seconds),
+        Command::Fuzz { seconds, targets } => fuzz::fuzz(seconds, &targets),
+    }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Result<Command> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn command_lines() {
+        let ci = |skip_tests, fuzz_seconds| Command::Ci { skip_tests, fuzz_seconds };
+        assert_eq!(command("ci").unwrap(), ci(false, 10));
+        assert_eq!(command("ci --fuzz-seconds 3 --skip-tests").unwrap(), ci(true, 3));
+        let targets = vec!["pth".to_owned(), "y4m".to_owned()];
+        assert_eq!(command("fuzz pth --seconds 5 y4m").unwrap(), Command::Fuzz { seconds: 5, targets });
+        assert_eq!(command("fuzz").unwrap(), Command::Fuzz { seconds: 60, targets: Vec::new() });
+        for wrong in
+            ["", "cy", "ci --fuzz-seconds", "ci --fuzz-seconds x", "fuzz --seconds", "fuzz --what", "ci y"]
+        {
+            assert!(command(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! After the first frames of a grid the CPU engine allocates nothing, on any thread. A binary of its own: the
+//! allocator counts the whole process.
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its signature; this one only counts")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use common::{Picture, cases};
+use dinov2_core::{Extractor, Facet, Features, Tap, Taps};
+use dinov2_cpu::{CpuConfig, CpuEngine};
+
+/// Counts what is allocated while `COUNTING` holds.
+struct Counting;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+fn count() {
+    if COUNTING.load(Ordering::SeqCst) {
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations while `work` runs.
+fn allocations(work: impl FnOnce()) -> usize {
+    ALLOCATIONS.store(0, Ordering::SeqCst);
+    COUNTING.store(true, Ordering::SeqCst);
+    work();
+    COUNTING.store(false, Ordering::SeqCst);
+    ALLOCATIONS.load(Ordering::SeqCst)
+}
+
+// One test: two at a time would count each other's allocations.
+#[test]
+fn steady_frames_allocate_nothing() {
+    assert!(allocations(|| drop(std::hint::black_box(vec![0_u8; 64]))) > 0, "the allocator does not count");
+    for case in cases("golden") {
+        let converted = case.convert();
+        let spec = converted.model.spec().clone();
+        let config = CpuConfig::with_threads(NonZeroUsize::new(3).expect("3"));
+        let mut engine = CpuEngine::new(&converted.model, config).expect("engine");
+        let facets = [Facet::Query, Facet::Key, Facet::Value].map(|facet| Tap::Facet { layer: 1, facet });
+        let layers = [false, true].map(|norm| Tap::Layer { layer: 0, norm });
+        let taps = Taps::new(facets.into_iter().chain(layers).chain([Tap::ClsAttention]));
+        let picture = Picture::pattern(7 * spec.patch_size, 6 * spec.patch_size);
+        let mut features = Features::new();
+        let mut frame = |engine: &mut CpuEngine| {
+            engine.extract(picture.view(), &taps, &mut features).expect("features");
+        };
+        frame(&mut engine);
+        frame(&mut engine);
+        let got = allocations(|| (0..20).for_each(|_| frame(&mut engine)));
+        assert_eq!(got, 0, "{}: allocations in 20 frames after the second", case.name);
+    }
+}
