@@ -1,5 +1,5 @@
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
@@ -25,17 +25,41 @@ struct Worker {
 }
 
 struct Shared {
-    /// Number of the current step. A change is what workers wait for.
-    step: AtomicUsize,
-    /// The step's work; written only while no worker is inside a step.
+    /// Number of the current step, whether it is open to workers, and how many are inside: see [`State`].
+    state: AtomicU64,
+    /// The step's work; written only while the step is closed and nobody is inside.
     work: UnsafeCell<Option<Work>>,
     /// Next task of the step.
     next: AtomicUsize,
-    /// Workers that have not finished the step.
-    busy: AtomicUsize,
     /// A task panicked; `run` passes it on.
     panicked: AtomicBool,
     stop: AtomicBool,
+}
+
+/// `step << 32 | open << 31 | inside`. A worker enters only an open step, so a step never waits for a worker that the
+/// operating system has not woken yet: on a busy machine the caller does the work itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    const OPEN: u64 = 1 << 31;
+
+    fn step(self) -> u64 {
+        self.0 >> 32
+    }
+
+    fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
+    }
+
+    fn inside(self) -> u64 {
+        self.0 & (Self::OPEN - 1)
+    }
+
+    /// The step after this one, open, with nobody inside. Only equality of step numbers matters, so they may wrap.
+    fn next_step(self) -> Self {
+        Self((self.step() + 1) << 32 | Self::OPEN)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -44,8 +68,8 @@ struct Work {
     tasks: usize,
 }
 
-// SAFETY: `work` is written by `run` while `busy == 0` and read by workers between the release of `step` and their
-// decrement of `busy`; `task` points to a `Sync` closure that outlives the step, because `run` waits for it.
+// SAFETY: `work` is written by `run` while the step is closed and nobody is inside, and read by workers while they are
+// inside; `task` points to a `Sync` closure that outlives the step, because `run` waits until nobody is inside.
 #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
@@ -59,10 +83,9 @@ impl Pool {
     /// When the operating system refuses a thread.
     pub fn new(threads: NonZeroUsize) -> Self {
         let shared = Arc::new(Shared {
-            step: AtomicUsize::new(0),
+            state: AtomicU64::new(0),
             work: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
@@ -89,23 +112,24 @@ impl Pool {
             (0..tasks).for_each(task);
             return;
         }
-        // A panic in an earlier step poisons the lock but leaves no state behind: `busy` was waited for.
+        // A panic in an earlier step poisons the lock but leaves no state behind: that step was closed.
         let _one_step = self.stepping.lock().unwrap_or_else(PoisonError::into_inner);
-        self.start(tasks, task);
-        let done_in_time = WaitForWorkers(&self.shared);
+        self.open_step(tasks, task);
+        let closed_in_time = CloseStep(&self.shared);
         self.shared.take_tasks(Work { task: erase(task), tasks });
-        drop(done_in_time);
+        drop(closed_in_time);
         assert!(!self.shared.panicked.swap(false, Ordering::Relaxed), "a parallel task panicked");
     }
 
     #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
-    fn start(&self, tasks: usize, task: &Task<'_>) {
-        // SAFETY: no worker is inside a step (`busy` is 0 and `stepping` is held), so nobody reads `work` now.
+    fn open_step(&self, tasks: usize, task: &Task<'_>) {
+        // SAFETY: the last step was closed and left (`CloseStep`) and `stepping` is held, so nobody reads `work` now.
         unsafe { *self.shared.work.get() = Some(Work { task: erase(task), tasks }) };
         self.shared.next.store(0, Ordering::Relaxed);
-        self.shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        // SeqCst pairs with the worker's store of `parked` followed by its load of `step`: one of the two sees the other.
-        self.shared.step.fetch_add(1, Ordering::SeqCst);
+        let state = State(self.shared.state.load(Ordering::Relaxed));
+        // SeqCst pairs with the worker's store of `parked` followed by its load of `state`: one of the two sees the
+        // other.
+        self.shared.state.store(state.next_step().0, Ordering::SeqCst);
         for worker in &self.workers {
             if worker.parked.load(Ordering::SeqCst) {
                 worker.thread.unpark();
@@ -121,15 +145,22 @@ fn erase(task: &Task<'_>) -> *const Task<'static> {
     unsafe { core::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) }
 }
 
-/// Waits for the workers when dropped, so that even an unwinding caller keeps the closure alive long enough.
-struct WaitForWorkers<'a>(&'a Shared);
+/// Closes the step when dropped and waits for the workers inside, so that even an unwinding caller keeps the closure
+/// alive long enough.
+struct CloseStep<'a>(&'a Shared);
 
-impl Drop for WaitForWorkers<'_> {
+impl Drop for CloseStep<'_> {
     fn drop(&mut self) {
+        let mut state = State(self.0.state.fetch_and(!State::OPEN, Ordering::AcqRel));
         let mut spins = 0;
-        while self.0.busy.load(Ordering::Acquire) != 0 {
+        while state.inside() != 0 {
             spins += 1;
-            if spins < SPINS { core::hint::spin_loop() } else { thread::yield_now() }
+            if spins < SPINS {
+                core::hint::spin_loop()
+            } else {
+                thread::yield_now()
+            }
+            state = State(self.0.state.load(Ordering::Acquire));
         }
     }
 }
@@ -142,7 +173,7 @@ impl Shared {
             if index >= work.tasks {
                 return;
             }
-            // SAFETY: the closure lives until `run` has seen `busy == 0`, which is after this call.
+            // SAFETY: the closure lives until `run` has seen that nobody is inside, which is after this call.
             unsafe { (*work.task)(index) };
         }
     }
@@ -150,12 +181,9 @@ impl Shared {
     #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
     fn work_until_stopped(&self, parked: &AtomicBool) {
         let mut seen = 0;
-        loop {
-            seen = self.wait_for_step(seen, parked);
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            // SAFETY: the new value of `step` was seen, so `run` has written `work` and won't again before `busy` is 0.
+        while let Some(step) = self.enter_step(seen, parked) {
+            seen = step;
+            // SAFETY: this worker is inside the step, so `run` has written `work` and won't again before it left.
             if let Some(work) = unsafe { *self.work.get() } {
                 let outcome =
                     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.take_tasks(work)));
@@ -163,16 +191,28 @@ impl Shared {
                     self.panicked.store(true, Ordering::Relaxed);
                 }
             }
-            self.busy.fetch_sub(1, Ordering::Release);
+            self.state.fetch_sub(1, Ordering::Release);
         }
     }
 
-    fn wait_for_step(&self, seen: usize, parked: &AtomicBool) -> usize {
+    /// Waits for an open step other than `seen` and enters it; `None` when the pool stops.
+    fn enter_step(&self, seen: u64, parked: &AtomicBool) -> Option<u64> {
         let mut spins = 0;
         loop {
-            let step = self.step.load(Ordering::SeqCst);
-            if step != seen {
-                return step;
+            if self.stop.load(Ordering::Acquire) {
+                return None;
+            }
+            let state = State(self.state.load(Ordering::SeqCst));
+            if state.is_open() && state.step() != seen {
+                let entered = (state.0, state.0 + 1);
+                if self
+                    .state
+                    .compare_exchange(entered.0, entered.1, Ordering::AcqRel, Ordering::Relaxed)
+                    .is_ok()
+                {
+                    return Some(state.step());
+                }
+                continue;
             }
             spins += 1;
             if spins < SPINS {
@@ -180,10 +220,11 @@ impl Shared {
                 continue;
             }
             parked.store(true, Ordering::SeqCst);
-            while self.step.load(Ordering::SeqCst) == seen {
+            while State(self.state.load(Ordering::SeqCst)) == state && !self.stop.load(Ordering::SeqCst) {
                 thread::park();
             }
             parked.store(false, Ordering::SeqCst);
+            spins = 0;
         }
     }
 }
@@ -204,8 +245,7 @@ impl Worker {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.step.fetch_add(1, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::SeqCst);
         for worker in &mut self.workers {
             worker.thread.unpark();
             if let Some(handle) = worker.handle.take() {
