@@ -31,6 +31,8 @@ struct Shared {
     work: UnsafeCell<Option<Work>>,
     /// Next task of the step.
     next: AtomicUsize,
+    /// Workers that are up.
+    started: AtomicUsize,
     /// A task panicked; `run` passes it on.
     panicked: AtomicBool,
     stop: AtomicBool,
@@ -86,10 +88,16 @@ impl Pool {
             state: AtomicU64::new(0),
             work: UnsafeCell::new(None),
             next: AtomicUsize::new(0),
+            started: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let workers = (1..threads.get()).map(|index| Worker::spawn(index, Arc::clone(&shared))).collect();
+        let workers: Vec<Worker> =
+            (1..threads.get()).map(|index| Worker::spawn(index, Arc::clone(&shared))).collect();
+        // A thread allocates while it starts: that belongs here, not into some later frame.
+        while shared.started.load(Ordering::Acquire) < workers.len() {
+            thread::yield_now();
+        }
         Self { shared, workers, stepping: Mutex::new(()) }
     }
 
@@ -180,6 +188,7 @@ impl Shared {
 
     #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
     fn work_until_stopped(&self, parked: &AtomicBool) {
+        self.started.fetch_add(1, Ordering::Release);
         let mut seen = 0;
         while let Some(step) = self.enter_step(seen, parked) {
             seen = step;
