@@ -3,7 +3,7 @@
 //! set (portable, AVX2+FMA, AVX-512F).
 //!
 //! All tensors are row-major f32, outermost dimension first. Nothing here allocates per call: weights are packed once
-//! ([`gemm_f32::PackedMatrix`]), scratch is sized by the caller. Work is split over a [`Pool`].
+//! ([`gemm_f32::PackedLinear`]), scratch is sized by the caller. Work is split over a [`Pool`].
 //!
 //! What this crate does not do: it knows no model, no file and no token order; the engine does.
 #![cfg_attr(not(feature = "std"), no_std)]

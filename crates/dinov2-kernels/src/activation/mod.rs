@@ -1,6 +1,6 @@
 //! Element-wise functions: exponential, error function, GELU, SiLU.
 //!
-//! Vector forms serve as building blocks of other kernels' epilogues; [`scalar`] defines them.
+//! Vector forms serve as building blocks of other kernels' epilogues; `scalar.rs` defines them.
 
 #[cfg(test)]
 pub(crate) mod scalar;
