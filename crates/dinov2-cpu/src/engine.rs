@@ -3,8 +3,8 @@ use std::num::NonZeroUsize;
 use dinov2_core::{
     ExtractError, Extractor, Facet, Features, ImageView, MlpKind, PatchGrid, Tap, Taps, VitSpec, limits,
 };
+use dinov2_kernels::Epilogue;
 use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention, cls_attention};
-use dinov2_kernels::gemm_f32::Epilogue;
 use dinov2_kernels::layer_norm::layer_norm;
 use dinov2_kernels::{AlignedBuffer, Isa, Pool, patch_embed};
 use dinov2_weights::{Model, position};

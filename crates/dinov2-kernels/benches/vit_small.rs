@@ -6,9 +6,11 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention};
-use dinov2_kernels::gemm_f32::{Epilogue, PackedLinear};
+use dinov2_kernels::gemm_f32::PackedLinear;
+use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
 use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
-use dinov2_kernels::{Isa, Pool};
+use dinov2_kernels::quantise::{QuantisedRows, layer_norm_quantised, quantise_rows};
+use dinov2_kernels::{Epilogue, Isa, Pool};
 
 const DIM: usize = 384;
 
@@ -30,6 +32,17 @@ fn main() {
             let (input, mut out) = (vec![0.5; tokens * k], vec![0.0; tokens * n]);
             let flop = 2.0 * (tokens * n * k) as f64;
             report(name, tokens, flop, || layer.apply(isa, &pool, epilogue, &input, &mut out));
+            let mut quantised = QuantisedRows::default();
+            quantise_rows(isa, &pool, &input, k, &mut quantised);
+            let (scale, bias, values) = (vec![0.01; n], vec![0.0; n], vec![33; n * k]);
+            let weight = Int8Weight { values: &values, scale: &scale, bias: &bias, k };
+            let layer = PackedLinearI8::pack(isa, weight);
+            report(&format!("{name} i8"), tokens, flop, || {
+                layer.apply(isa, &pool, epilogue, &quantised, &mut out);
+            });
+            report(&format!("{name} quant"), tokens, 8.0 * (tokens * k) as f64, || {
+                quantise_rows(isa, &pool, &input, k, &mut quantised);
+            });
         }
         let shape = AttentionShape { tokens, heads: 6, head_dim: 64 };
         let (qkv, mut out) = (vec![0.1; tokens * 3 * DIM], vec![0.0; tokens * DIM]);
@@ -40,6 +53,10 @@ fn main() {
         let params = LayerNorm { gamma: &gamma, beta: &gamma, eps: 1e-6 };
         report("layer_norm", tokens, 8.0 * (tokens * DIM) as f64, || {
             layer_norm(isa, &pool, &params, &input, &mut normed);
+        });
+        let mut quantised = QuantisedRows::default();
+        report("norm quant", tokens, 12.0 * (tokens * DIM) as f64, || {
+            layer_norm_quantised(isa, &pool, &params, &input, &mut quantised);
         });
     }
 }
@@ -52,5 +69,5 @@ fn report(name: &str, tokens: usize, flop: f64, mut work: impl FnMut()) {
         work();
         fastest = fastest.min(start.elapsed().as_secs_f64());
     }
-    println!("{name:<10} n={tokens:<5} {:>9.1} us {:>7.1} GFLOP/s", fastest * 1e6, flop / fastest * 1e-9);
+    println!("{name:<11} n={tokens:<5} {:>9.1} us {:>7.1} GFLOP/s", fastest * 1e6, flop / fastest * 1e-9);
 }

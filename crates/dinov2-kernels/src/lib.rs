@@ -12,17 +12,21 @@ extern crate alloc;
 
 mod aligned;
 mod disjoint;
+mod epilogue;
 #[cfg(test)]
 mod test_util;
 
 pub mod activation;
 pub mod attention;
 pub mod gemm_f32;
+pub mod gemm_i8;
 pub mod layer_norm;
 pub mod patch_embed;
 pub mod pool;
+pub mod quantise;
 pub mod simd;
 
-pub use aligned::AlignedBuffer;
+pub use aligned::{AlignedBuffer, Number};
+pub use epilogue::Epilogue;
 pub use pool::Pool;
 pub use simd::Isa;

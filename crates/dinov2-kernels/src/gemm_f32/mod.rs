@@ -11,23 +11,10 @@ mod scalar;
 pub(crate) mod tile;
 
 use crate::disjoint::Disjoint;
-use crate::simd::{Kernel, MAX_LANES, Simd};
-use crate::{AlignedBuffer, Isa, Pool, activation};
+use crate::epilogue::{Epilogue, Output, channel_of};
+use crate::simd::{Kernel, Simd};
+use crate::{AlignedBuffer, Isa, Pool};
 use tile::{Rows, for_rows};
-
-/// What happens to `input · weightᵀ + bias` on its way to memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Epilogue {
-    /// Stored as it is.
-    Store,
-    /// `gelu(x)`, exact form.
-    Gelu,
-    /// Added to what `out` holds.
-    Add,
-    /// `silu(a) * b`, where `a` is the first and `b` the second half of the output channels. Needs
-    /// [`PackedLinear::pack_gated`].
-    SwiGlu,
-}
 
 /// A linear layer in the layout of one instruction set.
 pub struct PackedLinear {
@@ -133,6 +120,7 @@ impl PackedLinear {
         let rows = input.len() / self.k;
         assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
         let out = Disjoint::new(out);
+        let out = Output { out: &out, cols: self.out_cols(), epilogue };
         let task_rows = TASK_ROW_TILES * isa.tile_rows();
         let panel_bytes = self.k * self.panel_cols * size_of::<f32>();
         let task_panels = (TASK_WEIGHT_BYTES / panel_bytes).max(1);
@@ -142,9 +130,8 @@ impl PackedLinear {
             let (first_panel, first_row) = (task / row_tasks * task_panels, task % row_tasks * task_rows);
             isa.run(Block {
                 layer: self,
-                epilogue,
                 input,
-                out: &out,
+                out,
                 rows: first_row..(first_row + task_rows).min(rows),
                 panels: first_panel..(first_panel + task_panels).min(self.panel_count()),
             });
@@ -152,24 +139,12 @@ impl PackedLinear {
     }
 }
 
-/// The output channel in a column of a panel, `None` in the padding.
-fn channel_of(panel: usize, column: usize, panel_cols: usize, n: usize, gated: bool) -> Option<usize> {
-    if !gated {
-        return Some(panel * panel_cols + column).filter(|&channel| channel < n);
-    }
-    let lanes = panel_cols / 2;
-    let within_half = Some(panel * lanes + column % lanes).filter(|&channel| channel < n / 2)?;
-    Some(within_half + column / lanes * (n / 2))
-}
-
 /// The work of one task.
 struct Block<'a> {
     layer: &'a PackedLinear,
-    epilogue: Epilogue,
     /// `[rows, k]`, all rows.
     input: &'a [f32],
-    /// `[rows, out_cols]`, all rows.
-    out: &'a Disjoint<'a, f32>,
+    out: Output<'a>,
     rows: core::ops::Range<usize>,
     panels: core::ops::Range<usize>,
 }
@@ -212,76 +187,8 @@ impl Rows for LayerTile<'_> {
         let bias = unsafe { [simd.load(bias.as_ptr()), simd.load(bias.as_ptr().add(S::LANES))] };
         for (index, sum) in sums.into_iter().enumerate() {
             let sum = [simd.add(sum[0], bias[0]), simd.add(sum[1], bias[1])];
-            self.store_row(simd, self.row + index, sum);
+            block.out.store_row(simd, self.row + index, self.panel, sum);
         }
-    }
-}
-
-impl LayerTile<'_> {
-    #[inline(always)]
-    fn store_row<S: Simd>(&self, simd: S, row: usize, sum: [S::V; 2]) {
-        let column = self.panel * self.block.layer.cols_per_panel();
-        match self.block.epilogue {
-            Epilogue::Store => self.store(simd, row, column, sum),
-            Epilogue::Gelu => {
-                self.store(
-                    simd,
-                    row,
-                    column,
-                    [activation::gelu(simd, sum[0]), activation::gelu(simd, sum[1])],
-                );
-            }
-            Epilogue::Add => {
-                let old = [self.load(simd, row, column), self.load(simd, row, column + S::LANES)];
-                self.store(simd, row, column, [simd.add(old[0], sum[0]), simd.add(old[1], sum[1])]);
-            }
-            Epilogue::SwiGlu => {
-                self.store_vector(simd, row, column, simd.mul(activation::silu(simd, sum[0]), sum[1]));
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn store<S: Simd>(&self, simd: S, row: usize, column: usize, values: [S::V; 2]) {
-        self.store_vector(simd, row, column, values[0]);
-        self.store_vector(simd, row, column + S::LANES, values[1]);
-    }
-
-    /// Stores as much of the vector as lies within the row.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "vector store")]
-    fn store_vector<S: Simd>(&self, simd: S, row: usize, column: usize, values: S::V) {
-        let cols = self.block.layer.out_cols();
-        if column + S::LANES <= cols {
-            // SAFETY: `range` checked the bounds; this task alone writes these rows and columns.
-            unsafe { simd.store(self.block.out.range(row * cols + column, S::LANES), values) };
-        } else if column < cols {
-            let mut lanes = [0.0f32; MAX_LANES];
-            // SAFETY: MAX_LANES is at least LANES.
-            unsafe { simd.store(lanes.as_mut_ptr(), values) };
-            // SAFETY: this task alone writes these rows and columns.
-            let tail = unsafe { self.block.out.slice(row * cols + column, cols - column) };
-            tail.copy_from_slice(&lanes[..cols - column]);
-        }
-    }
-
-    /// Loads as much of the vector as lies within the row; zeros beyond.
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "vector load")]
-    fn load<S: Simd>(&self, simd: S, row: usize, column: usize) -> S::V {
-        let cols = self.block.layer.out_cols();
-        if column + S::LANES <= cols {
-            // SAFETY: `range` checked the bounds; this task alone writes these rows and columns.
-            return unsafe { simd.load(self.block.out.range(row * cols + column, S::LANES)) };
-        }
-        let mut lanes = [0.0f32; MAX_LANES];
-        if column < cols {
-            // SAFETY: this task alone writes these rows and columns.
-            let tail = unsafe { self.block.out.slice(row * cols + column, cols - column) };
-            lanes[..cols - column].copy_from_slice(tail);
-        }
-        // SAFETY: MAX_LANES is at least LANES.
-        unsafe { simd.load(lanes.as_ptr()) }
     }
 }
 

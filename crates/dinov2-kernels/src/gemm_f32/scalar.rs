@@ -1,8 +1,8 @@
 //! The definition: sums in double precision, rounded once.
 #![cfg(test)]
 
-use super::Epilogue;
 use crate::activation::scalar::{gelu, silu};
+use crate::epilogue::Epilogue;
 use alloc::vec::Vec;
 
 /// `before`: what `out` held, read by [`Epilogue::Add`].

@@ -2,7 +2,7 @@
 //! variance biased as in PyTorch.
 
 #[cfg(test)]
-mod scalar;
+pub(crate) mod scalar;
 
 use crate::disjoint::Disjoint;
 use crate::simd::{Kernel, Simd};
@@ -61,19 +61,26 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// Two passes over a row that stays in the first-level cache: the mean first, then the squared deviations, so that a
-/// large mean costs no precision.
+/// Mean of a row and the inverse of its standard deviation: two passes over a row that stays in the first-level cache,
+/// so that a large mean costs no precision.
 #[inline(always)]
-fn normalise_row<S: Simd>(simd: S, params: &LayerNorm<'_>, input: &[f32], output: &mut [f32]) {
-    let dim = input.len();
-    let mean = sum(simd, input, |x| x, |x| x) / dim as f32;
+pub(crate) fn statistics<S: Simd>(simd: S, row: &[f32], eps: f32) -> (f32, f32) {
+    let dim = row.len() as f32;
+    let mean = sum(simd, row, |x| x, |x| x) / dim;
     let centre = simd.splat(mean);
     let square = |x| {
         let deviation = simd.sub(x, centre);
         simd.mul(deviation, deviation)
     };
-    let variance = sum(simd, input, square, |x| (x - mean) * (x - mean)) / dim as f32;
-    let inverse = 1.0 / sqrt(variance + params.eps);
+    let variance = sum(simd, row, square, |x| (x - mean) * (x - mean)) / dim;
+    (mean, 1.0 / sqrt(variance + eps))
+}
+
+#[inline(always)]
+fn normalise_row<S: Simd>(simd: S, params: &LayerNorm<'_>, input: &[f32], output: &mut [f32]) {
+    let dim = input.len();
+    let (mean, inverse) = statistics(simd, input, params.eps);
+    let centre = simd.splat(mean);
     let whole = dim - dim % S::LANES;
     for at in (0..whole).step_by(S::LANES) {
         #[expect(unsafe_code, reason = "vector loads and stores")]

@@ -89,7 +89,8 @@ pub fn gather_patches(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gemm_f32::{Epilogue, PackedLinear};
+    use crate::Epilogue;
+    use crate::gemm_f32::PackedLinear;
     use crate::test_util::{numbers, relative_l2};
     use crate::{Isa, simd::isas_under_test};
     use alloc::vec;

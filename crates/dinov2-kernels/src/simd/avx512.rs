@@ -2,7 +2,7 @@ use core::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// AVX-512 F and DQ: 16 lanes, 32 registers (24 accumulators, 2 of B, broadcasts from memory).
+/// AVX-512 F, DQ and BW: 16 lanes, 32 registers (24 accumulators, 2 of B, broadcasts from memory).
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512F(());
 
@@ -12,15 +12,16 @@ impl Avx512F {
         #[cfg(feature = "std")]
         let found = std::is_x86_feature_detected!("avx512f")
             && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512bw")
             && std::is_x86_feature_detected!("avx2")
             && std::is_x86_feature_detected!("fma");
         #[cfg(not(feature = "std"))]
-        let found = cfg!(all(target_feature = "avx512f", target_feature = "avx512dq"));
+        let found = cfg!(all(target_feature = "avx512f", target_feature = "avx512bw"));
         found.then_some(Self(()))
     }
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx2,fma")]
 fn run_enabled<K: Kernel>(simd: Avx512F, kernel: K) -> K::Output {
     kernel.run(simd)
 }

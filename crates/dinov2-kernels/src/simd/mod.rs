@@ -8,13 +8,18 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod dot;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2Fma;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512F;
+#[cfg(target_arch = "x86_64")]
+pub use dot::{Avx512Vnni, AvxVnni};
 pub use portable::Portable;
+
+use dot::{Dot, DotKernel};
 
 /// Most rows that a GEMM micro-tile of any instruction set has.
 pub const MAX_TILE_ROWS: usize = 12;
@@ -58,6 +63,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn min(self, x: Self::V, y: Self::V) -> Self::V;
     /// Lane-wise maximum; `y` where either is NaN.
     fn max(self, x: Self::V, y: Self::V) -> Self::V;
+    /// Rounded to a whole number, ties to even, for |x| up to 2^22; larger values come back as some large number of the
+    /// same sign.
+    #[inline(always)]
+    fn round(self, x: Self::V) -> Self::V {
+        // 1.5 * 2^23: adding it leaves no fraction bits.
+        let shift = self.splat(12_582_912.0);
+        self.sub(self.add(x, shift), shift)
+    }
     /// `2^(b - 127)`, where `b` (1 to 254) is the integer in the low eight bits of a lane: the bits moved into the
     /// exponent.
     fn exp2_of_low_bits(self, x: Self::V) -> Self::V;
@@ -84,9 +97,15 @@ pub enum Isa {
     /// 8 lanes, fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2Fma),
+    /// AVX2, and VNNI for integers.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(AvxVnni),
     /// 16 lanes, 32 registers.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512F),
+    /// AVX-512, and VNNI for integers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512Vnni),
 }
 
 impl Isa {
@@ -99,7 +118,12 @@ impl Isa {
     pub fn available() -> impl Iterator<Item = Isa> {
         let portable = [Some(Isa::Portable(Portable))];
         #[cfg(target_arch = "x86_64")]
-        let wide = [Avx2Fma::detect().map(Isa::Avx2), Avx512F::detect().map(Isa::Avx512)];
+        let wide = [
+            Avx2Fma::detect().map(Isa::Avx2),
+            AvxVnni::detect().map(Isa::AvxVnni),
+            Avx512F::detect().map(Isa::Avx512),
+            Avx512Vnni::detect().map(Isa::Avx512Vnni),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let wide = [];
         portable.into_iter().chain(wide).flatten()
@@ -110,25 +134,48 @@ impl Isa {
         Self::available().find(|isa| isa.name() == name)
     }
 
-    /// `portable`, `avx2` or `avx512`.
+    /// `portable`, `avx2`, `avxvnni`, `avx512` or `avx512vnni`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) => "avx512vnni",
         }
     }
 
     /// Runs the kernel's instance for this instruction set.
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {
-            Isa::Portable(simd) => simd.run(kernel),
+            Isa::Portable(simd) => Simd::run(simd, kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(simd) => simd.run(kernel),
+            Isa::Avx2(simd) => Simd::run(simd, kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(simd) => simd.run(kernel),
+            Isa::AvxVnni(dot) => Simd::run(dot.float(), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => Simd::run(simd, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(dot) => Simd::run(dot.float(), kernel),
+        }
+    }
+
+    /// Runs the instance of a kernel with integer dot products.
+    pub fn run_dot<K: DotKernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Portable(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(dot) => Dot::run(dot, kernel),
         }
     }
 
@@ -140,6 +187,11 @@ impl Isa {
     /// Rows of a GEMM micro-tile.
     pub fn tile_rows(self) -> usize {
         self.run(Sizes).1
+    }
+
+    /// Rows of an int8 GEMM micro-tile.
+    pub fn dot_tile_rows(self) -> usize {
+        self.run_dot(Sizes)
     }
 }
 
@@ -155,11 +207,20 @@ impl Kernel for Sizes {
     }
 }
 
+impl DotKernel for Sizes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<D: Dot>(self, _dot: D) -> usize {
+        D::TILE_ROWS
+    }
+}
+
 /// Prints which instruction sets a test covers, and says loudly which known ones this CPU lacks.
 #[cfg(test)]
 pub(crate) fn isas_under_test() -> alloc::vec::Vec<Isa> {
     let available: alloc::vec::Vec<Isa> = Isa::available().collect();
-    for known in ["portable", "avx2", "avx512"] {
+    for known in ["portable", "avx2", "avxvnni", "avx512", "avx512vnni"] {
         if !available.iter().any(|isa| isa.name() == known) {
             std::eprintln!("SKIPPED: this CPU has no {known}");
         }

@@ -1,0 +1,133 @@
+//! Linear layers in 8 bits: `out = epilogue(scale_row * scale_channel * Σ (q - zero) * w + bias)`.
+//!
+//! The input comes quantised per row ([`crate::quantise`]), the weight per output channel: `weight: [n, k]` int8,
+//! `out: [rows, n]` f32 (`[rows, n / 2]` for SwiGLU). The sum is exact, so every instruction set yields the same
+//! integer; only the f32 epilogue differs in its last bits.
+//!
+//! The packed weight is a run of panels `[steps][2 * LANES][4]`: two vectors of output channels, four consecutive
+//! weights of each beside each other, as the dot-product instructions take them. `-zero * Σ w` is where the sums
+//! start. Where an instruction set sums neighbouring products in 16 bits ([`Dot::PAIRS_SATURATE`]), a group of weights
+//! that could saturate is split in two steps over the same inputs: exact for every weight, and free for weights that
+//! were quantised with this in mind.
+
+mod pack;
+#[cfg(test)]
+mod scalar;
+
+use core::ops::Range;
+
+use crate::disjoint::Disjoint;
+use crate::epilogue::{Epilogue, Output};
+use crate::quantise::{QuantisedRows, RowsView};
+use crate::simd::Simd;
+use crate::simd::dot::{Dot, DotKernel, DotRows, for_dot_rows};
+use crate::{Isa, Pool};
+
+pub use pack::{Int8Weight, PackedLinearI8};
+
+/// Bytes of packed weight that one task works on: about half of a small second-level cache (512 KiB on Zen 3).
+const TASK_WEIGHT_BYTES: usize = 192 * 1024;
+
+/// Tiles of rows in one task.
+const TASK_ROW_TILES: usize = 8;
+
+impl PackedLinearI8 {
+    /// `out = epilogue(...)` for all rows of `input`. `out: [rows, out_cols]`.
+    ///
+    /// # Panics
+    /// When lengths disagree, when the layer was packed for another instruction set, or when the epilogue does not
+    /// fit the packing.
+    pub fn apply(&self, isa: Isa, pool: &Pool, epilogue: Epilogue, input: &QuantisedRows, out: &mut [f32]) {
+        assert_eq!(self.isa, isa.name(), "apply: packed for this instruction set");
+        assert_eq!(self.gated, epilogue == Epilogue::SwiGlu, "apply: SwiGLU with a gated packing");
+        assert_eq!(input.cols(), self.k, "apply: input [rows, k]");
+        let rows = input.rows();
+        assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
+        let out = Disjoint::new(out);
+        let out = Output { out: &out, cols: self.out_cols(), epilogue };
+        let task_rows = TASK_ROW_TILES * isa.dot_tile_rows();
+        let task_panels = (TASK_WEIGHT_BYTES / self.panel_bytes()).max(1);
+        let (row_tasks, panel_tasks) = (rows.div_ceil(task_rows), self.panels().div_ceil(task_panels));
+        pool.run(row_tasks * panel_tasks, &|task| {
+            // Rows vary fastest, so that threads share a block of the weight.
+            let (first_panel, first_row) = (task / row_tasks * task_panels, task % row_tasks * task_rows);
+            isa.run_dot(Block {
+                layer: self,
+                input: input.view(),
+                out,
+                rows: first_row..(first_row + task_rows).min(rows),
+                panels: first_panel..(first_panel + task_panels).min(self.panels()),
+            });
+        });
+    }
+}
+
+/// The work of one task.
+struct Block<'a> {
+    layer: &'a PackedLinearI8,
+    /// All rows.
+    input: RowsView<'a>,
+    out: Output<'a>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl DotKernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self, dot: D) {
+        for row in self.rows.clone().step_by(D::TILE_ROWS) {
+            let count = D::TILE_ROWS.min(self.rows.end - row);
+            for panel in self.panels.clone() {
+                for_dot_rows(dot, count, Tile { block: &self, panel, row });
+            }
+        }
+    }
+}
+
+/// One tile of a [`Block`].
+struct Tile<'a> {
+    block: &'a Block<'a>,
+    panel: usize,
+    row: usize,
+}
+
+impl DotRows for Tile<'_> {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the micro-kernel works on raw pointers")]
+    fn run<D: Dot, const ROWS: usize>(self, dot: D) {
+        let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
+        let Self { block, panel, row } = self;
+        let RowsView { factors, stride, scales, zeros } = block.input;
+        let factors = &factors[row * stride..][..ROWS * stride];
+        let channels = block.layer.channels(panel);
+        let (scales, zeros) = (&scales[row..][..ROWS], &zeros[row..][..ROWS]);
+        // SAFETY: `sums` of a panel is two vectors long.
+        let channel_sums =
+            unsafe { [dot.load_i32(channels.sum.as_ptr()), dot.load_i32(channels.sum.as_ptr().add(lanes))] };
+        let start = core::array::from_fn(|row| {
+            let shift = dot.splat_i32(D::STORED_OFFSET - zeros[row]);
+            [dot.mul_i32(shift, channel_sums[0]), dot.mul_i32(shift, channel_sums[1])]
+        });
+        // SAFETY: `factors` is ROWS rows of `stride` bytes; the packing made the panel for this instruction set with
+        // offsets below its k, and rows are padded to what kernels may read.
+        let sums =
+            unsafe { dot.product_i8::<ROWS>(factors.as_ptr(), stride, block.layer.panel(panel), start) };
+        // SAFETY: scale and bias of a panel are two vectors long.
+        let (scale, bias) = unsafe {
+            let pair = |from: &[f32]| [simd.load(from.as_ptr()), simd.load(from.as_ptr().add(lanes))];
+            (pair(channels.scale), pair(channels.bias))
+        };
+        for (index, sum) in sums.into_iter().enumerate() {
+            let row_scale = simd.splat(scales[index]);
+            let value = |half: usize, sum| {
+                simd.mul_add(simd.mul(dot.to_f32(sum), row_scale), scale[half], bias[half])
+            };
+            block.out.store_row(simd, row + index, panel, [value(0, sum[0]), value(1, sum[1])]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use core::arch::x86_64::*;
+
+use super::super::Avx512F;
+use super::{Dot, DotKernel, GROUP, PanelI8, Sums};
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx2,fma")]
+fn run_enabled<K: DotKernel>(dot: Avx512F, kernel: K) -> K::Output {
+    kernel.run(dot)
+}
+
+/// Without VNNI (Skylake-X): as AVX2, on 16 lanes.
+#[expect(unsafe_code, reason = "vector intrinsics")]
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
+)]
+impl Dot for Avx512F {
+    type Float = Avx512F;
+    type I = __m512i;
+    const TILE_ROWS: usize = 12;
+    const PAIRS_SATURATE: bool = true;
+    const STORED_OFFSET: i32 = 0;
+
+    #[inline(always)]
+    fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        unsafe { run_enabled(self, kernel) }
+    }
+    #[inline(always)]
+    fn float(self) -> Avx512F {
+        self
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        unsafe { _mm512_mullo_epi32(x, y) }
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: __m512) {
+        unsafe {
+            _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: __m512) {
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x))) }
+    }
+    #[inline(always)]
+    unsafe fn product_i8<const ROWS: usize>(
+        self,
+        left: *const u8,
+        left_stride: usize,
+        panel: PanelI8,
+        start: Sums<Self, ROWS>,
+    ) -> Sums<Self, ROWS> {
+        unsafe {
+            let (mut sums, ones) = (start, _mm512_set1_epi16(1));
+            for step in 0..panel.steps {
+                let weights = panel.weights.add(step * 32 * GROUP).cast::<__m512i>();
+                let weights = [_mm512_loadu_si512(weights), _mm512_loadu_si512(weights.add(1))];
+                let left = left.add(usize::from(*panel.offsets.add(step)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let factors = left.add(row * left_stride).cast::<i32>().read_unaligned();
+                    let factors = _mm512_set1_epi32(factors);
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        let pairs = _mm512_maddubs_epi16(factors, weights);
+                        *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(pairs, ones));
+                    }
+                }
+            }
+            sums
+        }
+    }
+    #[inline(always)]
+    unsafe fn product_i16<const ROWS: usize>(
+        self,
+        left: *const i16,
+        left_stride: usize,
+        right: *const i16,
+        pairs: usize,
+    ) -> Sums<Self, ROWS> {
+        unsafe {
+            let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
+            for pair in 0..pairs {
+                let right = right.add(pair * 64).cast::<__m512i>();
+                let right = [_mm512_loadu_si512(right), _mm512_loadu_si512(right.add(1))];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
+                    let left = _mm512_set1_epi32(left);
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(left, right));
+                    }
+                }
+            }
+            sums
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Integer dot products of an instruction set ([`Dot`]): bytes for the int8 matrices, 16-bit pairs for attention.
+//!
+//! Unlike f32, instruction sets differ here in how many factors one instruction takes and in what it may overflow, so
+//! each has its own micro-kernels against one contract, and the scalar definition of the operation that uses them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx_vnni::AvxVnni;
+#[cfg(target_arch = "x86_64")]
+pub use avx512_vnni::Avx512Vnni;
+
+use super::{MAX_TILE_ROWS, Simd};
+
+/// Factors of a quantised row are stored in a multiple of this many bytes, so that kernels may read ahead.
+pub const ROW_ALIGN: usize = 16;
+
+/// Consecutive factors of one output channel that lie beside each other in a panel.
+pub const GROUP: usize = 4;
+
+/// Float vector of an instruction set with integer dot products.
+pub type FloatOf<D> = <<D as Dot>::Float as Simd>::V;
+
+/// A tile of i32 sums: rows by two vectors of columns.
+pub type Sums<D, const ROWS: usize> = [[<D as Dot>::I; 2]; ROWS];
+
+/// A panel of an int8 matrix: two vectors of output channels for all of their factors.
+#[derive(Clone, Copy)]
+pub struct PanelI8 {
+    /// `[steps][2 * LANES][GROUP]`.
+    pub weights: *const i8,
+    /// `[steps]`: where in a row of the left operand a step's [`GROUP`] factors start. Steps are in ascending order and
+    /// cover the row; with [`Dot::PAIRS_SATURATE`] some are there twice, their weights split.
+    pub offsets: *const u16,
+    /// Number of steps.
+    pub steps: usize,
+}
+
+/// One instruction set's integer vectors, beside its float vectors. A value proves that the CPU has it.
+#[expect(unsafe_code, reason = "micro-kernels work on raw pointers")]
+pub trait Dot: Copy + Send + Sync + 'static {
+    /// The float vectors that go with it.
+    type Float: Simd;
+    /// A vector of as many i32 as `Float` has lanes.
+    type I: Copy;
+    /// Rows of a micro-tile (two vectors wide); at most [`MAX_TILE_ROWS`].
+    const TILE_ROWS: usize;
+    /// Whether [`Self::product_i8`] sums two neighbouring products in 16 bits, which saturate. Then every pair of
+    /// neighbouring weights of a column must have a positive and a negative sum of at most 128 in magnitude, so that
+    /// 255 times it stays within 16 bits.
+    const PAIRS_SATURATE: bool;
+    /// What a stored factor lacks to the quantised value `0..=255`: 0, or 128 where the set multiplies signed bytes.
+    const STORED_OFFSET: i32;
+
+    /// Runs a kernel with this instruction set enabled for the code generator.
+    fn run<K: DotKernel>(self, kernel: K) -> K::Output;
+    /// The float vectors' token.
+    fn float(self) -> Self::Float;
+    /// Every lane `x`.
+    fn splat_i32(self, x: i32) -> Self::I;
+    /// # Safety
+    /// `from` is valid for reading `LANES` i32; any alignment.
+    unsafe fn load_i32(self, from: *const i32) -> Self::I;
+    /// `x * y`, the low 32 bits.
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I;
+    /// Rounded to nearest.
+    fn to_f32(self, x: Self::I) -> FloatOf<Self>;
+    /// Stores the quantised values `x`, whole numbers in `0..=255`, as bytes, less [`Self::STORED_OFFSET`].
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` bytes.
+    unsafe fn store_factors(self, to: *mut u8, x: FloatOf<Self>);
+    /// Rounds to nearest even and stores as i16; |x| is at most 32767.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` i16.
+    unsafe fn store_i16(self, to: *mut i16, x: FloatOf<Self>);
+    /// `start + left · panel`, wrapping in 32 bits. `left` is `ROWS` rows of stored factors, `left_stride` bytes apart.
+    ///
+    /// # Safety
+    /// Rows are readable for the panel's offsets plus [`GROUP`], rounded up to [`ROW_ALIGN`]; `panel` is as described.
+    unsafe fn product_i8<const ROWS: usize>(
+        self,
+        left: *const u8,
+        left_stride: usize,
+        panel: PanelI8,
+        start: Sums<Self, ROWS>,
+    ) -> Sums<Self, ROWS>;
+    /// `left · right`, wrapping in 32 bits. `left` is `ROWS` rows of `2 * pairs` i16, `left_stride` i16 apart;
+    /// `right: [pairs][2 * LANES][2]`. No product pair may be `2 * (-32768)^2`.
+    ///
+    /// # Safety
+    /// Both operands are readable.
+    unsafe fn product_i16<const ROWS: usize>(
+        self,
+        left: *const i16,
+        left_stride: usize,
+        right: *const i16,
+        pairs: usize,
+    ) -> Sums<Self, ROWS>;
+}
+
+/// Code that is instantiated per instruction set with integer dot products. Implementations mark `run`
+/// `#[inline(always)]`.
+pub trait DotKernel {
+    /// What it returns.
+    type Output;
+    /// The body, with the instruction set's token.
+    fn run<D: Dot>(self, dot: D) -> Self::Output;
+}
+
+/// Code for a number of rows that is known when it is compiled, so that sums become registers.
+pub(crate) trait DotRows {
+    /// The body for `ROWS` rows.
+    fn run<D: Dot, const ROWS: usize>(self, dot: D);
+}
+
+/// Calls the instance for `rows`, 1 to `D::TILE_ROWS`.
+#[inline(always)]
+pub(crate) fn for_dot_rows<D: Dot, R: DotRows>(dot: D, rows: usize, body: R) {
+    const { assert!(D::TILE_ROWS <= MAX_TILE_ROWS) };
+    // The comparison with TILE_ROWS is a constant: instances that never run are not compiled.
+    macro_rules! instances {
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows if $rows <= D::TILE_ROWS => body.run::<D, $rows>(dot),)*
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    instances!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
