@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention};
+use dinov2_kernels::attention_i16::{KeyValuePanelsI16, attention_i16};
 use dinov2_kernels::gemm_f32::PackedLinear;
 use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
 use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
@@ -49,6 +50,8 @@ fn main() {
         let mut scratch = KeyValuePanels::default();
         let flop = 4.0 * (tokens * tokens * DIM) as f64;
         report("attention", tokens, flop, || attention(isa, &pool, shape, &qkv, &mut scratch, &mut out));
+        let mut scratch = KeyValuePanelsI16::default();
+        report("attn i16", tokens, flop, || attention_i16(isa, &pool, shape, &qkv, &mut scratch, &mut out));
         let (gamma, input, mut normed) = (vec![1.0; DIM], vec![0.5; tokens * DIM], vec![0.0; tokens * DIM]);
         let params = LayerNorm { gamma: &gamma, beta: &gamma, eps: 1e-6 };
         report("layer_norm", tokens, 8.0 * (tokens * DIM) as f64, || {

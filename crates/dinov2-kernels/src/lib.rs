@@ -18,6 +18,7 @@ mod test_util;
 
 pub mod activation;
 pub mod attention;
+pub mod attention_i16;
 pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod layer_norm;

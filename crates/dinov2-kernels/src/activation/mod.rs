@@ -12,6 +12,9 @@ use crate::simd::Simd;
 #[expect(clippy::approx_constant, reason = "the fit's own value, a little below ln 2")]
 const EXP2: [f32; 6] = [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
 
+/// As [`EXP2`] of degree 3, relative error 7.5e-5 (minimax by linear programming).
+const EXP2_COARSE: [f32; 4] = [0.999_928_06, 0.693_260_97, 0.242_611_13, 0.055_171_67];
+
 /// 1.5 * 2^23 + 127. Adding it to |x| < 2^21 leaves no fraction bits, so the addition rounds `x` to the nearest integer,
 /// and the low bits of the sum are that integer plus the exponent bias.
 const ROUND_AND_BIAS: f32 = 12_583_039.0;
@@ -49,6 +52,15 @@ pub(crate) fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
     let biased = simd.add(x, simd.splat(ROUND_AND_BIAS));
     let whole = simd.sub(biased, simd.splat(ROUND_AND_BIAS));
     simd.mul(polynomial(simd, &EXP2, simd.sub(x, whole)), simd.exp2_of_low_bits(biased))
+}
+
+/// `2^x` for x <= 127 to 13 bits; arguments are cut off at -3, for callers to whom less than 1/4 is nothing.
+#[inline(always)]
+pub(crate) fn exp2_coarse<S: Simd>(simd: S, x: S::V) -> S::V {
+    let x = simd.max(x, simd.splat(-3.0));
+    let biased = simd.add(x, simd.splat(ROUND_AND_BIAS));
+    let whole = simd.sub(biased, simd.splat(ROUND_AND_BIAS));
+    simd.mul(polynomial(simd, &EXP2_COARSE, simd.sub(x, whole)), simd.exp2_of_low_bits(biased))
 }
 
 /// `e^x` with the argument reduced in two steps (Cody and Waite), so that large |x| stays accurate; arguments are cut

@@ -7,7 +7,7 @@
 //! lives in the output itself.
 
 #[cfg(test)]
-mod scalar;
+pub(crate) mod scalar;
 
 use core::ops::Range;
 
@@ -37,12 +37,12 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    fn dim(self) -> usize {
+    pub(crate) fn dim(self) -> usize {
         self.heads * self.head_dim
     }
 
     /// Factor of the scores.
-    fn scale(self) -> f32 {
+    pub(crate) fn scale(self) -> f32 {
         let head_dim = self.head_dim as f32;
         #[cfg(feature = "std")]
         return 1.0 / head_dim.sqrt();
@@ -352,7 +352,7 @@ unsafe fn add_scaled<S: Simd>(simd: S, to: *mut f32, factor: f32, sum: [S::V; 2]
     }
 }
 
-fn exp2_scalar(x: f32) -> f32 {
+pub(crate) fn exp2_scalar(x: f32) -> f32 {
     #[cfg(feature = "std")]
     return x.exp2();
     #[cfg(not(feature = "std"))]

@@ -4,14 +4,15 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::epilogue::channel_of;
-use crate::simd::dot::{Dot, DotKernel, GROUP, PanelI8, ROW_ALIGN};
+use crate::simd::dot::{Dot, DotKernel, GROUP, PanelI8, ROW_ALIGN, STEP};
 use crate::{AlignedBuffer, Isa};
 
 /// Most inputs of a layer: `255 * 128 * k` must fit an i32, and offsets 16 bits.
 const MAX_K: usize = 1 << 16;
 
-/// With [`Dot::PAIRS_SATURATE`]: most that neighbouring weights of one sign may add up to. `255 * 128 <= 32767`.
-const PAIR_LIMIT: i32 = 128;
+/// With [`Dot::SUMS_SATURATE`]: most that weights of one sign that are summed in 16 bits may add up to.
+/// `255 * 128 <= 32767`.
+const SUM_LIMIT: i32 = 128;
 
 /// A weight as it is stored in a model file.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub struct PackedLinearI8 {
     /// Output channels, both halves of a gated layer included.
     n: usize,
     panel_cols: usize,
-    /// `[all steps][panel_cols][GROUP]`.
+    /// `[all steps][2][panel_cols][GROUP]`.
     weights: AlignedBuffer<i8>,
     /// `[all steps]`.
     offsets: AlignedBuffer<u16>,
@@ -97,9 +98,9 @@ impl PackedLinearI8 {
         packed.scale.resize(slots);
         packed.bias.resize(slots);
         packed.sum.resize(slots);
-        let split = isa.run_dot(PairsSaturate);
+        let split = isa.run_dot(SumsSaturate);
         // Twice over the same steps: how many there are, then what is in them.
-        let mut steps = Steps { packed: &packed, values, split, column: Vec::new() };
+        let mut steps = Steps { packed: &packed, values, split, rest: Vec::new(), step: Vec::new() };
         let mut starts = alloc::vec![0u32];
         for panel in 0..slots / panel_cols {
             let mut count = 0;
@@ -108,12 +109,12 @@ impl PackedLinearI8 {
         }
         let total = starts[starts.len() - 1] as usize;
         let (mut weights, mut offsets) =
-            (AlignedBuffer::zeroed(total * panel_cols * GROUP), AlignedBuffer::zeroed(total));
+            (AlignedBuffer::zeroed(total * panel_cols * STEP), AlignedBuffer::zeroed(total));
         for panel in 0..slots / panel_cols {
             let mut step = starts[panel] as usize;
-            steps.for_each(panel, |offset, group| {
+            steps.for_each(panel, |offset, step_weights| {
                 offsets[step] = offset;
-                weights[step * panel_cols * GROUP..][..panel_cols * GROUP].copy_from_slice(group);
+                weights[step * panel_cols * STEP..][..panel_cols * STEP].copy_from_slice(step_weights);
                 step += 1;
             });
         }
@@ -150,7 +151,7 @@ impl PackedLinearI8 {
 
     /// Steps over all panels, relative to what they would be without splitting.
     pub fn step_ratio(&self) -> f64 {
-        let needed = self.panels() * self.k.next_multiple_of(ROW_ALIGN) / GROUP;
+        let needed = self.panels() * self.k.next_multiple_of(ROW_ALIGN) / STEP;
         self.offsets.len() as f64 / needed as f64
     }
 
@@ -165,9 +166,9 @@ impl PackedLinearI8 {
 
     pub(super) fn panel(&self, panel: usize) -> PanelI8 {
         let steps = self.starts[panel] as usize..self.starts[panel + 1] as usize;
-        let group = self.panel_cols * GROUP;
+        let step = self.panel_cols * STEP;
         PanelI8 {
-            weights: self.weights[steps.start * group..steps.end * group].as_ptr(),
+            weights: self.weights[steps.start * step..steps.end * step].as_ptr(),
             offsets: self.offsets[steps.clone()].as_ptr(),
             steps: steps.len(),
         }
@@ -183,14 +184,14 @@ impl PackedLinearI8 {
     }
 }
 
-/// Reads [`Dot::PAIRS_SATURATE`].
-struct PairsSaturate;
+/// Reads [`Dot::SUMS_SATURATE`].
+struct SumsSaturate;
 
-impl DotKernel for PairsSaturate {
+impl DotKernel for SumsSaturate {
     type Output = bool;
 
     fn run<D: Dot>(self, _dot: D) -> bool {
-        D::PAIRS_SATURATE
+        D::SUMS_SATURATE
     }
 }
 
@@ -199,49 +200,61 @@ struct Steps<'a> {
     packed: &'a PackedLinearI8,
     values: &'a [i8],
     split: bool,
-    /// `[panel_cols][GROUP]`, of the current group.
-    column: Vec<i8>,
+    /// Weights of the current factors that no step holds yet, `[panel_cols][STEP]`.
+    rest: Vec<i8>,
+    /// `[2][panel_cols][GROUP]`.
+    step: Vec<i8>,
 }
 
 impl Steps<'_> {
-    /// Calls `each(offset, weights: [panel_cols][GROUP])`.
+    /// Calls `each(offset, weights: [2][panel_cols][GROUP])`.
     fn for_each(&mut self, panel: usize, mut each: impl FnMut(u16, &[i8])) {
-        let PackedLinearI8 { k, n, panel_cols, gated, .. } = *self.packed;
-        let mut excess = alloc::vec![0i8; panel_cols * GROUP];
-        for offset in (0..k.next_multiple_of(ROW_ALIGN)).step_by(GROUP) {
-            self.column.clear();
-            self.column.resize(panel_cols * GROUP, 0);
-            let width = GROUP.min(k.saturating_sub(offset));
-            for (column, group) in self.column.chunks_exact_mut(GROUP).enumerate() {
-                if let Some(channel) = channel_of(panel, column, panel_cols, n, gated)
-                    && width > 0
-                {
-                    group[..width].copy_from_slice(&self.values[channel * k + offset..][..width]);
+        let panel_cols = self.packed.panel_cols;
+        self.step.resize(panel_cols * STEP, 0);
+        for offset in (0..self.packed.k.next_multiple_of(ROW_ALIGN)).step_by(STEP) {
+            self.gather(panel, offset);
+            loop {
+                for (column, rest) in self.rest.as_chunks_mut::<STEP>().0.iter_mut().enumerate() {
+                    let taken = if self.split { take_unsaturated(rest) } else { core::mem::take(rest) };
+                    let (first, second) = taken.split_at(GROUP);
+                    self.step[column * GROUP..][..GROUP].copy_from_slice(first);
+                    self.step[(panel_cols + column) * GROUP..][..GROUP].copy_from_slice(second);
+                }
+                each(offset as u16, &self.step);
+                if self.rest.iter().all(|&weight| weight == 0) {
+                    break;
                 }
             }
-            excess.fill(0);
-            let pairs = self.column.as_chunks_mut().0.iter_mut().zip(excess.as_chunks_mut().0);
-            let saturates =
-                self.split && pairs.fold(false, |any, (pair, excess)| any | take_excess(pair, excess));
-            let offset = offset as u16;
-            each(offset, &self.column);
-            if saturates {
-                each(offset, &excess);
+        }
+    }
+
+    /// Copies the weights of the factors from `offset` into `rest`.
+    fn gather(&mut self, panel: usize, offset: usize) {
+        let PackedLinearI8 { k, n, panel_cols, gated, .. } = *self.packed;
+        self.rest.clear();
+        self.rest.resize(panel_cols * STEP, 0);
+        let width = STEP.min(k.saturating_sub(offset));
+        for (column, rest) in self.rest.chunks_exact_mut(STEP).enumerate().filter(|_| width > 0) {
+            if let Some(channel) = channel_of(panel, column, panel_cols, n, gated) {
+                rest[..width].copy_from_slice(&self.values[channel * k + offset..][..width]);
             }
         }
     }
 }
 
-/// Moves what a pair of weights has above the limit into `excess`; returns whether there was any.
-fn take_excess(pair: &mut [i8; 2], excess: &mut [i8; 2]) -> bool {
-    let [first, second] = pair.map(i32::from);
-    let over = first.abs() + second.abs() - PAIR_LIMIT;
-    if over <= 0 || first.signum() != second.signum() {
-        return false;
+/// Moves as much out of the weights of one column as may be summed in 16 bits.
+fn take_unsaturated(rest: &mut [i8; STEP]) -> [i8; STEP] {
+    let mut taken = [0; STEP];
+    for pair in [0, 2] {
+        let (mut positive, mut negative) = (SUM_LIMIT, SUM_LIMIT);
+        for at in [pair, pair + 1, pair + GROUP, pair + GROUP + 1] {
+            let weight = i32::from(rest[at]);
+            let room = if weight > 0 { &mut positive } else { &mut negative };
+            let part = weight.clamp(-*room, *room);
+            *room -= part.abs();
+            taken[at] = part as i8;
+            rest[at] = (weight - part) as i8;
+        }
     }
-    let larger = usize::from(second.abs() > first.abs());
-    let moved = over * first.signum();
-    excess[larger] = moved as i8;
-    pair[larger] = (i32::from(pair[larger]) - moved) as i8;
-    true
+    taken
 }

@@ -12,7 +12,7 @@ use crate::disjoint::Disjoint;
 use crate::layer_norm::{self, LayerNorm};
 use crate::simd::MAX_LANES;
 use crate::simd::Simd;
-use crate::simd::dot::{Dot, DotKernel, FloatOf, ROW_ALIGN};
+use crate::simd::dot::{Dot, DotKernel, ROW_ALIGN};
 use crate::{AlignedBuffer, Isa, Pool};
 
 /// Rows per parallel task.
@@ -145,35 +145,70 @@ impl DotKernel for RowsTask<'_> {
         let params = self.scales.iter_mut().zip(self.zeros);
         for ((row, factors), (scale, zero)) in self.source.input.chunks_exact(k).zip(factors).zip(params) {
             (*scale, *zero) = match self.source.norm {
-                None => quantise_row(dot, k, factors, |at| load_padded(simd, row, at)),
+                None => quantise_row(dot, Plain { row }, factors),
                 Some(params) => {
                     let (mean, inverse) = layer_norm::statistics(simd, row, params.eps);
-                    let (mean, inverse) = (simd.splat(mean), simd.splat(inverse));
-                    quantise_row(dot, k, factors, |at| {
-                        let x = simd.mul(simd.sub(load_padded(simd, row, at), mean), inverse);
-                        let gamma = load_padded(simd, params.gamma, at);
-                        simd.mul_add(x, gamma, load_padded(simd, params.beta, at))
-                    })
+                    quantise_row(dot, Normed { row, params, mean, inverse }, factors)
                 }
             };
         }
     }
 }
 
-/// Quantises one row of `k` values; `values(at)` is the vector that starts at `at`, zero beyond `k`. Returns scale and
-/// zero point.
+/// The values of a row. A trait and not a closure: a closure that is not inlined would run without the instruction set.
+trait Values {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// The vector that starts at `at`, zero beyond the row.
+    fn at<S: Simd>(&self, simd: S, at: usize) -> S::V;
+}
+
+struct Plain<'a> {
+    row: &'a [f32],
+}
+
+impl Values for Plain<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.row.len()
+    }
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, at: usize) -> S::V {
+        load_padded(simd, self.row, at)
+    }
+}
+
+/// The output of a LayerNorm with these statistics of the row.
+struct Normed<'a> {
+    row: &'a [f32],
+    params: &'a LayerNorm<'a>,
+    mean: f32,
+    inverse: f32,
+}
+
+impl Values for Normed<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.row.len()
+    }
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, at: usize) -> S::V {
+        let deviation = simd.sub(load_padded(simd, self.row, at), simd.splat(self.mean));
+        let gamma = load_padded(simd, self.params.gamma, at);
+        let beta = load_padded(simd, self.params.beta, at);
+        simd.mul_add(simd.mul(deviation, simd.splat(self.inverse)), gamma, beta)
+    }
+}
+
+/// Quantises one row into `factors`, which is padded to whole vectors. Returns scale and zero point.
 #[inline(always)]
-fn quantise_row<D: Dot>(
-    dot: D,
-    k: usize,
-    factors: &mut [u8],
-    values: impl Fn(usize) -> FloatOf<D>,
-) -> (f32, i32) {
+fn quantise_row<D: Dot>(dot: D, values: impl Values, factors: &mut [u8]) -> (f32, i32) {
+    let k = values.len();
     let simd = dot.float();
     let lanes = <D::Float as Simd>::LANES;
     let (mut low, mut high) = (simd.splat(0.0), simd.splat(0.0));
     for at in (0..k).step_by(lanes) {
-        let x = values(at);
+        let x = values.at(simd, at);
         (low, high) = (simd.min(x, low), simd.max(x, high));
     }
     let (low, high) = (-simd.largest(simd.sub(simd.splat(0.0), low)), simd.largest(high));
@@ -182,7 +217,7 @@ fn quantise_row<D: Dot>(
     let (zero_lanes, most) = (simd.splat(zero), simd.splat(255.0));
     for at in (0..k).step_by(lanes) {
         // Rounding must come before the zero point is added: a sum that is rounded once differs where both round.
-        let whole = simd.round(simd.mul(values(at), inverse));
+        let whole = simd.round(simd.mul(values.at(simd, at), inverse));
         let factor = simd.min(simd.max(simd.add(whole, zero_lanes), simd.splat(0.0)), most);
         let slots = &mut factors[at..][..lanes];
         #[expect(unsafe_code, reason = "vector store")]

@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::super::Avx512F;
-use super::{Dot, DotKernel, GROUP, PanelI8, Sums};
+use super::{Dot, DotKernel, PanelI8, STEP, Sums};
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx2,fma")]
 fn run_enabled<K: DotKernel>(dot: Avx512F, kernel: K) -> K::Output {
@@ -18,8 +18,9 @@ impl Dot for Avx512F {
     type Float = Avx512F;
     type I = __m512i;
     const TILE_ROWS: usize = 12;
-    const PAIRS_SATURATE: bool = true;
+    const SUMS_SATURATE: bool = true;
     const STORED_OFFSET: i32 = 0;
+    const FAST_I16: bool = true;
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
@@ -66,15 +67,18 @@ impl Dot for Avx512F {
         unsafe {
             let (mut sums, ones) = (start, _mm512_set1_epi16(1));
             for step in 0..panel.steps {
-                let weights = panel.weights.add(step * 32 * GROUP).cast::<__m512i>();
-                let weights = [_mm512_loadu_si512(weights), _mm512_loadu_si512(weights.add(1))];
+                let weights = panel.weights.add(step * 32 * STEP).cast::<__m512i>();
+                let weights: [__m512i; 4] = core::array::from_fn(|at| _mm512_loadu_si512(weights.add(at)));
                 let left = left.add(usize::from(*panel.offsets.add(step)));
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let factors = left.add(row * left_stride).cast::<i32>().read_unaligned();
-                    let factors = _mm512_set1_epi32(factors);
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        let pairs = _mm512_maddubs_epi16(factors, weights);
-                        *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(pairs, ones));
+                    let factors = left.add(row * left_stride).cast::<i32>();
+                    let first = _mm512_set1_epi32(factors.read_unaligned());
+                    let second = _mm512_set1_epi32(factors.add(1).read_unaligned());
+                    for (half, sum) in sums.iter_mut().enumerate() {
+                        let first = _mm512_maddubs_epi16(first, weights[half]);
+                        let second = _mm512_maddubs_epi16(second, weights[2 + half]);
+                        let products = _mm512_madd_epi16(_mm512_add_epi16(first, second), ones);
+                        *sum = _mm512_add_epi32(*sum, products);
                     }
                 }
             }

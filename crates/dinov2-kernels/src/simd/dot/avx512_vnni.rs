@@ -32,8 +32,9 @@ impl Dot for Avx512Vnni {
     type Float = Avx512F;
     type I = __m512i;
     const TILE_ROWS: usize = 12;
-    const PAIRS_SATURATE: bool = false;
+    const SUMS_SATURATE: bool = false;
     const STORED_OFFSET: i32 = 0;
+    const FAST_I16: bool = true;
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
@@ -77,11 +78,11 @@ impl Dot for Avx512Vnni {
     ) -> Sums<Self, ROWS> {
         unsafe {
             let mut sums = start;
-            for step in 0..panel.steps {
-                let weights = panel.weights.add(step * 32 * GROUP).cast::<__m512i>();
+            for group in 0..2 * panel.steps {
+                let weights = panel.weights.add(group * 32 * GROUP).cast::<__m512i>();
                 let weights = [_mm512_loadu_si512(weights), _mm512_loadu_si512(weights.add(1))];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let factors = left.add(row * left_stride + step * GROUP).cast::<i32>().read_unaligned();
+                    let factors = left.add(row * left_stride + group * GROUP).cast::<i32>().read_unaligned();
                     let factors = _mm512_set1_epi32(factors);
                     for (sum, weights) in sums.iter_mut().zip(weights) {
                         *sum = _mm512_dpbusd_epi32(*sum, factors, weights);

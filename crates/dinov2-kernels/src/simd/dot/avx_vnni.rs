@@ -32,8 +32,9 @@ impl Dot for AvxVnni {
     type Float = Avx2Fma;
     type I = __m256i;
     const TILE_ROWS: usize = 6;
-    const PAIRS_SATURATE: bool = false;
+    const SUMS_SATURATE: bool = false;
     const STORED_OFFSET: i32 = 0;
+    const FAST_I16: bool = true;
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
@@ -77,11 +78,11 @@ impl Dot for AvxVnni {
     ) -> Sums<Self, ROWS> {
         unsafe {
             let mut sums = start;
-            for step in 0..panel.steps {
-                let weights = panel.weights.add(step * 16 * GROUP).cast::<__m256i>();
+            for group in 0..2 * panel.steps {
+                let weights = panel.weights.add(group * 16 * GROUP).cast::<__m256i>();
                 let weights = [_mm256_loadu_si256(weights), _mm256_loadu_si256(weights.add(1))];
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let factors = left.add(row * left_stride + step * GROUP).cast::<i32>().read_unaligned();
+                    let factors = left.add(row * left_stride + group * GROUP).cast::<i32>().read_unaligned();
                     let factors = _mm256_set1_epi32(factors);
                     for (sum, weights) in sums.iter_mut().zip(weights) {
                         *sum = _mm256_dpbusd_avx_epi32(*sum, factors, weights);

@@ -26,6 +26,9 @@ pub const ROW_ALIGN: usize = 16;
 /// Consecutive factors of one output channel that lie beside each other in a panel.
 pub const GROUP: usize = 4;
 
+/// Factors of one step through a panel: two groups.
+pub const STEP: usize = 2 * GROUP;
+
 /// Float vector of an instruction set with integer dot products.
 pub type FloatOf<D> = <<D as Dot>::Float as Simd>::V;
 
@@ -35,10 +38,10 @@ pub type Sums<D, const ROWS: usize> = [[<D as Dot>::I; 2]; ROWS];
 /// A panel of an int8 matrix: two vectors of output channels for all of their factors.
 #[derive(Clone, Copy)]
 pub struct PanelI8 {
-    /// `[steps][2 * LANES][GROUP]`.
+    /// `[steps][2][2 * LANES][GROUP]`.
     pub weights: *const i8,
-    /// `[steps]`: where in a row of the left operand a step's [`GROUP`] factors start. Steps are in ascending order and
-    /// cover the row; with [`Dot::PAIRS_SATURATE`] some are there twice, their weights split.
+    /// `[steps]`: where in a row of the left operand a step's [`STEP`] factors start. Steps are in ascending order and
+    /// cover the row; with [`Dot::SUMS_SATURATE`] some are there several times, their weights split.
     pub offsets: *const u16,
     /// Number of steps.
     pub steps: usize,
@@ -53,12 +56,14 @@ pub trait Dot: Copy + Send + Sync + 'static {
     type I: Copy;
     /// Rows of a micro-tile (two vectors wide); at most [`MAX_TILE_ROWS`].
     const TILE_ROWS: usize;
-    /// Whether [`Self::product_i8`] sums two neighbouring products in 16 bits, which saturate. Then every pair of
-    /// neighbouring weights of a column must have a positive and a negative sum of at most 128 in magnitude, so that
-    /// 255 times it stays within 16 bits.
-    const PAIRS_SATURATE: bool;
+    /// Whether [`Self::product_i8`] sums products in 16 bits, which saturate: those of factors `2p`, `2p + 1`, `2p + 4`
+    /// and `2p + 5` of a step. Then the positive and the negative weights among these of a column must each add up to
+    /// at most 128 in magnitude, so that 255 times it stays within 16 bits.
+    const SUMS_SATURATE: bool;
     /// What a stored factor lacks to the quantised value `0..=255`: 0, or 128 where the set multiplies signed bytes.
     const STORED_OFFSET: i32;
+    /// Whether [`Self::product_i16`] is faster than f32.
+    const FAST_I16: bool;
 
     /// Runs a kernel with this instruction set enabled for the code generator.
     fn run<K: DotKernel>(self, kernel: K) -> K::Output;
@@ -86,7 +91,7 @@ pub trait Dot: Copy + Send + Sync + 'static {
     /// `start + left · panel`, wrapping in 32 bits. `left` is `ROWS` rows of stored factors, `left_stride` bytes apart.
     ///
     /// # Safety
-    /// Rows are readable for the panel's offsets plus [`GROUP`], rounded up to [`ROW_ALIGN`]; `panel` is as described.
+    /// Rows are readable for the panel's offsets plus [`STEP`], rounded up to [`ROW_ALIGN`]; `panel` is as described.
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,

@@ -8,8 +8,9 @@ impl Dot for Portable {
     type Float = Portable;
     type I = [i32; LANES];
     const TILE_ROWS: usize = 4;
-    const PAIRS_SATURATE: bool = false;
+    const SUMS_SATURATE: bool = false;
     const STORED_OFFSET: i32 = 0;
+    const FAST_I16: bool = false;
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
@@ -57,12 +58,13 @@ impl Dot for Portable {
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
         let mut sums = start;
-        for step in 0..panel.steps {
+        for group in 0..2 * panel.steps {
             // SAFETY: the caller vouches for the panel's steps, its offsets and the rows that they point into.
             unsafe {
-                let weights = panel.weights.add(step * 2 * LANES * GROUP).cast::<[[[i8; GROUP]; LANES]; 2]>();
+                let weights =
+                    panel.weights.add(group * 2 * LANES * GROUP).cast::<[[[i8; GROUP]; LANES]; 2]>();
                 let weights = weights.read_unaligned();
-                let left = left.add(usize::from(*panel.offsets.add(step)));
+                let left = left.add(usize::from(*panel.offsets.add(group / 2)) + group % 2 * GROUP);
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let factors = left.add(row * left_stride).cast::<[u8; GROUP]>().read_unaligned();
                     for (sums, weights) in sums.iter_mut().zip(&weights) {
