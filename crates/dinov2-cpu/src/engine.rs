@@ -5,10 +5,12 @@ use dinov2_core::{
 };
 use dinov2_kernels::Epilogue;
 use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention, cls_attention};
+use dinov2_kernels::attention_i16::{self, KeyValuePanelsI16, attention_i16};
 use dinov2_kernels::layer_norm::layer_norm;
 use dinov2_kernels::{AlignedBuffer, Isa, Pool, patch_embed};
 use dinov2_weights::{Model, position};
 
+use crate::linear::InputScratch;
 use crate::load::{Block, LoadError, Weights};
 use crate::stages::{Stage, StageClock, StageTimes};
 
@@ -20,12 +22,24 @@ pub struct CpuConfig {
     pub threads: NonZeroUsize,
     /// Instruction set of the kernels.
     pub isa: Isa,
+    /// Arithmetic of the blocks.
+    pub precision: CpuPrecision,
+}
+
+/// Arithmetic of the transformer blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuPrecision {
+    /// 32-bit floats throughout.
+    F32,
+    /// Matrices in 8 bits: weights per output channel, activations per token, quantised as they come. Attention in
+    /// 16-bit integers where the CPU gains by it. Residual stream, LayerNorm, GELU and softmax stay f32.
+    Int8,
 }
 
 impl Default for CpuConfig {
-    /// One thread per physical core that this process may use, and the widest instruction set of the CPU.
+    /// f32, one thread per physical core that this process may use, and the widest instruction set of the CPU.
     fn default() -> Self {
-        Self { threads: crate::default_threads(), isa: Isa::detect() }
+        Self { threads: crate::default_threads(), isa: Isa::detect(), precision: CpuPrecision::F32 }
     }
 }
 
@@ -36,10 +50,11 @@ impl CpuConfig {
     }
 }
 
-/// Runs a model in f32 on the CPU.
+/// Runs a model on the CPU.
 pub struct CpuEngine {
     spec: VitSpec,
     isa: Isa,
+    precision: CpuPrecision,
     pool: Pool,
     weights: Weights,
     /// As stored: `[1 + rows * cols, dim]`.
@@ -82,13 +97,14 @@ struct Scratch {
     patch_pixels: AlignedBuffer,
     /// The residual stream, `[n, dim]`.
     tokens: AlignedBuffer,
-    /// `[n, dim]`: a LayerNorm's output, or attention's.
-    normed: AlignedBuffer,
+    /// A LayerNorm's output. Its floats also serve as attention's output.
+    input: InputScratch,
     /// `[n, 3 * dim]`.
     qkv: AlignedBuffer,
     /// `[n, mlp_hidden]`.
     hidden: AlignedBuffer,
     key_value: KeyValuePanels,
+    key_value_i16: KeyValuePanelsI16,
 }
 
 impl Scratch {
@@ -96,7 +112,7 @@ impl Scratch {
         let tokens = spec.tokens(grid);
         self.patch_pixels.resize(grid.len() * 3 * spec.patch_size * spec.patch_size);
         self.tokens.resize(tokens * spec.dim);
-        self.normed.resize(tokens * spec.dim);
+        self.input.normed.resize(tokens * spec.dim);
         self.qkv.resize(tokens * 3 * spec.dim);
         self.hidden.resize(tokens * spec.mlp_hidden);
     }
@@ -112,7 +128,8 @@ impl CpuEngine {
         Ok(Self {
             spec: model.spec().clone(),
             isa: config.isa,
-            weights: Weights::load(model, config.isa, &pool)?,
+            precision: config.precision,
+            weights: Weights::load(model, config.isa, config.precision, &pool)?,
             position_table: model.f32("pos_embed").map_err(LoadError::from)?,
             positions: PositionCache::default(),
             scratch: Scratch::default(),
@@ -129,6 +146,11 @@ impl CpuEngine {
     /// Instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Arithmetic in use.
+    pub fn precision(&self) -> CpuPrecision {
+        self.precision
     }
 
     /// Bytes of packed weights.
@@ -161,30 +183,34 @@ impl CpuEngine {
     /// Runs one block on the residual stream and writes the facets that are asked for.
     fn run_block(&mut self, index: usize, taps: &Taps, out: &mut Features, clock: &mut StageClock) {
         let Self { spec, isa, pool, weights, scratch, .. } = self;
-        let (isa, pool) = (*isa, &*pool);
-        let Scratch { tokens, normed, qkv, hidden, key_value, .. } = scratch;
+        let cpu = (*isa, &*pool);
+        let Scratch { tokens, input, qkv, hidden, key_value, key_value_i16, .. } = scratch;
         let block: &Block = &weights.blocks[index];
         let shape =
             AttentionShape { tokens: tokens.len() / spec.dim, heads: spec.heads, head_dim: spec.head_dim() };
 
-        layer_norm(isa, pool, &block.norm1.params(), tokens, normed);
+        block.qkv.prepare_normed(cpu, &block.norm1.params(), tokens, input);
         clock.lap(Stage::LayerNorm);
-        block.qkv.apply(isa, pool, Epilogue::Store, normed, qkv);
+        block.qkv.apply_prepared(cpu, Epilogue::Store, input, qkv);
         clock.lap(Stage::Qkv);
-        attention(isa, pool, shape, qkv, key_value, normed);
+        if self.precision == CpuPrecision::Int8 && attention_i16::is_supported(*isa, shape) {
+            attention_i16(*isa, pool, shape, qkv, key_value_i16, &mut input.normed);
+        } else {
+            attention(*isa, pool, shape, qkv, key_value, &mut input.normed);
+        }
         clock.lap(Stage::Attention);
         write_attention_taps(spec, index, shape, qkv, taps, out);
         clock.lap(Stage::Taps);
-        block.projection.apply(isa, pool, Epilogue::Add, normed, tokens);
+        block.projection.apply(cpu, Epilogue::Add, &input.normed, &mut input.quantised, tokens);
         clock.lap(Stage::Projection);
-        layer_norm(isa, pool, &block.norm2.params(), tokens, normed);
+        block.mlp_in.prepare_normed(cpu, &block.norm2.params(), tokens, input);
         clock.lap(Stage::LayerNorm);
         let activation = match spec.mlp {
             MlpKind::Gelu => Epilogue::Gelu,
             MlpKind::SwiGlu => Epilogue::SwiGlu,
         };
-        block.mlp_in.apply(isa, pool, activation, normed, hidden);
-        block.mlp_out.apply(isa, pool, Epilogue::Add, hidden, tokens);
+        block.mlp_in.apply_prepared(cpu, activation, input, hidden);
+        block.mlp_out.apply(cpu, Epilogue::Add, hidden, &mut input.quantised, tokens);
         clock.lap(Stage::Mlp);
     }
 

@@ -10,11 +10,12 @@
 //! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`).
 
 mod engine;
+mod linear;
 mod load;
 mod stages;
 mod threads;
 
-pub use engine::{CpuConfig, CpuEngine};
+pub use engine::{CpuConfig, CpuEngine, CpuPrecision};
 pub use load::LoadError;
 pub use stages::{Stage, StageTimes};
 pub use threads::default_threads;

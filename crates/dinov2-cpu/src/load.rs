@@ -9,6 +9,9 @@ use dinov2_kernels::layer_norm::LayerNorm;
 use dinov2_kernels::{Isa, Pool, patch_embed};
 use dinov2_weights::{Model, ModelError};
 
+use crate::CpuPrecision;
+use crate::linear::{Linear, Matrix};
+
 /// Why an engine could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -39,13 +42,13 @@ impl Norm {
 /// One transformer block.
 pub(crate) struct Block {
     pub(crate) norm1: Norm,
-    pub(crate) qkv: PackedLinear,
-    pub(crate) projection: PackedLinear,
+    pub(crate) qkv: Linear,
+    pub(crate) projection: Linear,
     pub(crate) norm2: Norm,
     /// `fc1`, or the gated `w12`.
-    pub(crate) mlp_in: PackedLinear,
+    pub(crate) mlp_in: Linear,
     /// `fc2` or `w3`.
-    pub(crate) mlp_out: PackedLinear,
+    pub(crate) mlp_out: Linear,
 }
 
 /// Every weight, packed.
@@ -60,12 +63,17 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    pub(crate) fn load(model: &Model, isa: Isa, pool: &Pool) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        model: &Model,
+        isa: Isa,
+        precision: CpuPrecision,
+        pool: &Pool,
+    ) -> Result<Self, LoadError> {
         let spec = model.spec();
         let slots: Vec<Mutex<Option<Result<Block, LoadError>>>> =
             (0..spec.depth).map(|_| Mutex::new(None)).collect();
         pool.run(spec.depth, &|index| {
-            let block = load_block(model, isa, index);
+            let block = load_block(model, isa, precision, index);
             *slots[index].lock().expect("no loader panics while it holds the slot") = Some(block);
         });
         let loaded = slots.into_iter().map(|slot| {
@@ -84,7 +92,7 @@ impl Weights {
     pub(crate) fn bytes(&self) -> usize {
         let block = |block: &Block| {
             [&block.qkv, &block.projection, &block.mlp_in, &block.mlp_out]
-                .map(PackedLinear::bytes)
+                .map(Linear::bytes)
                 .iter()
                 .sum::<usize>()
         };
@@ -102,39 +110,28 @@ fn load_patch_embed(model: &Model, isa: Isa) -> Result<PackedLinear, LoadError> 
     Ok(PackedLinear::pack(isa, &weight, &bias, 3 * patch_size * patch_size))
 }
 
-fn load_block(model: &Model, isa: Isa, index: usize) -> Result<Block, LoadError> {
+fn load_block(model: &Model, isa: Isa, precision: CpuPrecision, index: usize) -> Result<Block, LoadError> {
     let spec: &VitSpec = model.spec();
     let name = |part: &str| format!("blocks.{index}.{part}");
-    let linear = |part: &str| -> Result<(Vec<f32>, Vec<f32>), LoadError> {
-        Ok((model.f32(&name(&format!("{part}.weight")))?, model.f32(&name(&format!("{part}.bias")))?))
-    };
+    let matrix = |part: &str| Matrix::read(model, &name(part), precision);
     // LayerScale multiplies the output channels of the projection before it.
-    let scaled = |part: &str, scale: &str| -> Result<(Vec<f32>, Vec<f32>), LoadError> {
-        let (mut weight, mut bias) = linear(part)?;
+    let scaled = |part: &str, scale: &str| -> Result<Matrix, LoadError> {
+        let mut matrix = matrix(part)?;
         if spec.layer_scale {
-            let gamma = model.f32(&name(scale))?;
-            let row_len = weight.len() / gamma.len();
-            for ((row, bias), gamma) in weight.chunks_exact_mut(row_len).zip(&mut bias).zip(gamma) {
-                row.iter_mut().for_each(|value| *value *= gamma);
-                *bias *= gamma;
-            }
+            matrix.scale_outputs(&model.f32(&name(scale))?);
         }
-        Ok((weight, bias))
+        Ok(matrix)
     };
-    let pack = |(weight, bias): (Vec<f32>, Vec<f32>), k| PackedLinear::pack(isa, &weight, &bias, k);
     let (mlp_in, mlp_out) = match spec.mlp {
-        MlpKind::Gelu => (pack(linear("mlp.fc1")?, spec.dim), scaled("mlp.fc2", "ls2.gamma")?),
-        MlpKind::SwiGlu => {
-            let (weight, bias) = linear("mlp.w12")?;
-            (PackedLinear::pack_gated(isa, &weight, &bias, spec.dim), scaled("mlp.w3", "ls2.gamma")?)
-        }
+        MlpKind::Gelu => (matrix("mlp.fc1")?.pack(isa), scaled("mlp.fc2", "ls2.gamma")?),
+        MlpKind::SwiGlu => (matrix("mlp.w12")?.pack_gated(isa), scaled("mlp.w3", "ls2.gamma")?),
     };
     Ok(Block {
         norm1: Norm::load(model, &name("norm1"))?,
-        qkv: pack(linear("attn.qkv")?, spec.dim),
-        projection: pack(scaled("attn.proj", "ls1.gamma")?, spec.dim),
+        qkv: matrix("attn.qkv")?.pack(isa),
+        projection: scaled("attn.proj", "ls1.gamma")?.pack(isa),
         norm2: Norm::load(model, &name("norm2"))?,
         mlp_in,
-        mlp_out: pack(mlp_out, spec.mlp_hidden),
+        mlp_out: mlp_out.pack(isa),
     })
 }

@@ -35,7 +35,7 @@ fn main() {
             report(name, tokens, flop, || layer.apply(isa, &pool, epilogue, &input, &mut out));
             let mut quantised = QuantisedRows::default();
             quantise_rows(isa, &pool, &input, k, &mut quantised);
-            let (scale, bias, values) = (vec![0.01; n], vec![0.0; n], vec![33; n * k]);
+            let (scale, bias, values) = (vec![0.01; n], vec![0.0; n], vec![31; n * k]);
             let weight = Int8Weight { values: &values, scale: &scale, bias: &bias, k };
             let layer = PackedLinearI8::pack(isa, weight);
             report(&format!("{name} i8"), tokens, flop, || {

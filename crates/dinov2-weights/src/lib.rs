@@ -35,4 +35,4 @@ pub use metadata::{
     SourceFormat,
 };
 pub use model::{Model, StoredTensor};
-pub use storage::{Storage, StoredDtype};
+pub use storage::{Int8Rows, Storage, StoredDtype};

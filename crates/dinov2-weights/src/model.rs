@@ -12,7 +12,7 @@ use crate::checkpoint::map;
 use crate::header::{Header, TensorEntry};
 use crate::layout::{Slot, slots};
 use crate::metadata::METADATA_KEY;
-use crate::storage::{StoredDtype, decode};
+use crate::storage::{Int8Rows, StoredDtype, decode};
 use crate::{Metadata, ModelError, position};
 
 /// A model file: safetensors with `dinov2_edge` metadata, in the file's pages or in memory.
@@ -218,6 +218,23 @@ impl Model {
         let mut values = vec![0.0; self.tensor(name)?.shape.iter().product()];
         self.read_f32(name, &mut values)?;
         Ok(values)
+    }
+
+    /// A matrix in int8 with a scale per output channel: as it lies in the file, or rounded from another storage.
+    ///
+    /// # Errors
+    /// A name that the model does not have.
+    pub fn int8(&self, name: &str) -> Result<Int8Rows, ModelError> {
+        let tensor = self.tensor(name)?;
+        let rows = tensor.shape[0];
+        match tensor.scale {
+            Some(scale_bytes) => {
+                let mut scale = vec![0.0; rows];
+                decode(StoredDtype::F32, scale_bytes, None, &mut scale);
+                Ok(Int8Rows { values: tensor.bytes.iter().map(|&byte| byte as i8).collect(), scale })
+            }
+            None => Ok(Int8Rows::round(&self.f32(name)?, rows)),
+        }
     }
 
     /// The position table of a grid, `[1 + rows * cols, dim]`: row 0 is the CLS position, then patches row by row.

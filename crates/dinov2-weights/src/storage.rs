@@ -127,6 +127,27 @@ pub(crate) fn encode_bf16(values: &[f32]) -> Vec<u8> {
     bytes
 }
 
+/// A matrix in int8 with a scale per row (output channel).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Int8Rows {
+    /// `[rows, …]`.
+    pub values: Vec<i8>,
+    /// `[rows]`.
+    pub scale: Vec<f32>,
+}
+
+impl Int8Rows {
+    /// Rounds a matrix of `rows` rows to nearest, ties away from zero, with `scale = max|row| / 127`.
+    ///
+    /// # Panics
+    /// When `values` is no whole number of rows, or `rows` is zero.
+    pub fn round(values: &[f32], rows: usize) -> Self {
+        assert!(rows > 0 && values.len().is_multiple_of(rows), "Int8Rows::round: values [{rows}, ...]");
+        let (bytes, scale) = quantise_i8(values, rows);
+        Self { values: bytes.into_iter().map(|byte| byte as i8).collect(), scale }
+    }
+}
+
 /// Quantises a matrix of `rows` rows: `(q: [rows, …] as bytes, scale: [rows])`. `values` must be finite.
 pub(crate) fn quantise_i8(values: &[f32], rows: usize) -> (Vec<u8>, Vec<f32>) {
     let mut quantised = vec![0; values.len()];
