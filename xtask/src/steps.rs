@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::fuzz;
+use crate::{asan, avx512, fuzz};
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -23,6 +23,8 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     }
     rustdoc()?;
     deny()?;
+    asan::asan()?;
+    avx512::avx512()?;
     fuzz::fuzz(fuzz_seconds, &[])
 }
 
