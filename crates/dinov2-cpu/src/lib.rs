@@ -15,6 +15,7 @@ mod load;
 mod stages;
 mod threads;
 
+pub use dinov2_kernels::Isa;
 pub use engine::{CpuConfig, CpuEngine, CpuPrecision};
 pub use load::LoadError;
 pub use stages::{Stage, StageTimes};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
-use dinov2_cpu::{CpuConfig, CpuEngine, LoadError, Stage, default_threads};
+use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa, LoadError, Stage, default_threads};
 use dinov2_weights::{Model, ModelError};
 
 #[cfg(feature = "tract")]
@@ -26,10 +26,12 @@ pub enum Backend {
 /// Which arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// The fastest that keeps the features exact: f32.
+    /// The fastest that meets its gate for this model file on this CPU: [`Precision::choose`].
     Auto,
     /// 32-bit floats throughout; reduced storage is expanded when the model is loaded.
     F32,
+    /// 8-bit matrices with dynamic scales per token; the CPU engine only.
+    Int8,
 }
 
 /// A word that names no backend or precision.
@@ -61,7 +63,37 @@ impl FromStr for Precision {
         match word {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::F32),
-            _ => Err(ChoiceError { what: "precision", expected: "auto or f32", got: word.into() }),
+            "int8" => Ok(Self::Int8),
+            _ => Err(ChoiceError { what: "precision", expected: "auto, f32 or int8", got: word.into() }),
+        }
+    }
+}
+
+impl Precision {
+    /// What `Auto` becomes on the CPU engine, and why: int8 if `dinov2-edge quantize` measured for this very file that it
+    /// meets the gate ([`dinov2_weights::Quantisation::meets_gate`]), else f32.
+    pub fn choose(model: &Model) -> (CpuPrecision, String) {
+        match &model.metadata().quantisation {
+            Some(quantisation) if quantisation.meets_gate() => {
+                let least = quantisation.fidelity.iter().map(|fidelity| fidelity.median).fold(1.0, f64::min);
+                (
+                    CpuPrecision::Int8,
+                    format!("int8 meets its gate for this file (patch cosine median {least:.5})"),
+                )
+            }
+            Some(_) => (CpuPrecision::F32, "int8 misses its gate for this file".into()),
+            None => {
+                let reason = "int8 was not measured for this file (dinov2-edge quantize does)";
+                (CpuPrecision::F32, reason.into())
+            }
+        }
+    }
+
+    fn on_cpu(self, model: &Model) -> CpuPrecision {
+        match self {
+            Self::Auto => Self::choose(model).0,
+            Self::F32 => CpuPrecision::F32,
+            Self::Int8 => CpuPrecision::Int8,
         }
     }
 }
@@ -108,11 +140,13 @@ pub struct EngineConfig {
     pub precision: Precision,
     /// Threads; `None` for one per physical core.
     pub threads: Option<NonZeroUsize>,
+    /// Instruction set of the CPU engine; `None` for the best that this CPU has.
+    pub isa: Option<Isa>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { backend: Backend::Auto, precision: Precision::Auto, threads: None }
+        Self { backend: Backend::Auto, precision: Precision::Auto, threads: None, isa: None }
     }
 }
 
@@ -134,6 +168,11 @@ pub enum EngineError {
         /// The ONNX file.
         path: String,
     },
+    /// The ONNX engine was asked for a precision that it does not have.
+    #[error(
+        "precision: expected auto or f32 for backend onnx, got int8 (the CPU engine has it, for model files)"
+    )]
+    OnnxPrecision,
     /// This build has no engine for ONNX files.
     #[error("backend onnx: this program was built without it (build with `--features tract`)")]
     WithoutTract,
@@ -155,14 +194,18 @@ impl Engine {
     /// Weights that the engine cannot load, or an engine that this build lacks.
     pub fn new(weights: &Weights, config: EngineConfig) -> Result<Self, EngineError> {
         let threads = config.threads.unwrap_or_else(default_threads);
-        let (Precision::Auto | Precision::F32) = config.precision;
         match (config.backend, weights) {
             (Backend::Auto | Backend::Cpu, Weights::Model(model)) => {
-                let engine = CpuEngine::new(model, CpuConfig::with_threads(threads))?;
-                Ok(Self::Cpu(Box::new(engine)))
+                let mut cpu = CpuConfig::with_threads(threads);
+                cpu.isa = config.isa.unwrap_or(cpu.isa);
+                cpu.precision = config.precision.on_cpu(model);
+                Ok(Self::Cpu(Box::new(CpuEngine::new(model, cpu)?)))
             }
             (Backend::Cpu, Weights::Onnx(path)) => {
                 Err(EngineError::CpuNeedsModelFile { path: path.display().to_string() })
+            }
+            (Backend::Auto | Backend::Onnx, _) if config.precision == Precision::Int8 => {
+                Err(EngineError::OnnxPrecision)
             }
             (Backend::Auto | Backend::Onnx, weights) => Self::onnx(weights, threads),
         }
@@ -194,7 +237,14 @@ impl Engine {
 
     /// The arithmetic in use.
     pub fn precision(&self) -> &'static str {
-        "f32"
+        match self {
+            Self::Cpu(engine) => match engine.precision() {
+                CpuPrecision::F32 => "f32",
+                CpuPrecision::Int8 => "int8",
+            },
+            #[cfg(feature = "tract")]
+            Self::Onnx(..) => "f32",
+        }
     }
 
     /// Threads in use.

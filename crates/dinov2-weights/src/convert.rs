@@ -254,6 +254,7 @@ fn new_metadata(
             notes: options.notes.clone(),
             converter: concat!("dinov2-edge ", env!("CARGO_PKG_VERSION")).into(),
         },
+        quantisation: None,
     }
 }
 

@@ -31,8 +31,8 @@ pub use convert::{ConvertOptions, Converted, Progress, checkpoint_from_bytes, co
 pub use error::{ConvertError, ModelError};
 pub use inspect::inspect;
 pub use metadata::{
-    FORMAT_VERSION, IMAGENET, METADATA_KEY, Metadata, Normalisation, PixelFormat, Preprocessing, Provenance,
-    SourceFormat,
+    FORMAT_VERSION, Fidelity, IMAGENET, METADATA_KEY, Metadata, Normalisation, PixelFormat, Preprocessing,
+    Provenance, Quantisation, SourceFormat,
 };
 pub use model::{Model, StoredTensor};
 pub use storage::{Int8Rows, Storage, StoredDtype};

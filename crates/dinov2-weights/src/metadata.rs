@@ -26,6 +26,48 @@ pub struct Metadata {
     pub preprocessing: Preprocessing,
     /// Where the weights come from.
     pub provenance: Provenance,
+    /// How the integers came about, and what they cost, where `dinov2-edge quantize` wrote the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<Quantisation>,
+}
+
+/// How a file was quantised, and how true the engine's int8 arithmetic stays to f32 with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantisation {
+    /// Largest magnitude of a weight, in units of its scale.
+    pub weight_limit: u8,
+    /// Images that scales and roundings were fitted to.
+    pub calibration_images: u32,
+    /// Measured on images that nothing was fitted to, one entry per size.
+    pub fidelity: Vec<Fidelity>,
+}
+
+/// Patch cosine of int8 features to those of the unquantised weights in f32, at one size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fidelity {
+    /// Short side of the images.
+    pub size_px: u32,
+    /// Patches that were compared.
+    pub patches: u32,
+    /// Median over the patches.
+    pub median: f64,
+    /// 5th percentile over the patches.
+    pub p5: f64,
+}
+
+impl Quantisation {
+    /// The int8 gate: least median of the patch cosine.
+    pub const LEAST_MEDIAN: f64 = 0.999;
+    /// The int8 gate: least 5th percentile of the patch cosine.
+    pub const LEAST_P5: f64 = 0.997;
+
+    /// Whether it was measured, and at every size the gate was met.
+    pub fn meets_gate(&self) -> bool {
+        let meets = |f: &Fidelity| f.median >= Self::LEAST_MEDIAN && f.p5 >= Self::LEAST_P5;
+        !self.fidelity.is_empty() && self.fidelity.iter().all(meets)
+    }
 }
 
 /// Normalisation of pixels; engines fold it into the patch embedding.

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use dinov2_edge::hub::{HubConfig, find_local};
-use dinov2_edge::{Backend, Engine, EngineConfig, Precision, Weights};
+use dinov2_edge::{Backend, Engine, EngineConfig, Isa, Precision, Weights};
 
 /// Most threads that may be asked for.
 const MAX_THREADS: usize = 1024;
@@ -18,17 +18,25 @@ pub(crate) struct EngineArgs {
     /// Engine: auto, cpu or onnx
     #[arg(long, default_value = "auto")]
     pub(crate) backend: Backend,
-    /// Arithmetic: auto or f32
+    /// Arithmetic: auto, f32 or int8
     #[arg(long, default_value = "auto")]
     pub(crate) precision: Precision,
     /// Threads [default: one per physical core]
     #[arg(long, value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
+    /// Instruction set of the CPU engine, to measure or to rule out what the CPU has [default: the best]
+    #[arg(long, value_name = "NAME", value_parser = isa)]
+    pub(crate) isa: Option<Isa>,
 }
 
 impl EngineArgs {
     pub(crate) fn config(&self) -> EngineConfig {
-        EngineConfig { backend: self.backend, precision: self.precision, threads: self.threads }
+        EngineConfig {
+            backend: self.backend,
+            precision: self.precision,
+            threads: self.threads,
+            isa: self.isa,
+        }
     }
 
     /// Opens the weights and loads them into the engine.
@@ -42,6 +50,11 @@ impl EngineArgs {
 fn threads(word: &str) -> Result<NonZeroUsize, String> {
     let count: NonZeroUsize = word.parse().map_err(|_| format!("expected 1..={MAX_THREADS}"))?;
     if count.get() <= MAX_THREADS { Ok(count) } else { Err(format!("expected 1..={MAX_THREADS}")) }
+}
+
+fn isa(word: &str) -> Result<Isa, String> {
+    let names = || Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ");
+    Isa::by_name(word).ok_or_else(|| format!("expected what this CPU has ({}), got {word:?}", names()))
 }
 
 /// Opens a path, or the pulled model of that name; checkpoints of other kinds are refused with the way out.

@@ -67,7 +67,7 @@ impl FromStr for Side {
 impl Side {
     fn load(&self, threads: Option<NonZeroUsize>) -> anyhow::Result<Engine> {
         let weights = open_weights(self.model.as_deref())?;
-        let config = EngineConfig { backend: self.backend, precision: self.precision, threads };
+        let config = EngineConfig { backend: self.backend, precision: self.precision, threads, isa: None };
         Ok(Engine::new(&weights, config)?)
     }
 }

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::process::Command;
 
 use dinov2_edge::machine;
-use dinov2_edge::{Engine, EngineConfig, Extractor};
+use dinov2_edge::{Engine, EngineConfig, Extractor, Isa, Precision, Weights};
 use serde_json::{Value, json};
 
 use super::args::{EngineArgs, open_weights};
@@ -71,15 +71,16 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
         Ok(engine) => engine,
         Err(error) => return vec![model, Finding { key: "engine", value: json!(format!("none: {error}")) }],
     };
-    let reason = match engine.backend() {
-        "cpu" => {
-            "the native engine is the fastest for a model file; the GPU engine is not part of this version"
-        }
-        _ => "an ONNX file, or asked for",
+    let reason = match (&weights, engine.backend(), args.precision) {
+        (Weights::Model(model), "cpu", Precision::Auto) => Precision::choose(model).1,
+        (_, "cpu", precision) => format!("{precision:?} was asked for").to_lowercase(),
+        _ => "an ONNX file, or asked for".into(),
     };
+    let isas: Vec<&str> = Isa::available().map(Isa::name).collect();
     vec![
         model,
         Finding { key: "shape", value: json!(engine.spec().name()) },
+        Finding { key: "isas", value: json!(isas) },
         Finding { key: "engine", value: json!(engine.to_string()) },
         Finding { key: "reason", value: json!(reason) },
     ]
