@@ -36,6 +36,22 @@ pub enum CpuPrecision {
     Int8,
 }
 
+/// A matrix of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Matrix {
+    /// Queries, keys and values.
+    Qkv,
+    /// After attention.
+    Projection,
+    /// `fc1`, or the gated `w12`.
+    MlpIn,
+    /// `fc2` or `w3`.
+    MlpOut,
+}
+
+/// Sees the input of a block's matrix: `(block, matrix, input: [n, k])`.
+pub type Observer<'a> = dyn FnMut(usize, Matrix, &[f32]) + 'a;
+
 impl Default for CpuConfig {
     /// f32, one thread per physical core that this process may use, and the widest instruction set of the CPU.
     fn default() -> Self {
@@ -181,7 +197,14 @@ impl CpuEngine {
     }
 
     /// Runs one block on the residual stream and writes the facets that are asked for.
-    fn run_block(&mut self, index: usize, taps: &Taps, out: &mut Features, clock: &mut StageClock) {
+    fn run_block(
+        &mut self,
+        index: usize,
+        taps: &Taps,
+        out: &mut Features,
+        clock: &mut StageClock,
+        observer: &mut Observer<'_>,
+    ) {
         let Self { spec, isa, pool, weights, scratch, .. } = self;
         let cpu = (*isa, &*pool);
         let Scratch { tokens, input, qkv, hidden, key_value, key_value_i16, .. } = scratch;
@@ -191,6 +214,7 @@ impl CpuEngine {
 
         block.qkv.prepare_normed(cpu, &block.norm1.params(), tokens, input);
         clock.lap(Stage::LayerNorm);
+        observer(index, Matrix::Qkv, &input.normed);
         block.qkv.apply_prepared(cpu, Epilogue::Store, input, qkv);
         clock.lap(Stage::Qkv);
         if self.precision == CpuPrecision::Int8 && attention_i16::is_supported(*isa, shape) {
@@ -201,15 +225,18 @@ impl CpuEngine {
         clock.lap(Stage::Attention);
         write_attention_taps(spec, index, shape, qkv, taps, out);
         clock.lap(Stage::Taps);
+        observer(index, Matrix::Projection, &input.normed);
         block.projection.apply(cpu, Epilogue::Add, &input.normed, &mut input.quantised, tokens);
         clock.lap(Stage::Projection);
         block.mlp_in.prepare_normed(cpu, &block.norm2.params(), tokens, input);
         clock.lap(Stage::LayerNorm);
+        observer(index, Matrix::MlpIn, &input.normed);
         let activation = match spec.mlp {
             MlpKind::Gelu => Epilogue::Gelu,
             MlpKind::SwiGlu => Epilogue::SwiGlu,
         };
         block.mlp_in.apply_prepared(cpu, activation, input, hidden);
+        observer(index, Matrix::MlpOut, hidden);
         block.mlp_out.apply(cpu, Epilogue::Add, hidden, &mut input.quantised, tokens);
         clock.lap(Stage::Mlp);
     }
@@ -226,6 +253,52 @@ impl CpuEngine {
 
     fn final_norm(&self, output: &mut [f32]) {
         layer_norm(self.isa, &self.pool, &self.weights.norm.params(), &self.scratch.tokens, output);
+    }
+
+    /// As [`Extractor::extract`], and shows the input of every matrix of the blocks to `observer`, to calibrate a
+    /// quantiser: `observer(block, matrix, input)`, `input: [n, k]` in f32.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`].
+    ///
+    /// # Panics
+    /// When the engine does not run in f32.
+    pub fn extract_observed(
+        &mut self,
+        image: ImageView<'_>,
+        out: &mut Features,
+        observer: &mut Observer<'_>,
+    ) -> Result<(), ExtractError> {
+        assert_eq!(self.precision, CpuPrecision::F32, "extract_observed: an engine in f32");
+        self.run(image, &Taps::none(), out, observer)
+    }
+
+    fn run(
+        &mut self,
+        image: ImageView<'_>,
+        taps: &Taps,
+        out: &mut Features,
+        observer: &mut Observer<'_>,
+    ) -> Result<(), ExtractError> {
+        let grid = image.grid(self.spec.patch_size)?;
+        taps.check(&self.spec)?;
+        if grid.len() > limits::MAX_PATCHES {
+            return Err(ExtractError::TooManyPatches { patches: grid.len(), most: limits::MAX_PATCHES });
+        }
+        out.prepare(&self.spec, grid, taps);
+        self.scratch.resize(&self.spec, grid);
+        let mut clock = StageClock::start();
+        self.embed(image, grid)?;
+        clock.lap(Stage::PatchEmbed);
+        for layer in 0..self.spec.depth {
+            self.run_block(layer, taps, out, &mut clock, observer);
+            self.write_layer_taps(layer, out);
+            clock.lap(Stage::Taps);
+        }
+        self.final_norm(out.tokens_mut());
+        clock.lap(Stage::LayerNorm);
+        self.stage_times = clock.times();
+        Ok(())
     }
 }
 
@@ -263,24 +336,6 @@ impl Extractor for CpuEngine {
     }
 
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
-        let grid = image.grid(self.spec.patch_size)?;
-        taps.check(&self.spec)?;
-        if grid.len() > limits::MAX_PATCHES {
-            return Err(ExtractError::TooManyPatches { patches: grid.len(), most: limits::MAX_PATCHES });
-        }
-        out.prepare(&self.spec, grid, taps);
-        self.scratch.resize(&self.spec, grid);
-        let mut clock = StageClock::start();
-        self.embed(image, grid)?;
-        clock.lap(Stage::PatchEmbed);
-        for layer in 0..self.spec.depth {
-            self.run_block(layer, taps, out, &mut clock);
-            self.write_layer_taps(layer, out);
-            clock.lap(Stage::Taps);
-        }
-        self.final_norm(out.tokens_mut());
-        clock.lap(Stage::LayerNorm);
-        self.stage_times = clock.times();
-        Ok(())
+        self.run(image, taps, out, &mut |_, _, _| {})
     }
 }

@@ -16,7 +16,7 @@ mod stages;
 mod threads;
 
 pub use dinov2_kernels::Isa;
-pub use engine::{CpuConfig, CpuEngine, CpuPrecision};
+pub use engine::{CpuConfig, CpuEngine, CpuPrecision, Matrix, Observer};
 pub use load::LoadError;
 pub use stages::{Stage, StageTimes};
 pub use threads::default_threads;

@@ -10,7 +10,7 @@ use dinov2_weights::{Int8Rows, Model};
 use crate::{CpuPrecision, LoadError};
 
 /// Weight and bias, unpacked.
-pub(crate) struct Matrix {
+pub(crate) struct Unpacked {
     values: Values,
     /// `[n]`.
     bias: Vec<f32>,
@@ -22,7 +22,7 @@ enum Values {
     Int8(Int8Rows),
 }
 
-impl Matrix {
+impl Unpacked {
     /// Reads `NAME.weight` and `NAME.bias`. For int8 the file's own integers are taken where it has them.
     pub(crate) fn read(model: &Model, name: &str, precision: CpuPrecision) -> Result<Self, LoadError> {
         let weight = format!("{name}.weight");

@@ -10,7 +10,7 @@ use dinov2_kernels::{Isa, Pool, patch_embed};
 use dinov2_weights::{Model, ModelError};
 
 use crate::CpuPrecision;
-use crate::linear::{Linear, Matrix};
+use crate::linear::{Linear, Unpacked};
 
 /// Why an engine could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -113,9 +113,9 @@ fn load_patch_embed(model: &Model, isa: Isa) -> Result<PackedLinear, LoadError> 
 fn load_block(model: &Model, isa: Isa, precision: CpuPrecision, index: usize) -> Result<Block, LoadError> {
     let spec: &VitSpec = model.spec();
     let name = |part: &str| format!("blocks.{index}.{part}");
-    let matrix = |part: &str| Matrix::read(model, &name(part), precision);
+    let matrix = |part: &str| Unpacked::read(model, &name(part), precision);
     // LayerScale multiplies the output channels of the projection before it.
-    let scaled = |part: &str, scale: &str| -> Result<Matrix, LoadError> {
+    let scaled = |part: &str, scale: &str| -> Result<Unpacked, LoadError> {
         let mut matrix = matrix(part)?;
         if spec.layer_scale {
             matrix.scale_outputs(&model.f32(&name(scale))?);
