@@ -26,12 +26,15 @@ mod bundled;
 mod engine;
 pub mod hub;
 pub mod machine;
+pub mod quantise;
+mod similarity;
 
 pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
-pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa, Matrix};
+pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa, Matrix, default_threads};
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;
 pub use dinov2_weights as weights;
 pub use engine::{Backend, Engine, EngineConfig, EngineError, Precision, Weights};
+pub use similarity::cosine;

@@ -22,6 +22,8 @@ pub mod onnx;
 mod pickle;
 pub mod position;
 mod pth;
+pub mod quantise;
+mod rewrite;
 mod safetensors_file;
 mod storage;
 mod writer;
@@ -35,4 +37,5 @@ pub use metadata::{
     Provenance, Quantisation, SourceFormat,
 };
 pub use model::{Model, StoredTensor};
+pub use rewrite::{Replacement, write_int8};
 pub use storage::{Int8Rows, Storage, StoredDtype};

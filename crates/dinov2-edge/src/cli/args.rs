@@ -47,7 +47,7 @@ impl EngineArgs {
     }
 }
 
-fn threads(word: &str) -> Result<NonZeroUsize, String> {
+pub(crate) fn threads(word: &str) -> Result<NonZeroUsize, String> {
     let count: NonZeroUsize = word.parse().map_err(|_| format!("expected 1..={MAX_THREADS}"))?;
     if count.get() <= MAX_THREADS { Ok(count) } else { Err(format!("expected 1..={MAX_THREADS}")) }
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::{Backend, Engine, EngineConfig, Extractor, Features, Precision, Taps};
+use dinov2_edge::{Backend, Engine, EngineConfig, Extractor, Features, Precision, Taps, cosine};
 use serde_json::{Value, json};
 
 use super::args::open_weights;
@@ -141,16 +141,6 @@ fn summary(samples: Vec<f64>) -> Value {
     let sorted = sorted(samples);
     let at = |share| quantile(&sorted, share);
     json!({ "median": at(0.5), "p5": at(0.05), "p1": at(0.01), "min": at(0.0) })
-}
-
-/// Cosine of the angle between two vectors; 1 for two zero vectors, 0 for one.
-fn cosine(x: &[f32], y: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
-    match (dot(x, x), dot(y, y)) {
-        (0.0, 0.0) => 1.0,
-        (0.0, _) | (_, 0.0) => 0.0,
-        (xx, yy) => dot(x, y) / (xx.sqrt() * yy.sqrt()),
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod models;
 mod progress;
 #[cfg(feature = "hub")]
 mod pull;
+mod quantize;
 mod run;
 mod statistics;
 
@@ -35,6 +36,8 @@ enum Command {
     Run(run::Args),
     /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
     Convert(convert::Args),
+    /// Make an int8 model file, calibrated on images
+    Quantize(quantize::Args),
     /// Show what a model file holds
     Inspect(inspect::Args),
     /// Write a model as an ONNX file
@@ -66,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::main(args),
         Command::Convert(args) => convert::main(&args),
+        Command::Quantize(args) => quantize::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Export(args) => export::main(&args),
         #[cfg(feature = "hub")]
