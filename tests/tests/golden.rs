@@ -3,17 +3,13 @@
 
 mod common;
 
-use std::num::NonZeroUsize;
-
 use common::{Case, Converted, Picture, Verdict, cases};
 use dinov2_core::{ExtractError, Extractor, Facet, Features, PatchGrid, Tap, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine};
-use dinov2_onnx::{ExportConfig, OnnxConfig, OnnxEngine, Resolution, export};
 use dinov2_weights::Model;
 
 /// Relative L2 limits per tensor: the references themselves are within 1e-6 of float64.
 const CPU_LIMIT: f64 = 1e-5;
-const ONNX_LIMIT: f64 = 1e-4;
 /// A resampled table is a sum of 16 products; only the order of the sum is free.
 const POSITION_LIMIT: f64 = 2e-6;
 
@@ -73,15 +69,6 @@ fn compare_hard_sizes(case: &Case, engine: &mut dyn Extractor, limit: f64) -> Ve
 
 fn cpu_engine(converted: &Converted) -> Box<dyn Extractor> {
     let engine = CpuEngine::new(&converted.model, CpuConfig::default());
-    Box::new(engine.unwrap_or_else(|error| panic!("{error}")))
-}
-
-fn onnx_config() -> OnnxConfig {
-    OnnxConfig { threads: NonZeroUsize::MIN }
-}
-
-fn onnx_engine(converted: &Converted) -> Box<dyn Extractor> {
-    let engine = OnnxEngine::from_model(&converted.model, onnx_config());
     Box::new(engine.unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -160,56 +147,81 @@ fn cpu_engine_agrees_on_the_hard_sizes() {
     verdict.finish();
 }
 
-#[test]
-fn onnx_engine_agrees_with_every_source() {
-    let mut verdict = Verdict::new(ONNX_LIMIT);
-    for case in cases("golden") {
-        verdict.absorb(compare_case(&case, onnx_engine(&case.convert()).as_mut(), ONNX_LIMIT));
-    }
-    verdict.finish();
+fn check_refusal(engine: &mut dyn Extractor) {
+    let got = engine.extract(Picture::pattern(15, 14).view(), &Taps::none(), &mut Features::new());
+    assert!(matches!(got, Err(ExtractError::Grid(_))), "{got:?}");
 }
 
 #[test]
-fn onnx_engine_agrees_on_the_hard_sizes() {
-    let mut verdict = Verdict::new(ONNX_LIMIT);
-    for case in cases("hard_sizes") {
-        verdict.absorb(compare_hard_sizes(&case, onnx_engine(&case.convert()).as_mut(), ONNX_LIMIT));
-    }
-    verdict.finish();
+fn cpu_engine_refuses_images_off_the_patch_grid() {
+    check_refusal(cpu_engine(&cases("golden")[0].convert()).as_mut());
 }
 
-#[test]
-fn exported_files_agree_with_every_source() {
-    let mut verdict = Verdict::new(ONNX_LIMIT);
-    for case in cases("golden") {
-        let converted = case.convert();
-        let picture = case.picture(1);
-        let grid = picture.view().grid(converted.model.spec().patch_size).expect("whole patches");
-        let expected = case.tensor("image1.tokens").expect("final tokens");
-        for (resolution, name) in [(Resolution::Static(grid), "static"), (Resolution::Dynamic, "dynamic")] {
-            let path = converted.path.with_file_name(format!("{name}.onnx"));
-            export(&converted.model, &ExportConfig::new(resolution), &path)
-                .unwrap_or_else(|error| panic!("{}: {error}", case.name));
-            let mut engine = OnnxEngine::open(&path, onnx_config())
-                .unwrap_or_else(|error| panic!("{}: {name}: {error}", case.name));
-            let mut features = Features::new();
-            engine
-                .extract(picture.view(), &Taps::none(), &mut features)
-                .unwrap_or_else(|error| panic!("{}: {name}: {error}", case.name));
-            verdict.compare(&format!("{}: {name}", case.name), features.tokens(), &expected);
+/// The same for the engine that runs ONNX files, and for the files that we export.
+#[cfg(not(emulated))]
+mod onnx {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use dinov2_onnx::{ExportConfig, OnnxConfig, OnnxEngine, Resolution, export};
+
+    const ONNX_LIMIT: f64 = 1e-4;
+
+    fn onnx_config() -> OnnxConfig {
+        OnnxConfig { threads: NonZeroUsize::MIN }
+    }
+
+    fn onnx_engine(converted: &Converted) -> Box<dyn Extractor> {
+        let engine = OnnxEngine::from_model(&converted.model, onnx_config());
+        Box::new(engine.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    #[test]
+    fn engine_agrees_with_every_source() {
+        let mut verdict = Verdict::new(ONNX_LIMIT);
+        for case in cases("golden") {
+            verdict.absorb(compare_case(&case, onnx_engine(&case.convert()).as_mut(), ONNX_LIMIT));
         }
+        verdict.finish();
     }
-    verdict.print("exported files");
-    verdict.finish();
-}
 
-#[test]
-fn engines_refuse_images_off_the_patch_grid() {
-    let case = &cases("golden")[0];
-    let converted = case.convert();
-    let picture = Picture::pattern(15, 14);
-    for mut engine in [cpu_engine(&converted), onnx_engine(&converted)] {
-        let got = engine.extract(picture.view(), &Taps::none(), &mut Features::new());
-        assert!(matches!(got, Err(ExtractError::Grid(_))), "{got:?}");
+    #[test]
+    fn engine_agrees_on_the_hard_sizes() {
+        let mut verdict = Verdict::new(ONNX_LIMIT);
+        for case in cases("hard_sizes") {
+            verdict.absorb(compare_hard_sizes(&case, onnx_engine(&case.convert()).as_mut(), ONNX_LIMIT));
+        }
+        verdict.finish();
+    }
+
+    #[test]
+    fn exported_files_agree_with_every_source() {
+        let mut verdict = Verdict::new(ONNX_LIMIT);
+        for case in cases("golden") {
+            let converted = case.convert();
+            let picture = case.picture(1);
+            let grid = picture.view().grid(converted.model.spec().patch_size).expect("whole patches");
+            let expected = case.tensor("image1.tokens").expect("final tokens");
+            for (resolution, name) in [(Resolution::Static(grid), "static"), (Resolution::Dynamic, "dynamic")]
+            {
+                let path = converted.path.with_file_name(format!("{name}.onnx"));
+                export(&converted.model, &ExportConfig::new(resolution), &path)
+                    .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+                let mut engine = OnnxEngine::open(&path, onnx_config())
+                    .unwrap_or_else(|error| panic!("{}: {name}: {error}", case.name));
+                let mut features = Features::new();
+                engine
+                    .extract(picture.view(), &Taps::none(), &mut features)
+                    .unwrap_or_else(|error| panic!("{}: {name}: {error}", case.name));
+                verdict.compare(&format!("{}: {name}", case.name), features.tokens(), &expected);
+            }
+        }
+        verdict.print("exported files");
+        verdict.finish();
+    }
+
+    #[test]
+    fn engine_refuses_images_off_the_patch_grid() {
+        check_refusal(onnx_engine(&cases("golden")[0].convert()).as_mut());
     }
 }

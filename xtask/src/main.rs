@@ -1,5 +1,6 @@
 //! One command for everything that CI checks: `cargo xtask ci`.
 
+mod arm;
 mod asan;
 mod avx512;
 mod fuzz;
@@ -12,17 +13,20 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   ci   [--skip-tests] [--fuzz-seconds N]
-       fmt, clippy, tests, rustdoc, cargo-deny, asan, avx512, fuzzing (N seconds per target, default 10)
+       fmt, clippy, tests, rustdoc, cargo-deny, asan, avx512, arm, fuzzing (N seconds per target, default 10)
   asan
        the kernels' tests under AddressSanitizer (nightly)
   avx512
        the kernels' tests on an emulated CPU with AVX-512 (.ci/bochs builds the emulator)
+  arm
+       the engine's tests for aarch64, under qemu
   fuzz [--seconds N] [TARGET]…
        fuzz every target, or those named, N seconds each (default 60)";
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
+    Arm,
     Asan,
     Avx512,
     Ci { skip_tests: bool, fuzz_seconds: u32 },
@@ -34,6 +38,7 @@ fn parse(words: &[String]) -> Result<Command> {
     match words.next() {
         Some("ci") => parse_ci(&mut words),
         Some("fuzz") => parse_fuzz(&mut words),
+        Some("arm") if words.next().is_none() => Ok(Command::Arm),
         Some("asan") if words.next().is_none() => Ok(Command::Asan),
         Some("avx512") if words.next().is_none() => Ok(Command::Avx512),
         _ => bail!("{USAGE}"),
@@ -74,6 +79,7 @@ fn seconds(word: Option<&str>) -> Result<u32> {
 fn run(words: &[String]) -> Result<()> {
     match parse(words)? {
         Command::Ci { skip_tests, fuzz_seconds } => steps::ci(skip_tests, fuzz_seconds),
+        Command::Arm => arm::arm(),
         Command::Asan => asan::asan(),
         Command::Avx512 => avx512::avx512(),
         Command::Fuzz { seconds, targets } => fuzz::fuzz(seconds, &targets),
@@ -106,6 +112,7 @@ mod tests {
         assert_eq!(command("ci --fuzz-seconds 3 --skip-tests").unwrap(), ci(true, 3));
         let targets = vec!["pth".to_owned(), "y4m".to_owned()];
         assert_eq!(command("fuzz pth --seconds 5 y4m").unwrap(), Command::Fuzz { seconds: 5, targets });
+        assert_eq!(command("arm").unwrap(), Command::Arm);
         assert_eq!(command("asan").unwrap(), Command::Asan);
         assert_eq!(command("avx512").unwrap(), Command::Avx512);
         assert_eq!(command("fuzz").unwrap(), Command::Fuzz { seconds: 60, targets: Vec::new() });
@@ -117,6 +124,7 @@ mod tests {
             "fuzz --seconds",
             "fuzz --what",
             "ci y",
+            "arm x",
             "asan x",
             "avx512 x",
         ] {

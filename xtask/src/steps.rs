@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{asan, avx512, fuzz};
+use crate::{arm, asan, avx512, fuzz};
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -25,6 +25,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     deny()?;
     asan::asan()?;
     avx512::avx512()?;
+    arm::arm()?;
     fuzz::fuzz(fuzz_seconds, &[])
 }
 

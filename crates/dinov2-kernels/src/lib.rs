@@ -1,6 +1,6 @@
 //! Compute kernels of the CPU engine: one folder per operation, each with its definition in plain scalar code
 //! (`scalar.rs`) and one vector form, written once against the [`simd::Simd`] trait and instantiated per instruction
-//! set (portable, AVX2+FMA, AVX-512F).
+//! set (portable, AVX2+FMA, AVX-512F, NEON).
 //!
 //! All tensors are row-major f32, outermost dimension first. Nothing here allocates per call: weights are packed once
 //! ([`gemm_f32::PackedLinear`]), scratch is sized by the caller. Work is split over a [`Pool`].

@@ -9,6 +9,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod dot;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +19,8 @@ pub use avx2::Avx2Fma;
 pub use avx512::Avx512F;
 #[cfg(target_arch = "x86_64")]
 pub use dot::{Avx512Vnni, AvxVnni};
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 pub use portable::Portable;
 
 use dot::{Dot, DotKernel};
@@ -59,9 +63,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn div(self, x: Self::V, y: Self::V) -> Self::V;
     /// `x * y + z`; rounded once where the CPU has fused multiply-add.
     fn mul_add(self, x: Self::V, y: Self::V, z: Self::V) -> Self::V;
-    /// Lane-wise minimum; `y` where either is NaN.
+    /// Lane-wise minimum; `y` where `x` is NaN. `y` itself is never NaN.
     fn min(self, x: Self::V, y: Self::V) -> Self::V;
-    /// Lane-wise maximum; `y` where either is NaN.
+    /// Lane-wise maximum; `y` where `x` is NaN. `y` itself is never NaN.
     fn max(self, x: Self::V, y: Self::V) -> Self::V;
     /// Rounded to a whole number, ties to even, for |x| up to 2^22; larger values come back as some large number of the
     /// same sign.
@@ -92,7 +96,7 @@ pub trait Kernel {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Isa {
-    /// Plain code, vectorised by the compiler for the target's baseline (NEON on aarch64, SSE2 on x86-64).
+    /// Plain code, vectorised by the compiler for the target's baseline.
     Portable(Portable),
     /// 8 lanes, fused multiply-add.
     #[cfg(target_arch = "x86_64")]
@@ -106,6 +110,9 @@ pub enum Isa {
     /// AVX-512, and VNNI for integers.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    /// 4 lanes, 32 registers, fused multiply-add.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
 }
 
 impl Isa {
@@ -124,7 +131,9 @@ impl Isa {
             Avx512F::detect().map(Isa::Avx512),
             Avx512Vnni::detect().map(Isa::Avx512Vnni),
         ];
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let wide = [Neon::detect().map(Isa::Neon)];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let wide = [];
         portable.into_iter().chain(wide).flatten()
     }
@@ -134,7 +143,7 @@ impl Isa {
         Self::available().find(|isa| isa.name() == name)
     }
 
-    /// `portable`, `avx2`, `avxvnni`, `avx512` or `avx512vnni`.
+    /// `portable`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `neon`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable(_) => "portable",
@@ -146,6 +155,8 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
         }
     }
 
@@ -161,6 +172,8 @@ impl Isa {
             Isa::Avx512(simd) => Simd::run(simd, kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(dot) => Simd::run(dot.float(), kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(simd) => Simd::run(simd, kernel),
         }
     }
 
@@ -176,6 +189,8 @@ impl Isa {
             Isa::Avx512(dot) => Dot::run(dot, kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => Dot::run(Portable, kernel),
         }
     }
 
@@ -219,9 +234,15 @@ impl DotKernel for Sizes {
 /// Prints which instruction sets a test covers, and says loudly which known ones this CPU lacks.
 #[cfg(test)]
 pub(crate) fn isas_under_test() -> alloc::vec::Vec<Isa> {
+    #[cfg(target_arch = "x86_64")]
+    const KNOWN: &[&str] = &["portable", "avx2", "avxvnni", "avx512", "avx512vnni"];
+    #[cfg(target_arch = "aarch64")]
+    const KNOWN: &[&str] = &["portable", "neon"];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    const KNOWN: &[&str] = &["portable"];
     let available: alloc::vec::Vec<Isa> = Isa::available().collect();
-    for known in ["portable", "avx2", "avxvnni", "avx512", "avx512vnni"] {
-        if !available.iter().any(|isa| isa.name() == known) {
+    for known in KNOWN {
+        if !available.iter().any(|isa| isa.name() == *known) {
             std::eprintln!("SKIPPED: this CPU has no {known}");
         }
     }
