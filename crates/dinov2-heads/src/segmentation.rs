@@ -75,8 +75,7 @@ impl<'a> LabelMap<'a> {
     /// Appends the share of every class in every patch, `[rows, cols, classes]`: pixels of the class by pixels of the
     /// patch. A pixel belongs to the patch that its centre falls into; ignored ones count for no class.
     ///
-    /// As targets of a [`crate::LinearProbe`] they make its loss the cross-entropy over all labelled pixels, where the
-    /// majority would forget small and thin things.
+    /// As targets of a [`crate::LinearProbe`] they make its loss the cross-entropy over all labelled pixels.
     ///
     /// # Panics
     /// If the grid has no patches.
