@@ -173,6 +173,110 @@ fn a_checkpoint_is_converted_inspected_compared_and_exported() {
     assert!(std::fs::metadata(path("model.onnx")).unwrap().len() > 10_000);
 }
 
+/// Photographs and label maps in train, trainannot, val and valannot: crops of the sample photographs, whose class is
+/// whether a pixel's half of the picture is the left (0), the right (1) or its last column (200).
+fn labelled_folders(folder: &Path) -> String {
+    let io = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dinov2-io/tests/fixtures");
+    for (set, photographs) in
+        [("train", &["photo_98x70.png", "photo_196x154.png"][..]), ("val", &["photo_151x70.png"])]
+    {
+        let annotations = folder.join(format!("{set}annot"));
+        std::fs::create_dir_all(folder.join(set)).unwrap();
+        std::fs::create_dir_all(&annotations).unwrap();
+        for name in photographs {
+            std::fs::copy(io.join(name), folder.join(set).join(name)).unwrap();
+            let (width, height) = name[6..name.len() - 4].split_once('x').unwrap();
+            write_labels(
+                &annotations.join(name),
+                width.parse().unwrap(),
+                height.parse().unwrap(),
+                |x, width| {
+                    if x + 1 == width { 200 } else { u8::from(x >= width / 2) }
+                },
+            );
+        }
+    }
+    folder.to_string_lossy().into_owned()
+}
+
+fn write_labels(path: &Path, width: u32, height: u32, class: impl Fn(u32, u32) -> u8) {
+    let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Grayscale);
+    let pixels: Vec<u8> = (0..height).flat_map(|_| (0..width).map(|x| class(x, width))).collect();
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+}
+
+#[test]
+fn a_linear_probe_is_trained_and_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = labelled_folders(folder.path());
+    let words = ["eval", "segmentation", "--data", &data, "--ignore", "200", "--size", "70"];
+    let report: Value =
+        serde_json::from_str(&succeeds(&[&words[..], &["--candidate", "cpu:f32", "--json"]].concat()))
+            .unwrap();
+    assert_eq!(report["classes"], 2);
+    assert_eq!(report["train"]["patches"], 5 * 7 + 5 * 6);
+    assert_eq!(report["val"]["pixels"], 150 * 70);
+    let scores = report["scores"].as_array().unwrap();
+    assert_eq!(scores.len(), 3, "{report}");
+    // Position is in the features, so the halves of a photograph are told apart, if not to the pixel.
+    let [accuracy, iou] = ["pixel_accuracy", "mean_iou"].map(|key| scores[0][key].as_f64().unwrap());
+    assert!(accuracy > 0.8 && iou > 0.6 && iou < accuracy, "{report}");
+    let classes: f64 =
+        scores[0]["class_iou"].as_array().unwrap().iter().map(|iou| iou.as_f64().unwrap()).sum();
+    assert!((classes / 2.0 - iou).abs() < 1e-9, "{report}");
+    // The candidate is the same engine: its own probe and the first one's give the same.
+    for score in &scores[1..] {
+        assert_eq!((&score["mean_iou"], &score["probe"]), (&scores[0]["mean_iou"], &Value::from("cpu:f32")));
+    }
+    let parts = ["train", "val"].map(|set| format!("{data}/{set},{data}/{set}annot"));
+    let words = [
+        "eval",
+        "segmentation",
+        "--train",
+        &parts[0],
+        "--val",
+        &parts[1],
+        "--ignore",
+        "200",
+        "--size",
+        "native",
+    ];
+    let text = succeeds(&words);
+    // Of 151x70 pixels, 140x70 make whole patches.
+    assert!(text.contains("scored on 1 images (9800 pixels)"), "{text}");
+}
+
+#[test]
+fn label_maps_that_do_not_fit_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = labelled_folders(folder.path());
+    let at = |name: &str| folder.path().join(name);
+    let judge = |more: &[&str], told: &str| {
+        fails(&[&["eval", "segmentation", "--data", &data, "--size", "70"], more].concat(), 1, told);
+    };
+    judge(&["--ignore", "200", "--classes", "2", "--candidate", "no-such-model:cpu:f32"], "no-such-model");
+    judge(&["--classes", "150"], "label: expected less than 150, got 200 at column 97, row 0");
+    let label = at("valannot/photo_151x70.png");
+    write_labels(&label, 151, 70, |_, _| 2);
+    judge(&["--ignore", "200"], "label: expected less than 2, got 2 at column 0, row 0");
+    judge(&["--ignore", "2"], "val: expected labelled pixels");
+    write_labels(&label, 150, 70, |_, _| 1);
+    judge(&["--ignore", "200"], "expected labels of 151x70 as the image, got 150x70");
+    std::fs::copy(at("val/photo_151x70.png"), &label).unwrap();
+    judge(&["--ignore", "200"], "Rgb of 8 bits");
+    std::fs::rename(&label, at("valannot/other.png")).unwrap();
+    judge(&["--ignore", "200"], "expected an annotation \"photo_151x70\", got none");
+    std::fs::remove_file(at("trainannot/photo_98x70.png")).unwrap();
+    judge(&["--ignore", "200"], "got 2 images and 1 annotations");
+    std::fs::remove_dir_all(at("val")).unwrap();
+    std::fs::create_dir(at("val")).unwrap();
+    std::fs::remove_file(at("train/photo_98x70.png")).unwrap();
+    judge(&["--ignore", "200"], "val images: input: expected a folder with images");
+    std::fs::remove_dir(at("val")).unwrap();
+    judge(&["--ignore", "200"], "val images: cannot read");
+}
+
 #[test]
 fn bench_tells_its_figures_on_the_last_line() {
     let stdout = succeeds(&[
@@ -218,6 +322,13 @@ fn mistakes_of_usage_exit_with_2() {
         (&["run", "--input", "-", "--raw-size", "0x5"], "0x5"),
         (&["compare", &cat, "--candidate", "gpu:f32"], "gpu"),
         (&["bench", "--iterations", "0"], "0"),
+        (&["eval", "segmentation"], "expected either --data DIR or both --train and --val"),
+        (&["eval", "segmentation", "--train", "a,b"], "expected either --data DIR"),
+        (&["eval", "segmentation", "--data", "a", "--val", "a,b"], "expected either --data DIR"),
+        (&["eval", "segmentation", "--train", "a", "--val", "a,b"], "IMAGES,ANNOTATIONS"),
+        (&["eval", "segmentation", "--data", ".", "--classes", "1"], "2..=256"),
+        (&["eval", "segmentation", "--data", ".", "--l2", "0"], "expected a positive number"),
+        (&["eval", "segmentation", "--data", ".", "--candidate", "gpu:f32"], "gpu"),
         (&["frobnicate"], "frobnicate"),
     ] {
         fails(words, 2, told);

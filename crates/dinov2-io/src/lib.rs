@@ -2,7 +2,8 @@
 //!
 //! [`open`] turns what a user names (image files, folders, globs, videos, pipes, a test pattern) into one [`Source`] of
 //! RGB [`Frame`]s; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
-//! a frame as safetensors, npy or a picture. Everything from outside is capped by [`limits`] before it is allocated.
+//! a frame as safetensors, npy or a picture; [`Labels`] are read for evaluation. Everything from outside is capped by
+//! [`limits`] before it is allocated.
 //!
 //! No engine and no head is known here: a PCA view comes in as plain RGB bytes.
 
@@ -19,6 +20,6 @@ pub use fit::{Fit, FitError, Size};
 pub use frame::Frame;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 pub use source::{
-    RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, mjpeg, natural_order,
-    open, y4m,
+    Labels, RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, list_images,
+    mjpeg, natural_order, open, y4m,
 };

@@ -119,6 +119,17 @@ def arrays():
     numpy.save(FIXTURES / "patches.npy", (numpy.arange(24, dtype=numpy.float32) / 7 - 1).reshape(2, 3, 4))
 
 
+def labels():
+    """Class ids (3 x + 5 y) mod 11 of 13x9 pixels, as tests/labels.rs knows them."""
+    y, x = numpy.mgrid[:9, :13]
+    classes = ((3 * x + 5 * y) % 11).astype(numpy.uint8)
+    Image.fromarray(classes).save(FIXTURES / "labels_grey.png")
+    palette = Image.fromarray(classes, mode="P")
+    palette.putpalette(numpy.random.default_rng(4).integers(0, 256, 48, dtype=numpy.uint8).tobytes())
+    palette.save(FIXTURES / "labels_palette4.png", bits=4)
+    Image.fromarray(classes % 2 == 1).save(FIXTURES / "labels_odd1.png")
+
+
 def main():
     FIXTURES.mkdir(exist_ok=True)
     for old in FIXTURES.iterdir():
@@ -128,6 +139,7 @@ def main():
     formats(photo)
     streams(photo)
     arrays()
+    labels()
     print(f"{sum(path.stat().st_size for path in FIXTURES.iterdir())} bytes in {FIXTURES.name}")
 
 

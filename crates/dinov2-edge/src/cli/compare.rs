@@ -1,15 +1,13 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::{Backend, Engine, EngineConfig, Extractor, Features, Precision, Taps, cosine};
+use dinov2_edge::{Extractor, Features, Taps, cosine};
 use serde_json::{Value, json};
 
-use super::args::open_weights;
 use super::progress;
+use super::side::Side;
 use super::statistics::{quantile, sorted};
 
 /// Arguments of `compare`.
@@ -38,43 +36,9 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// One side of a comparison.
-#[derive(Clone, Debug)]
-struct Side {
-    model: Option<PathBuf>,
-    backend: Backend,
-    precision: Precision,
-    text: String,
-}
-
-impl FromStr for Side {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut words = text.rsplitn(3, ':');
-        let precision = words.next().unwrap_or_default();
-        let backend =
-            words.next().ok_or_else(|| format!("expected [MODEL:]BACKEND:PRECISION, got {text:?}"))?;
-        Ok(Self {
-            model: words.next().map(PathBuf::from),
-            backend: backend.parse().map_err(|error: <Backend as FromStr>::Err| error.to_string())?,
-            precision: precision.parse().map_err(|error: <Precision as FromStr>::Err| error.to_string())?,
-            text: text.into(),
-        })
-    }
-}
-
-impl Side {
-    fn load(&self, threads: Option<NonZeroUsize>) -> anyhow::Result<Engine> {
-        let weights = open_weights(self.model.as_deref())?;
-        let config = EngineConfig { backend: self.backend, precision: self.precision, threads, isa: None };
-        Ok(Engine::new(&weights, config)?)
-    }
-}
-
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
-    let mut reference = args.reference.load(args.threads).context("reference")?;
-    let mut candidate = args.candidate.load(args.threads).context("candidate")?;
+    let mut reference = args.reference.load(None, args.threads).context("reference")?;
+    let mut candidate = args.candidate.load(None, args.threads).context("candidate")?;
     let (left, right) = (reference.spec().clone(), candidate.spec().clone());
     if (left.dim, left.patch_size, left.registers) != (right.dim, right.patch_size, right.registers) {
         bail!(
@@ -108,8 +72,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bail!("compare: expected at least one image, got none");
     }
     let report = json!({
-        "reference": args.reference.text,
-        "candidate": args.candidate.text,
+        "reference": args.reference.to_string(),
+        "candidate": args.candidate.to_string(),
         "size": args.size.to_string(),
         "images": images,
         "patches": patch_cosines.len(),
@@ -141,19 +105,4 @@ fn summary(samples: Vec<f64>) -> Value {
     let sorted = sorted(samples);
     let at = |share| quantile(&sorted, share);
     json!({ "median": at(0.5), "p5": at(0.05), "p1": at(0.01), "min": at(0.0) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sides_are_parsed_from_the_right() {
-        let side: Side = "dir:with/colon.safetensors:cpu:f32".parse().unwrap();
-        assert_eq!(side.model, Some(PathBuf::from("dir:with/colon.safetensors")));
-        assert_eq!("onnx:auto".parse::<Side>().unwrap().backend, Backend::Onnx);
-        for wrong in ["", "cpu", "cpu:", "cpu:f33", "gpu:f32"] {
-            assert!(wrong.parse::<Side>().is_err(), "{wrong}");
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod convert;
 mod doctor;
+mod eval;
 mod export;
 mod inspect;
 mod models;
@@ -15,6 +16,7 @@ mod progress;
 mod pull;
 mod quantize;
 mod run;
+mod side;
 mod statistics;
 
 use std::io;
@@ -51,6 +53,8 @@ enum Command {
     Bench(bench::Args),
     /// Compare the features of two engines, precisions or models
     Compare(compare::Args),
+    /// Judge features by what can be done with them
+    Eval(eval::Args),
     /// Show what this machine has and what would be used, and why
     Doctor(doctor::Args),
 }
@@ -77,6 +81,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Models(args) => models::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Compare(args) => compare::main(&args),
+        Command::Eval(args) => eval::main(&args),
         Command::Doctor(args) => doctor::main(&args),
     };
     match outcome {

@@ -79,6 +79,9 @@ impl Smoothed {
 
 type Replacements = BTreeMap<String, Replacement>;
 
+/// Rounds one matrix, with something to say about it.
+type Round<'a, R> = dyn Fn(&Smoothed) -> Result<(Int8Rows, R), QuantiseError> + Sync + 'a;
+
 impl Rounding<'_> {
     /// Every matrix of the blocks, in order.
     fn matrices(&self) -> impl Iterator<Item = (usize, Matrix)> {
@@ -127,7 +130,7 @@ impl Rounding<'_> {
     fn each<R: Send>(
         &self,
         exponents: Exponents,
-        round: &(dyn Fn(&Smoothed) -> Result<(Int8Rows, R), QuantiseError> + Sync),
+        round: &Round<'_, R>,
     ) -> Result<(Replacements, Vec<R>), QuantiseError> {
         let all: Vec<(usize, Matrix)> = self.matrices().collect();
         let outcomes = Mutex::new(BTreeMap::new());

@@ -165,6 +165,14 @@ fn list_folder(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, S
     Ok(images)
 }
 
+/// Images of a folder in natural order, without those of its subfolders.
+///
+/// # Errors
+/// A folder that cannot be read, holds no images, or more files than [`crate::limits`] allow.
+pub fn list_images(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    list_folder(folder, &mut Vec::new())
+}
+
 fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>) -> Result<(), SourceError> {
     let wrong =
         |got: String| SourceError::Input { expected: "a path or glob of images and videos".into(), got };

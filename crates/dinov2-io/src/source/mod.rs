@@ -5,6 +5,7 @@
 
 mod ffmpeg;
 mod inputs;
+mod labels;
 pub mod mjpeg;
 mod pattern;
 mod raw;
@@ -17,7 +18,8 @@ mod yuv;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-pub use inputs::natural_order;
+pub use inputs::{list_images, natural_order};
+pub use labels::Labels;
 pub use raw::{RawFormat, RawPixels, RawReader};
 pub use still::decode_still;
 pub use yuv::YuvRange;

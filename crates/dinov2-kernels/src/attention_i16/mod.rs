@@ -5,7 +5,7 @@
 //! exact in 32 bits. Every factor has at least twice the precision of bf16, at twice the products per instruction of
 //! f32 (`vpmaddwd`, `vpdpwssd`).
 //!
-//! The limits that keep sums within an i32 are [`query_key_limit`] and [`WEIGHT_LIMIT`] with [`VALUE_LIMIT`].
+//! Limits on the factors keep sums within an i32: `query_key_limit`, and `WEIGHT_LIMIT` with `VALUE_LIMIT`.
 
 mod pack;
 
@@ -13,6 +13,7 @@ use core::ops::Range;
 
 use crate::attention::{AttentionShape, exp2_scalar};
 use crate::disjoint::Disjoint;
+use crate::quantise::load_padded;
 use crate::simd::dot::{Dot, DotKernel, DotRows, for_dot_rows};
 use crate::simd::{MAX_LANES, MAX_TILE_ROWS, Simd};
 use crate::{AlignedBuffer, Isa, Pool, activation};
@@ -23,11 +24,17 @@ const KEY_BLOCK: usize = 256;
 /// Tiles of queries that one task takes through the keys together.
 const QUERY_TILES: usize = 8;
 
-/// Largest softmax weight: 14 bits.
-const WEIGHT_LIMIT: f32 = 16383.0;
+/// Binary logarithm of [`WEIGHT_LIMIT`].
+const LOG2_WEIGHT_LIMIT: f32 = 13.999_912;
 
-/// Largest magnitude of a value. `16383 * 511 * KEY_BLOCK < 2^31`.
-const VALUE_LIMIT: f32 = 511.0;
+/// Largest softmax weight: 14 bits.
+const WEIGHT_LIMIT: i64 = 16383;
+
+/// Largest magnitude of a value.
+const VALUE_LIMIT: i64 = 511;
+
+const _: () =
+    assert!(WEIGHT_LIMIT * VALUE_LIMIT * (KEY_BLOCK as i64) < 1 << 31, "sums of a block fit an i32");
 
 /// Widest head: one row of queries per tile lies in a buffer of this width.
 const MAX_HEAD_DIM: usize = 256;
@@ -55,6 +62,8 @@ pub struct KeyValuePanelsI16 {
 struct Layout {
     shape: AttentionShape,
     panel_cols: usize,
+    /// [`query_key_limit`] of the shape.
+    limit: f32,
 }
 
 impl Layout {
@@ -114,7 +123,7 @@ pub fn attention_i16(
     assert!(head_dim <= MAX_HEAD_DIM, "attention_i16: heads of at most {MAX_HEAD_DIM}, got {head_dim}");
     assert_eq!(qkv.len(), tokens * 3 * shape.dim(), "attention_i16: qkv [n, 3 * dim]");
     assert_eq!(out.len(), tokens * shape.dim(), "attention_i16: out [n, dim]");
-    let layout = Layout { shape, panel_cols: isa.panel_cols() };
+    let layout = Layout { shape, panel_cols: isa.panel_cols(), limit: query_key_limit(head_dim) };
     pack::pack(isa, pool, layout, qkv, scratch);
     let out = Disjoint::new(out);
     let task_rows = QUERY_TILES * isa.dot_tile_rows();
@@ -231,34 +240,25 @@ impl Tile<'_> {
     #[inline(always)]
     #[expect(unsafe_code, reason = "vector loads and stores")]
     fn quantise_query<D: Dot>(&mut self, dot: D, row: usize) {
-        let Layout { shape, .. } = self.task.layout;
+        let Layout { shape, limit, .. } = self.task.layout;
         let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
-        let mut query = [0.0f32; MAX_HEAD_DIM];
         let source = (self.query + row) * 3 * shape.dim() + self.task.head * shape.head_dim;
-        query[..shape.head_dim].copy_from_slice(&self.task.qkv[source..][..shape.head_dim]);
-        let padded = shape.head_dim.next_multiple_of(MAX_LANES);
-        let mut largest = simd.splat(0.0);
-        for at in (0..padded).step_by(lanes) {
-            // SAFETY: `padded` is a whole number of vectors within the row, MAX_HEAD_DIM a multiple of MAX_LANES.
-            let x = unsafe { simd.load(query.as_ptr().add(at)) };
-            largest = simd.max(simd.max(x, simd.sub(simd.splat(0.0), x)), largest);
-        }
-        let scale = step(simd.largest(largest), query_key_limit(shape.head_dim));
+        let query = &self.task.qkv[source..][..shape.head_dim];
+        let scale = step(largest_magnitude(simd, query, 0.0), limit);
         let inverse = simd.splat(if scale == 0.0 { 0.0 } else { 1.0 / scale });
+        let padded = shape.head_dim.next_multiple_of(lanes);
         let slots = &mut self.state.queries[row * MAX_HEAD_DIM..][..padded];
         for at in (0..padded).step_by(lanes) {
-            // SAFETY: as above; `slots` is `padded` long.
+            // SAFETY: `slots` is `padded` long, a whole number of vectors.
             unsafe {
-                dot.store_i16(
-                    slots.as_mut_ptr().add(at),
-                    simd.mul(simd.load(query.as_ptr().add(at)), inverse),
-                )
-            };
+                let x = simd.mul(load_padded(simd, query, at), inverse);
+                dot.store_i16(slots.as_mut_ptr().add(at), x);
+            }
         }
         self.state.unit[row] = scale * self.task.key_scale * shape.scale() * core::f32::consts::LOG2_E;
         self.state.largest[row] = f32::NEG_INFINITY;
         self.state.total[row] = 0.0;
-        self.buffers.sums[row * MAX_HEAD_DIM..][..MAX_HEAD_DIM].fill(0.0);
+        self.buffers.sums[row * MAX_HEAD_DIM..][..self.task.layout.padded_dim()].fill(0.0);
     }
 
     /// `scores[row][key] = q · k` in units for the block; the padding of the last panel becomes -inf. Returns the
@@ -267,7 +267,7 @@ impl Tile<'_> {
     #[expect(unsafe_code, reason = "the micro-kernel works on raw pointers")]
     fn score<D: Dot, const ROWS: usize>(&mut self, dot: D, keys: Range<usize>) -> [f32; ROWS] {
         let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
-        let Layout { shape: AttentionShape { tokens, .. }, panel_cols } = self.task.layout;
+        let Layout { shape: AttentionShape { tokens, .. }, panel_cols, .. } = self.task.layout;
         let pairs = self.task.layout.channel_pairs();
         let mut largest: [_; ROWS] = core::array::from_fn(|row| simd.splat(self.state.largest[row]));
         for key in keys.clone().step_by(panel_cols) {
@@ -308,7 +308,7 @@ impl Tile<'_> {
         let scores = &self.buffers.scores[row * KEY_BLOCK..][..padded];
         let weights = &mut self.buffers.weights[row * KEY_BLOCK..][..padded];
         // Weights come out as 2^(...) * WEIGHT_LIMIT. All but the padding are finite, so the largest is, too.
-        let shift = simd.splat(libm::log2f(WEIGHT_LIMIT) - largest * unit);
+        let shift = simd.splat(LOG2_WEIGHT_LIMIT - largest * unit);
         let (factor, mut total) = (simd.splat(unit), simd.splat(0.0));
         for at in (0..padded).step_by(lanes) {
             // SAFETY: `at + LANES <= padded`, the length of `scores` and `weights`.
@@ -320,8 +320,13 @@ impl Tile<'_> {
             }
         }
         let before = self.state.largest[row];
-        let correction =
-            if before == f32::NEG_INFINITY { 0.0 } else { exp2_scalar((before - largest) * unit) };
+        let correction = if before == f32::NEG_INFINITY {
+            0.0
+        } else if before == largest {
+            1.0
+        } else {
+            exp2_scalar((before - largest) * unit)
+        };
         self.state.largest[row] = largest;
         self.state.total[row] = self.state.total[row] * correction + simd.sum(total);
         correction
@@ -375,6 +380,17 @@ impl Tile<'_> {
             *out = sum * (inverse * scale);
         }
     }
+}
+
+/// The largest magnitude in a slice, or `least` if that is larger.
+#[inline(always)]
+fn largest_magnitude<S: Simd>(simd: S, values: &[f32], least: f32) -> f32 {
+    let mut largest = simd.splat(least);
+    for at in (0..values.len()).step_by(S::LANES) {
+        let x = load_padded(simd, values, at);
+        largest = simd.max(simd.max(x, simd.sub(simd.splat(0.0), x)), largest);
+    }
+    simd.largest(largest)
 }
 
 /// What one unit is worth where the largest magnitude becomes `limit` units; 0 for what is zero for all purposes.

@@ -1,8 +1,10 @@
 //! Quantises and packs keys and values, a task per head.
 
-use super::{KeyValuePanelsI16, Layout, VALUE_LIMIT, query_key_limit, step};
+use super::{KeyValuePanelsI16, Layout, MAX_HEAD_DIM, VALUE_LIMIT, largest_magnitude, step};
 use crate::attention::AttentionShape;
 use crate::disjoint::Disjoint;
+use crate::quantise::load_padded;
+use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
 use crate::{Isa, Pool};
 
@@ -64,27 +66,73 @@ impl DotKernel for Keys<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<D: Dot>(self, _dot: D) {
-        let Layout { shape: AttentionShape { tokens, head_dim, .. }, panel_cols } = self.head.layout;
+    fn run<D: Dot>(self, dot: D) {
+        let Layout { shape: AttentionShape { tokens, head_dim, .. }, panel_cols, limit } = self.head.layout;
         let mut largest = 0.0f32;
         for token in 0..tokens {
-            largest = self.head.row(token, 1).iter().fold(largest, |most, x| most.max(x.abs()));
+            largest = largest_magnitude(dot.float(), self.head.row(token, 1), largest);
         }
-        *self.scale = step(largest, query_key_limit(head_dim));
+        *self.scale = step(largest, limit);
         let inverse = if *self.scale == 0.0 { 0.0 } else { 1.0 / *self.scale };
+        let mut row = Row([0; MAX_HEAD_DIM]);
         let panel_len = panel_cols * 2 * self.head.layout.channel_pairs();
         for (panel, first) in self.panels.chunks_exact_mut(panel_len).zip((0..tokens).step_by(panel_cols)) {
-            if first + panel_cols > tokens || head_dim % 2 == 1 {
+            if first + panel_cols > tokens {
                 panel.fill(0);
             }
             for column in 0..panel_cols.min(tokens - first) {
-                let row = self.head.row(first + column, 1);
-                for (pair, slots) in row.chunks(2).zip(panel.chunks_exact_mut(2 * panel_cols)) {
-                    for (slot, x) in slots[2 * column..][..2].iter_mut().zip(pair) {
-                        *slot = round(x * inverse);
-                    }
+                row.quantise(dot, self.head.row(first + column, 1), One(inverse));
+                // An odd channel's partner is the zero that pads the row.
+                let pairs = row.0[..head_dim.next_multiple_of(2)].as_chunks::<2>().0;
+                for (pair, slots) in pairs.iter().zip(panel.chunks_exact_mut(2 * panel_cols)) {
+                    slots[2 * column..][..2].copy_from_slice(pair);
                 }
             }
+        }
+    }
+}
+
+/// The inverse of the scale. A trait and not a closure: a closure that is not inlined would run without the instruction
+/// set.
+trait Inverse {
+    fn at<S: Simd>(&self, simd: S, at: usize) -> S::V;
+}
+
+/// The same for all channels.
+struct One(f32);
+
+impl Inverse for One {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, _at: usize) -> S::V {
+        simd.splat(self.0)
+    }
+}
+
+/// One per channel.
+struct PerChannel<'a>(&'a [f32]);
+
+impl Inverse for PerChannel<'_> {
+    #[inline(always)]
+    fn at<S: Simd>(&self, simd: S, at: usize) -> S::V {
+        load_padded(simd, self.0, at)
+    }
+}
+
+/// A quantised row of keys or values, zero-padded.
+#[repr(align(64))]
+struct Row([i16; MAX_HEAD_DIM]);
+
+impl Row {
+    /// Rounds `values * inverse`.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "vector stores")]
+    fn quantise<D: Dot>(&mut self, dot: D, values: &[f32], inverse: impl Inverse) {
+        let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
+        for at in (0..values.len()).step_by(lanes) {
+            let slots = &mut self.0[at..][..lanes];
+            let x = simd.mul(load_padded(simd, values, at), inverse.at(simd, at));
+            // SAFETY: `slots` is LANES long.
+            unsafe { dot.store_i16(slots.as_mut_ptr(), x) };
         }
     }
 }
@@ -100,41 +148,46 @@ impl DotKernel for Values<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<D: Dot>(self, _dot: D) {
-        let Layout { shape: AttentionShape { tokens, head_dim, .. }, panel_cols } = self.head.layout;
+    fn run<D: Dot>(self, dot: D) {
+        let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
+        let layout = self.head.layout;
+        let Layout { shape: AttentionShape { tokens, head_dim, .. }, panel_cols, .. } = layout;
+        // `padded_dim` is a whole number of vectors.
         self.scales.fill(0.0);
         for token in 0..tokens {
-            for (largest, x) in self.scales.iter_mut().zip(self.head.row(token, 2)) {
-                *largest = largest.max(x.abs());
+            let row = self.head.row(token, 2);
+            for at in (0..head_dim).step_by(lanes) {
+                let slots = &mut self.scales[at..][..lanes];
+                let x = load_padded(simd, row, at);
+                #[expect(unsafe_code, reason = "vector loads and stores")]
+                // SAFETY: `slots` is LANES long.
+                unsafe {
+                    let magnitude = simd.max(x, simd.sub(simd.splat(0.0), x));
+                    simd.store(slots.as_mut_ptr(), simd.max(magnitude, simd.load(slots.as_ptr())));
+                }
             }
         }
-        self.scales.iter_mut().for_each(|scale| *scale = step(*scale, VALUE_LIMIT));
-        let panel_len = panel_cols * 2 * self.head.layout.token_pairs();
-        for (panel, column) in self.panels.chunks_exact_mut(panel_len).zip((0..head_dim).step_by(panel_cols))
-        {
-            let width = panel_cols.min(head_dim - column);
-            if width < panel_cols || tokens % 2 == 1 {
-                panel.fill(0);
+        let mut inverse = [0.0f32; MAX_HEAD_DIM];
+        for (inverse, scale) in inverse.iter_mut().zip(self.scales) {
+            *scale = step(*scale, VALUE_LIMIT as f32);
+            *inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
+        }
+        let panel_len = panel_cols * 2 * layout.token_pairs();
+        let (mut first, mut second) = (Row([0; MAX_HEAD_DIM]), Row([0; MAX_HEAD_DIM]));
+        for pair in 0..layout.token_pairs() {
+            first.quantise(dot, self.head.row(2 * pair, 2), PerChannel(&inverse[..head_dim]));
+            if 2 * pair + 1 < tokens {
+                second.quantise(dot, self.head.row(2 * pair + 1, 2), PerChannel(&inverse[..head_dim]));
+            } else {
+                second.0.fill(0);
             }
-            let mut inverse = [0.0f32; 2 * crate::simd::MAX_LANES];
-            for (inverse, scale) in inverse.iter_mut().zip(&self.scales[column..][..width]) {
-                *inverse = if *scale == 0.0 { 0.0 } else { 1.0 / scale };
-            }
-            for token in 0..tokens {
-                let row = &self.head.row(token, 2)[column..][..width];
-                let slots = &mut panel[token / 2 * 2 * panel_cols..][..2 * panel_cols];
-                for ((slot, x), inverse) in slots[token % 2..].iter_mut().step_by(2).zip(row).zip(&inverse) {
-                    *slot = round(x * inverse);
+            for (panel, column) in self.panels.chunks_exact_mut(panel_len).zip((0..).step_by(panel_cols)) {
+                let slots = panel[pair * 2 * panel_cols..][..2 * panel_cols].as_chunks_mut::<2>().0;
+                let columns = first.0[column..].iter().zip(&second.0[column..]);
+                for (slots, (&first, &second)) in slots.iter_mut().zip(columns) {
+                    *slots = [first, second];
                 }
             }
         }
     }
-}
-
-/// To nearest, ties to even; magnitudes are within the limits by the choice of the scale.
-#[inline(always)]
-fn round(x: f32) -> i16 {
-    // 1.5 * 2^23: adding it leaves no fraction bits.
-    const SHIFT: f32 = 12_582_912.0;
-    ((x + SHIFT) - SHIFT) as i16
 }

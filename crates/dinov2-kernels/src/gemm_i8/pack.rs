@@ -110,8 +110,8 @@ impl PackedLinearI8 {
         let total = starts[starts.len() - 1] as usize;
         let (mut weights, mut offsets) =
             (AlignedBuffer::zeroed(total * panel_cols * STEP), AlignedBuffer::zeroed(total));
-        for panel in 0..slots / panel_cols {
-            let mut step = starts[panel] as usize;
+        for (panel, &first) in starts[..starts.len() - 1].iter().enumerate() {
+            let mut step = first as usize;
             steps.for_each(panel, |offset, step_weights| {
                 offsets[step] = offset;
                 weights[step * panel_cols * STEP..][..panel_cols * STEP].copy_from_slice(step_weights);

@@ -128,6 +128,13 @@ fn run(isa: Isa, pool: &Pool, source: Source<'_>, out: &mut QuantisedRows) {
     });
 }
 
+/// Widest row whose normalised values are kept from the first pass (range) to the second (rounding); of wider rows they
+/// are computed twice. A multiple of [`MAX_LANES`].
+const BUFFER: usize = 1536;
+
+#[repr(align(64))]
+struct Buffer([f32; BUFFER]);
+
 struct RowsTask<'a> {
     source: Source<'a>,
     factors: &'a mut [u8],
@@ -143,12 +150,26 @@ impl DotKernel for RowsTask<'_> {
         let (simd, k) = (dot.float(), self.source.k);
         let factors = self.factors.chunks_exact_mut(k.next_multiple_of(ROW_ALIGN));
         let params = self.scales.iter_mut().zip(self.zeros);
+        let mut buffer = Buffer([0.0; BUFFER]);
         for ((row, factors), (scale, zero)) in self.source.input.chunks_exact(k).zip(factors).zip(params) {
             (*scale, *zero) = match self.source.norm {
                 None => quantise_row(dot, Plain { row }, factors),
                 Some(params) => {
                     let (mean, inverse) = layer_norm::statistics(simd, row, params.eps);
-                    quantise_row(dot, Normed { row, params, mean, inverse }, factors)
+                    let values = Normed { row, params, mean, inverse };
+                    if k <= BUFFER {
+                        for at in (0..k).step_by(<D::Float as Simd>::LANES) {
+                            let slots = &mut buffer.0[at..][..<D::Float as Simd>::LANES];
+                            #[expect(unsafe_code, reason = "vector store")]
+                            // SAFETY: `slots` is LANES long.
+                            unsafe {
+                                simd.store(slots.as_mut_ptr(), values.at(simd, at));
+                            }
+                        }
+                        quantise_row(dot, Plain { row: &buffer.0[..k] }, factors)
+                    } else {
+                        quantise_row(dot, values, factors)
+                    }
                 }
             };
         }
@@ -243,7 +264,7 @@ fn range_params(low: f32, high: f32) -> (f32, f32) {
 /// The vector at `at`, zero beyond the slice.
 #[inline(always)]
 #[expect(unsafe_code, reason = "vector loads")]
-fn load_padded<S: Simd>(simd: S, from: &[f32], at: usize) -> S::V {
+pub(crate) fn load_padded<S: Simd>(simd: S, from: &[f32], at: usize) -> S::V {
     if at + S::LANES <= from.len() {
         // SAFETY: LANES values lie within the slice.
         return unsafe { simd.load(from.as_ptr().add(at)) };

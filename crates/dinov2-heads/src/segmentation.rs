@@ -1,0 +1,221 @@
+//! Label maps and how well patch logits agree with them.
+
+use dinov2_core::PatchGrid;
+
+/// Why a label map cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelError {
+    /// Pixels that do not make up the picture.
+    #[error("labels: expected {width_px}x{height_px} pixels, got {got}")]
+    Size {
+        /// Width of the picture.
+        width_px: usize,
+        /// Height of the picture.
+        height_px: usize,
+        /// Labels given.
+        got: usize,
+    },
+    /// A class that there is not.
+    #[error("label: expected less than {classes}, got {got} at column {x}, row {y}")]
+    Class {
+        /// Number of classes.
+        classes: usize,
+        /// The label.
+        got: u8,
+        /// Column of the pixel.
+        x: usize,
+        /// Row of the pixel.
+        y: usize,
+    },
+    /// Logits that do not make up the grid.
+    #[error("logits: expected {classes} for each of {grid} patches, got {got}")]
+    Logits {
+        /// Number of classes.
+        classes: usize,
+        /// Grid of the patches.
+        grid: PatchGrid,
+        /// Logits given.
+        got: usize,
+    },
+}
+
+/// The class of every pixel.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelMap<'a> {
+    /// `[height_px, width_px]`
+    pixels: &'a [u8],
+    width_px: usize,
+    height_px: usize,
+    classes: usize,
+    ignore: u8,
+}
+
+impl<'a> LabelMap<'a> {
+    /// Labels `pixels: [height_px, width_px]`, each below `classes`; those of `ignore` do not count.
+    ///
+    /// # Errors
+    /// A wrong number of pixels, none, or a label that is neither a class nor `ignore`.
+    pub fn new(
+        pixels: &'a [u8],
+        (width_px, height_px): (usize, usize),
+        classes: usize,
+        ignore: u8,
+    ) -> Result<Self, LabelError> {
+        if pixels.is_empty() || width_px.checked_mul(height_px) != Some(pixels.len()) {
+            return Err(LabelError::Size { width_px, height_px, got: pixels.len() });
+        }
+        let wrong = pixels.iter().position(|&label| label != ignore && usize::from(label) >= classes);
+        if let Some(index) = wrong {
+            let (x, y) = (index % width_px, index / width_px);
+            return Err(LabelError::Class { classes, got: pixels[index], x, y });
+        }
+        Ok(Self { pixels, width_px, height_px, classes, ignore })
+    }
+
+    /// Appends the share of every class in every patch, `[rows, cols, classes]`: pixels of the class by pixels of the
+    /// patch. A pixel belongs to the patch that its centre falls into; ignored ones count for no class.
+    ///
+    /// As targets of a [`crate::LinearProbe`] they make its loss the cross-entropy over all labelled pixels.
+    ///
+    /// # Panics
+    /// If the grid has no patches.
+    pub fn patch_shares(&self, grid: PatchGrid, out: &mut Vec<f32>) {
+        let start = out.len();
+        out.resize(start + grid.len() * self.classes, 0.0);
+        let shares = &mut out[start..];
+        let mut pixels = vec![0u32; grid.len()];
+        let rows = (0..self.height_px).map(|y| nearest(y, self.height_px, grid.rows));
+        for (labels, row) in self.pixels.chunks_exact(self.width_px).zip(rows) {
+            for (x, &label) in labels.iter().enumerate() {
+                let patch = row * grid.cols + nearest(x, self.width_px, grid.cols);
+                pixels[patch] += 1;
+                if label != self.ignore {
+                    shares[patch * self.classes + usize::from(label)] += 1.0;
+                }
+            }
+        }
+        for (shares, pixels) in shares.chunks_exact_mut(self.classes).zip(pixels) {
+            shares.iter_mut().for_each(|share| *share /= pixels.max(1) as f32);
+        }
+    }
+}
+
+/// The cell of `cells` into which the centre of pixel `position` of `length` falls.
+fn nearest(position: usize, length: usize, cells: usize) -> usize {
+    (2 * position + 1) * cells / (2 * length)
+}
+
+/// Which class was taken for which, in pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confusion {
+    classes: usize,
+    /// `[classes (label), classes (predicted)]`
+    pixels: Vec<u64>,
+}
+
+impl Confusion {
+    /// Without pixels.
+    ///
+    /// # Panics
+    /// If `classes` is zero.
+    pub fn new(classes: usize) -> Self {
+        assert!(classes > 0, "classes: expected a positive number, got 0");
+        Self { classes, pixels: vec![0; classes * classes] }
+    }
+
+    /// Adds one picture: `logits: [rows, cols, classes]` are interpolated bilinearly to its pixels (pixel centres,
+    /// edges repeated: PyTorch's `align_corners=False`), and the largest is the class.
+    ///
+    /// # Errors
+    /// Logits that do not make up the grid.
+    ///
+    /// # Panics
+    /// If the labels were made for another number of classes.
+    pub fn add(&mut self, logits: &[f32], grid: PatchGrid, labels: LabelMap<'_>) -> Result<(), LabelError> {
+        let classes = self.classes;
+        assert_eq!(classes, labels.classes, "labels of as many classes");
+        if grid.is_empty() || logits.len() != grid.len() * classes {
+            return Err(LabelError::Logits { classes, grid, got: logits.len() });
+        }
+        let columns: Vec<Tap> =
+            (0..labels.width_px).map(|x| Tap::at(x, labels.width_px, grid.cols)).collect();
+        let mut line = vec![0.0; grid.cols * classes];
+        for (y, labels_line) in labels.pixels.chunks_exact(labels.width_px).enumerate() {
+            let tap = Tap::at(y, labels.height_px, grid.rows);
+            let row = |index: usize| &logits[index * grid.cols * classes..][..grid.cols * classes];
+            tap.blend(row(tap.first), row(tap.second), line.iter_mut());
+            for (column, &label) in columns.iter().zip(labels_line) {
+                if label != labels.ignore {
+                    let patch = |index: usize| &line[index * classes..][..classes];
+                    let predicted = largest(column, patch(column.first), patch(column.second));
+                    self.pixels[usize::from(label) * classes + predicted] += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Pixels counted.
+    pub fn total(&self) -> u64 {
+        self.pixels.iter().sum()
+    }
+
+    /// Share of pixels whose class was found; NaN without pixels.
+    pub fn accuracy(&self) -> f64 {
+        let right: u64 = self.pixels.iter().step_by(self.classes + 1).sum();
+        right as f64 / self.total() as f64
+    }
+
+    /// Intersection over union per class; `None` for a class that was neither there nor predicted.
+    pub fn class_iou(&self) -> Vec<Option<f64>> {
+        let classes = self.classes;
+        let iou = |class: usize| {
+            let right = self.pixels[class * classes + class];
+            let there: u64 = self.pixels[class * classes..][..classes].iter().sum();
+            let predicted: u64 = self.pixels[class..].iter().step_by(classes).sum();
+            let union = there + predicted - right;
+            (union > 0).then(|| right as f64 / union as f64)
+        };
+        (0..classes).map(iou).collect()
+    }
+
+    /// Mean of [`Self::class_iou`] over the classes that have one; NaN if none has.
+    pub fn mean_iou(&self) -> f64 {
+        let known: Vec<f64> = self.class_iou().into_iter().flatten().collect();
+        known.iter().sum::<f64>() / known.len() as f64
+    }
+}
+
+/// Two neighbours and the share of the second.
+struct Tap {
+    first: usize,
+    second: usize,
+    share: f32,
+}
+
+impl Tap {
+    /// Between which of `cells` the centre of pixel `position` of `length` lies.
+    fn at(position: usize, length: usize, cells: usize) -> Self {
+        let centre = ((position as f64 + 0.5) * cells as f64 / length as f64 - 0.5).max(0.0);
+        let first = (centre as usize).min(cells - 1);
+        Self { first, second: (first + 1).min(cells - 1), share: (centre - first as f64) as f32 }
+    }
+
+    fn blend<'a>(&self, first: &[f32], second: &[f32], out: impl Iterator<Item = &'a mut f32>) {
+        for ((out, first), second) in out.zip(first).zip(second) {
+            *out = first + (second - first) * self.share;
+        }
+    }
+}
+
+/// The class of the largest logit between two patches; the first of equal ones.
+fn largest(tap: &Tap, first: &[f32], second: &[f32]) -> usize {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (class, (first, second)) in first.iter().zip(second).enumerate() {
+        let logit = first + (second - first) * tap.share;
+        if logit > best.1 {
+            best = (class, logit);
+        }
+    }
+    best.0
+}
