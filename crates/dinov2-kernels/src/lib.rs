@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod aligned;
+mod blocking;
 mod disjoint;
 mod epilogue;
 #[cfg(test)]

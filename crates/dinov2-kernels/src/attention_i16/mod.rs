@@ -21,8 +21,8 @@ use crate::{AlignedBuffer, Isa, Pool, activation};
 /// Keys whose scores are held at once.
 const KEY_BLOCK: usize = 256;
 
-/// Tiles of queries that one task takes through the keys together.
-const QUERY_TILES: usize = 8;
+/// Tiles of queries that one task takes through the keys, one after the other.
+const QUERY_TILES: usize = 4;
 
 /// Binary logarithm of [`WEIGHT_LIMIT`].
 const LOG2_WEIGHT_LIMIT: f32 = 13.999_912;

@@ -10,6 +10,7 @@
 mod scalar;
 pub(crate) mod tile;
 
+use crate::blocking::Blocking;
 use crate::disjoint::Disjoint;
 use crate::epilogue::{Epilogue, Output, channel_of};
 use crate::simd::{Kernel, Simd};
@@ -28,12 +29,6 @@ pub struct PackedLinear {
     k: usize,
     gated: bool,
 }
-
-/// Bytes of packed weight that one task works on: about half of a small second-level cache (512 KiB on Zen 3).
-const TASK_WEIGHT_BYTES: usize = 192 * 1024;
-
-/// Tiles of rows in one task.
-const TASK_ROW_TILES: usize = 8;
 
 impl PackedLinear {
     /// Packs `weight: [n, k]` and `bias: [n]`.
@@ -121,20 +116,16 @@ impl PackedLinear {
         assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
         let out = Disjoint::new(out);
         let out = Output { out: &out, cols: self.out_cols(), epilogue };
-        let task_rows = TASK_ROW_TILES * isa.tile_rows();
-        let panel_bytes = self.k * self.panel_cols * size_of::<f32>();
-        let task_panels = (TASK_WEIGHT_BYTES / panel_bytes).max(1);
-        let (row_tasks, panel_tasks) = (rows.div_ceil(task_rows), self.panel_count().div_ceil(task_panels));
-        pool.run(row_tasks * panel_tasks, &|task| {
-            // Rows vary fastest, so that threads share a block of the weight.
-            let (first_panel, first_row) = (task / row_tasks * task_panels, task % row_tasks * task_rows);
-            isa.run(Block {
-                layer: self,
-                input,
-                out,
-                rows: first_row..(first_row + task_rows).min(rows),
-                panels: first_panel..(first_panel + task_panels).min(self.panel_count()),
-            });
+        let blocking = Blocking::new(
+            rows,
+            isa.tile_rows(),
+            self.panel_count(),
+            self.k * self.panel_cols * size_of::<f32>(),
+            pool.threads(),
+        );
+        pool.run(blocking.tasks(), &|task| {
+            let (rows, panels) = blocking.block(task);
+            isa.run(Block { layer: self, input, out, rows, panels });
         });
     }
 }

@@ -16,6 +16,7 @@ mod scalar;
 
 use core::ops::Range;
 
+use crate::blocking::Blocking;
 use crate::disjoint::Disjoint;
 use crate::epilogue::{Epilogue, Output};
 use crate::quantise::{QuantisedRows, RowsView};
@@ -24,12 +25,6 @@ use crate::simd::dot::{Dot, DotKernel, DotRows, for_dot_rows};
 use crate::{Isa, Pool};
 
 pub use pack::{Int8Weight, PackedLinearI8};
-
-/// Bytes of packed weight that one task works on: about half of a small second-level cache (512 KiB on Zen 3).
-const TASK_WEIGHT_BYTES: usize = 192 * 1024;
-
-/// Tiles of rows in one task.
-const TASK_ROW_TILES: usize = 8;
 
 impl PackedLinearI8 {
     /// `out = epilogue(...)` for all rows of `input`. `out: [rows, out_cols]`.
@@ -45,19 +40,11 @@ impl PackedLinearI8 {
         assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
         let out = Disjoint::new(out);
         let out = Output { out: &out, cols: self.out_cols(), epilogue };
-        let task_rows = TASK_ROW_TILES * isa.dot_tile_rows();
-        let task_panels = (TASK_WEIGHT_BYTES / self.panel_bytes()).max(1);
-        let (row_tasks, panel_tasks) = (rows.div_ceil(task_rows), self.panels().div_ceil(task_panels));
-        pool.run(row_tasks * panel_tasks, &|task| {
-            // Rows vary fastest, so that threads share a block of the weight.
-            let (first_panel, first_row) = (task / row_tasks * task_panels, task % row_tasks * task_rows);
-            isa.run_dot(Block {
-                layer: self,
-                input: input.view(),
-                out,
-                rows: first_row..(first_row + task_rows).min(rows),
-                panels: first_panel..(first_panel + task_panels).min(self.panels()),
-            });
+        let blocking =
+            Blocking::new(rows, isa.dot_tile_rows(), self.panels(), self.panel_bytes(), pool.threads());
+        pool.run(blocking.tasks(), &|task| {
+            let (rows, panels) = blocking.block(task);
+            isa.run_dot(Block { layer: self, input: input.view(), out, rows, panels });
         });
     }
 }

@@ -1,0 +1,117 @@
+//! What the engine's precisions, thread counts and instruction sets may change in the features, and what not.
+
+mod common;
+
+use std::num::NonZeroUsize;
+
+use common::{Case, Picture, cases};
+use dinov2_core::{Extractor, Features, Taps};
+use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa};
+use dinov2_weights::Model;
+
+const PRECISIONS: [CpuPrecision; 2] = [CpuPrecision::F32, CpuPrecision::Int8];
+
+/// Least patch cosine of int8 to the reference for the golden models: the gate's median, here for every patch, although
+/// their weights are rounded as they come, without calibration.
+const LEAST_COSINE: f64 = 0.999;
+
+fn engine(model: &Model, threads: usize, isa: Isa, precision: CpuPrecision) -> CpuEngine {
+    let mut config = CpuConfig::with_threads(NonZeroUsize::new(threads).expect("threads"));
+    (config.isa, config.precision) = (isa, precision);
+    CpuEngine::new(model, config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn tokens(engine: &mut CpuEngine, picture: &Picture) -> Vec<f32> {
+    let mut features = Features::new();
+    engine.extract(picture.view(), &Taps::none(), &mut features).unwrap_or_else(|error| panic!("{error}"));
+    features.tokens().to_vec()
+}
+
+fn cosine(x: &[f32], y: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(x, y) / (dot(x, x) * dot(y, y)).sqrt()
+}
+
+fn picture_of(model: &Model) -> Picture {
+    let side = model.spec().patch_size;
+    Picture::pattern(9 * side, 7 * side)
+}
+
+/// Against what the source itself computed, on every instruction set of this CPU.
+#[test]
+fn int8_stays_close_to_every_source() {
+    for case in cases("golden") {
+        let model = case.convert().model;
+        for isa in Isa::available() {
+            let mut engine = engine(&model, 2, isa, CpuPrecision::Int8);
+            let least = (0..case.number("images")).map(|index| least_cosine(&case, &mut engine, index));
+            let least = least.fold(1.0, f64::min);
+            println!("{} int8 on {}: least patch cosine {least:.6}", case.name, isa.name());
+            assert!(least >= LEAST_COSINE, "{} on {}: {least}", case.name, isa.name());
+        }
+    }
+}
+
+fn least_cosine(case: &Case, engine: &mut CpuEngine, index: usize) -> f64 {
+    let dim = engine.spec().dim;
+    let got = tokens(engine, &case.picture(index));
+    let want = case.tensor(&format!("image{index}.tokens")).expect("final tokens");
+    let rows = got.chunks_exact(dim).zip(want.chunks_exact(dim));
+    rows.map(|(got, want)| cosine(got, want)).fold(1.0, f64::min)
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for case in cases("golden") {
+        let model = case.convert().model;
+        let picture = picture_of(&model);
+        for precision in PRECISIONS {
+            let with = |threads| tokens(&mut engine(&model, threads, Isa::detect(), precision), &picture);
+            let one = with(1);
+            for threads in [2, 3, 5, 8] {
+                assert!(with(threads) == one, "{} {precision:?}: {threads} threads", case.name);
+            }
+        }
+    }
+}
+
+/// Pages that this process has resident.
+#[cfg(target_os = "linux")]
+fn resident_pages() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    text.split_whitespace().nth(1).expect("a field").parse().expect("a number")
+}
+
+/// 10,000 frames of changing sizes, both precisions in turn: no more memory at the end than after the first hundreds,
+/// and the same features for the same picture.
+#[test]
+#[cfg(target_os = "linux")]
+fn ten_thousand_frames_leave_memory_flat() {
+    const FRAMES: usize = 10_000;
+    /// 2 MiB: the noise of an allocator that other tests use as well.
+    const SLACK_PAGES: usize = 512;
+    let model = cases("golden").remove(0).convert().model;
+    let side = model.spec().patch_size;
+    let mut engines = PRECISIONS.map(|precision| engine(&model, 2, Isa::detect(), precision));
+    let pictures: Vec<Picture> =
+        (1..13).map(|at| Picture::pattern((1 + at % 4) * side, (1 + at % 3) * side)).collect();
+    let mut features = Features::new();
+    let mut first: Vec<Option<Vec<f32>>> = vec![None; 2 * pictures.len()];
+    let mut settled = 0;
+    for frame in 0..FRAMES {
+        let (which, at) = (frame % 2, frame / 2 % pictures.len());
+        let extracted = engines[which].extract(pictures[at].view(), &Taps::none(), &mut features);
+        extracted.unwrap_or_else(|error| panic!("{error}"));
+        let known = first[2 * at + which].get_or_insert_with(|| features.tokens().to_vec());
+        assert!(known == features.tokens(), "frame {frame}");
+        if frame == FRAMES / 20 {
+            settled = resident_pages();
+        }
+    }
+    let end = resident_pages();
+    assert!(
+        end <= settled + SLACK_PAGES,
+        "resident pages: {settled} after {}, {end} at the end",
+        FRAMES / 20
+    );
+}
