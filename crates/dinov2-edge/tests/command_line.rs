@@ -361,3 +361,72 @@ fn bad_files_exit_with_1_and_leave_nothing_behind() {
     }
     assert_eq!(files(folder.path()), [PathBuf::from(&cut), PathBuf::from(&text)]);
 }
+
+/// A small model with random weights, in f32.
+fn small_model(folder: &Path) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/golden/hf_registers");
+    let path = folder.join("small.safetensors").to_string_lossy().into_owned();
+    succeeds(&["convert", &source.to_string_lossy(), "-o", &path]);
+    path
+}
+
+#[test]
+fn a_quantised_model_says_how_true_it_is_and_runs_in_int8() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let quantised = folder.path().join("int8.safetensors").to_string_lossy().into_owned();
+    let clip = media("cat.mjpeg");
+    let words = ["quantize", "--model", &model, "--calibration", &clip, "--images", "6", "--sizes", "70,98"];
+    let report = succeeds(&[&words[..], &["-o", &quantised, "--json"]].concat());
+    let report: Value = serde_json::from_str(report.trim()).unwrap();
+    let matrices = report["matrices"].as_array().unwrap();
+    let mean = |key: &str| matrices.iter().map(|matrix| matrix[key].as_f64().unwrap()).sum::<f64>();
+    assert!(mean("output_error") < mean("nearest_error"), "{report}");
+
+    // What the file claims is what `compare` finds on the frames that were held out, here all there are.
+    let compared = succeeds(&[
+        "compare",
+        &clip,
+        "--reference",
+        &format!("{model}:cpu:f32"),
+        "--candidate",
+        &format!("{quantised}:cpu:int8"),
+        "--size",
+        "70",
+        "--json",
+    ]);
+    let compared: Value = serde_json::from_str(compared.trim()).unwrap();
+    let claimed = report["quantisation"]["fidelity"][0]["median"].as_f64().unwrap();
+    let found = compared["patch_cosine"]["median"].as_f64().unwrap();
+    assert!(claimed > 0.999 && (claimed - found).abs() < 3e-4, "{claimed} {found}");
+
+    let doctor: Value =
+        serde_json::from_str(succeeds(&["doctor", "--model", &quantised, "--json"]).trim()).unwrap();
+    assert!(doctor["engine"].as_str().unwrap().starts_with("cpu int8"), "{doctor}");
+    assert!(doctor["reason"].as_str().unwrap().contains("meets its gate"), "{doctor}");
+    let doctor: Value =
+        serde_json::from_str(succeeds(&["doctor", "--model", &model, "--json"]).trim()).unwrap();
+    assert!(doctor["engine"].as_str().unwrap().starts_with("cpu f32"), "{doctor}");
+}
+
+#[test]
+fn mistakes_with_quantize_are_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = small_model(folder.path());
+    let output = folder.path().join("int8.safetensors").to_string_lossy().into_owned();
+    let (clip, cat) = (media("cat.mjpeg"), media("cat.jpg"));
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/vits14-focus-int8.safetensors");
+    let bundled = bundled.to_string_lossy();
+    let with = |model: &str, images: &str, rest: &[&str], code, told: &str| {
+        let words = ["quantize", "--model", model, "--calibration", images, "-o", &output];
+        fails(&[&words[..], rest].concat(), code, told);
+    };
+    with(&bundled, &clip, &["--images", "6"], 1, "expected a model in f32, f16 or bf16, got int8");
+    with(&model, &cat, &[], 1, "calibration: expected at least 4 images, got 1");
+    with(&model, "no-such-folder", &[], 1, "no-such-folder");
+    with(&model, &clip, &["--images", "2"], 2, "expected at least 4");
+    with("no-such-model", &clip, &[], 1, "no-such-model");
+    assert!(!Path::new(&output).exists());
+    let onnx = ["run", "--input", &cat, "--precision", "int8", "--backend", "onnx"];
+    fails(&onnx, 1, "precision: expected auto or f32 for backend onnx, got int8");
+}
