@@ -5,7 +5,7 @@
 //! integer; only the f32 epilogue differs in its last bits.
 //!
 //! The packed weight is a run of panels `[steps][2][2 * LANES][4]`: two vectors of output channels, four consecutive
-//! weights of each beside each other, as the dot-product instructions take them. `-zero * Σ w` is where the sums
+//! weights of each beside each other, as the dot-product instructions take them (eight for `smmla`). `-zero * Σ w` is where the sums
 //! start. Where an instruction set sums products in 16 bits ([`Dot::SUMS_SATURATE`]), weights that could saturate are
 //! split into several steps over the same inputs: exact for every weight, and nearly free for weights that were
 //! quantised to 7 bits with this in mind.

@@ -35,7 +35,7 @@ pub struct PackedLinearI8 {
     /// Output channels, both halves of a gated layer included.
     n: usize,
     panel_cols: usize,
-    /// `[all steps][2][panel_cols][GROUP]`.
+    /// `[all steps][STEP / group][panel_cols][group]`, with [`Dot::PANEL_GROUP`].
     weights: AlignedBuffer<i8>,
     /// `[all steps]`.
     offsets: AlignedBuffer<u16>,
@@ -98,9 +98,9 @@ impl PackedLinearI8 {
         packed.scale.resize(slots);
         packed.bias.resize(slots);
         packed.sum.resize(slots);
-        let split = isa.run_dot(SumsSaturate);
+        let (split, group) = isa.run_dot(Layout);
         // Twice over the same steps: how many there are, then what is in them.
-        let mut steps = Steps { packed: &packed, values, split, rest: Vec::new(), step: Vec::new() };
+        let mut steps = Steps { packed: &packed, values, split, group, rest: Vec::new(), step: Vec::new() };
         let mut starts = alloc::vec![0u32];
         for panel in 0..slots / panel_cols {
             let mut count = 0;
@@ -184,14 +184,14 @@ impl PackedLinearI8 {
     }
 }
 
-/// Reads [`Dot::SUMS_SATURATE`].
-struct SumsSaturate;
+/// Reads [`Dot::SUMS_SATURATE`] and [`Dot::PANEL_GROUP`].
+struct Layout;
 
-impl DotKernel for SumsSaturate {
-    type Output = bool;
+impl DotKernel for Layout {
+    type Output = (bool, usize);
 
-    fn run<D: Dot>(self, _dot: D) -> bool {
-        D::SUMS_SATURATE
+    fn run<D: Dot>(self, _dot: D) -> (bool, usize) {
+        (D::SUMS_SATURATE, D::PANEL_GROUP)
     }
 }
 
@@ -200,14 +200,16 @@ struct Steps<'a> {
     packed: &'a PackedLinearI8,
     values: &'a [i8],
     split: bool,
+    /// [`Dot::PANEL_GROUP`].
+    group: usize,
     /// Weights of the current factors that no step holds yet, `[panel_cols][STEP]`.
     rest: Vec<i8>,
-    /// `[2][panel_cols][GROUP]`.
+    /// `[STEP / group][panel_cols][group]`.
     step: Vec<i8>,
 }
 
 impl Steps<'_> {
-    /// Calls `each(offset, weights: [2][panel_cols][GROUP])`.
+    /// Calls `each(offset, weights: [STEP / group][panel_cols][group])`.
     fn for_each(&mut self, panel: usize, mut each: impl FnMut(u16, &[i8])) {
         let panel_cols = self.packed.panel_cols;
         self.step.resize(panel_cols * STEP, 0);
@@ -216,9 +218,10 @@ impl Steps<'_> {
             loop {
                 for (column, rest) in self.rest.as_chunks_mut::<STEP>().0.iter_mut().enumerate() {
                     let taken = if self.split { take_unsaturated(rest) } else { core::mem::take(rest) };
-                    let (first, second) = taken.split_at(GROUP);
-                    self.step[column * GROUP..][..GROUP].copy_from_slice(first);
-                    self.step[(panel_cols + column) * GROUP..][..GROUP].copy_from_slice(second);
+                    for (at, weights) in taken.chunks_exact(self.group).enumerate() {
+                        let to = (at * panel_cols + column) * self.group;
+                        self.step[to..][..self.group].copy_from_slice(weights);
+                    }
                 }
                 each(offset as u16, &self.step);
                 if self.rest.iter().all(|&weight| weight == 0) {

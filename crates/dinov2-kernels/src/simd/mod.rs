@@ -20,6 +20,8 @@ pub use avx512::Avx512F;
 #[cfg(target_arch = "x86_64")]
 pub use dot::{Avx512Vnni, AvxVnni};
 #[cfg(target_arch = "aarch64")]
+pub use dot::{NeonDotprod, NeonI8mm};
+#[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use portable::Portable;
 
@@ -113,6 +115,12 @@ pub enum Isa {
     /// 4 lanes, 32 registers, fused multiply-add.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+    /// NEON, and `sdot` for integers.
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(NeonDotprod),
+    /// NEON, and `smmla` for integers.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(NeonI8mm),
 }
 
 impl Isa {
@@ -132,7 +140,11 @@ impl Isa {
             Avx512Vnni::detect().map(Isa::Avx512Vnni),
         ];
         #[cfg(target_arch = "aarch64")]
-        let wide = [Neon::detect().map(Isa::Neon)];
+        let wide = [
+            Neon::detect().map(Isa::Neon),
+            NeonDotprod::detect().map(Isa::NeonDotprod),
+            NeonI8mm::detect().map(Isa::NeonI8mm),
+        ];
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let wide = [];
         portable.into_iter().chain(wide).flatten()
@@ -143,7 +155,7 @@ impl Isa {
         Self::available().find(|isa| isa.name() == name)
     }
 
-    /// `portable`, `avx2`, `avxvnni`, `avx512`, `avx512vnni` or `neon`.
+    /// `portable`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `neon`, `dotprod` or `i8mm`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable(_) => "portable",
@@ -157,6 +169,10 @@ impl Isa {
             Isa::Avx512Vnni(_) => "avx512vnni",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(_) => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => "i8mm",
         }
     }
 
@@ -174,6 +190,10 @@ impl Isa {
             Isa::Avx512Vnni(dot) => Simd::run(dot.float(), kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => Simd::run(simd, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(dot) => Simd::run(dot.float(), kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(dot) => Simd::run(dot.float(), kernel),
         }
     }
 
@@ -190,7 +210,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(dot) => Dot::run(dot, kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon(_) => Dot::run(Portable, kernel),
+            Isa::Neon(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(dot) => Dot::run(dot, kernel),
         }
     }
 
@@ -237,7 +261,7 @@ pub(crate) fn isas_under_test() -> alloc::vec::Vec<Isa> {
     #[cfg(target_arch = "x86_64")]
     const KNOWN: &[&str] = &["portable", "avx2", "avxvnni", "avx512", "avx512vnni"];
     #[cfg(target_arch = "aarch64")]
-    const KNOWN: &[&str] = &["portable", "neon"];
+    const KNOWN: &[&str] = &["portable", "neon", "dotprod", "i8mm"];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     const KNOWN: &[&str] = &["portable"];
     let available: alloc::vec::Vec<Isa> = Isa::available().collect();

@@ -11,22 +11,32 @@ mod avx512;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx_vnni::AvxVnni;
 #[cfg(target_arch = "x86_64")]
 pub use avx512_vnni::Avx512Vnni;
+#[cfg(target_arch = "aarch64")]
+pub use neon_dotprod::NeonDotprod;
+#[cfg(target_arch = "aarch64")]
+pub use neon_i8mm::NeonI8mm;
 
 use super::{MAX_TILE_ROWS, Simd};
 
 /// Factors of a quantised row are stored in a multiple of this many bytes, so that kernels may read ahead.
 pub const ROW_ALIGN: usize = 16;
 
-/// Consecutive factors of one output channel that lie beside each other in a panel.
+/// Consecutive factors of one output channel that lie beside each other in most sets' panels.
 pub const GROUP: usize = 4;
 
-/// Factors of one step through a panel: two groups.
+/// Factors of one step through a panel.
 pub const STEP: usize = 2 * GROUP;
 
 /// Float vector of an instruction set with integer dot products.
@@ -38,10 +48,11 @@ pub type Sums<D, const ROWS: usize> = [[<D as Dot>::I; 2]; ROWS];
 /// A panel of an int8 matrix: two vectors of output channels for all of their factors.
 #[derive(Clone, Copy)]
 pub struct PanelI8 {
-    /// `[steps][2][2 * LANES][GROUP]`.
+    /// `[steps][STEP / PANEL_GROUP][2 * LANES][PANEL_GROUP]`, with [`Dot::PANEL_GROUP`].
     pub weights: *const i8,
     /// `[steps]`: where in a row of the left operand a step's [`STEP`] factors start. Steps are in ascending order and
-    /// cover the row; with [`Dot::SUMS_SATURATE`] some are there several times, their weights split.
+    /// cover the row up to [`ROW_ALIGN`]; with [`Dot::SUMS_SATURATE`] some are there several times, their weights split.
+    /// Without, every step is there once, so that they are even in number.
     pub offsets: *const u16,
     /// Number of steps.
     pub steps: usize,
@@ -64,6 +75,9 @@ pub trait Dot: Copy + Send + Sync + 'static {
     const STORED_OFFSET: i32;
     /// Whether [`Self::product_i16`] is faster than f32.
     const FAST_I16: bool;
+    /// Consecutive factors of one output channel that lie beside each other in a panel: [`GROUP`], or [`STEP`] where an
+    /// instruction takes that many.
+    const PANEL_GROUP: usize = GROUP;
 
     /// Runs a kernel with this instruction set enabled for the code generator.
     fn run<K: DotKernel>(self, kernel: K) -> K::Output;

@@ -1,0 +1,119 @@
+use core::arch::aarch64::*;
+
+use super::super::Neon;
+use super::{Dot, DotKernel, GROUP, PanelI8, Sums};
+
+#[target_feature(enable = "neon")]
+fn run_enabled<K: DotKernel>(dot: Neon, kernel: K) -> K::Output {
+    kernel.run(dot)
+}
+
+/// Without dot products (Cortex-A53, A72): `smull` of eight bytes and `sadalp`, which adds neighbours in 32 bits.
+///
+/// Two instructions for eight products, as many as `smlal` of widened bytes, but only one of them multiplies. Adding a
+/// second product in 16 bits would overflow where both are `-128 * -128`.
+#[expect(unsafe_code, reason = "vector intrinsics")]
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
+)]
+impl Dot for Neon {
+    type Float = Neon;
+    type I = int32x4_t;
+    const TILE_ROWS: usize = 5;
+    const SUMS_SATURATE: bool = false;
+    const STORED_OFFSET: i32 = 128;
+    const FAST_I16: bool = false;
+
+    #[inline(always)]
+    fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        unsafe { run_enabled(self, kernel) }
+    }
+    #[inline(always)]
+    fn float(self) -> Neon {
+        self
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        unsafe { vdupq_n_s32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        unsafe { vld1q_s32(from) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        unsafe { vmulq_s32(x, y) }
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: float32x4_t) {
+        unsafe {
+            let words = vmovn_u32(vcvtq_u32_f32(x));
+            // Less 128 in eight bits: the top bit flipped.
+            let bytes = veor_u8(vmovn_u16(vcombine_u16(words, words)), vdup_n_u8(128));
+            to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
+        unsafe { vst1_s16(to, vmovn_s32(vcvtnq_s32_f32(x))) }
+    }
+    #[inline(always)]
+    unsafe fn product_i8<const ROWS: usize>(
+        self,
+        left: *const u8,
+        left_stride: usize,
+        panel: PanelI8,
+        start: Sums<Self, ROWS>,
+    ) -> Sums<Self, ROWS> {
+        unsafe {
+            // Two sums for each column, two columns to a vector.
+            let mut sums = [[vdupq_n_s32(0); 4]; ROWS];
+            for group in 0..2 * panel.steps {
+                let weights = panel.weights.add(group * 8 * GROUP);
+                let weights: [int8x8_t; 4] = core::array::from_fn(|at| vld1_s8(weights.add(8 * at)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let factors = left.add(row * left_stride + group * GROUP).cast::<i32>().read_unaligned();
+                    let factors = vreinterpret_s8_s32(vdup_n_s32(factors));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = vpadalq_s16(*sum, vmull_s8(factors, weights));
+                    }
+                }
+            }
+            core::array::from_fn(|row| {
+                let [first, second, third, fourth] = sums[row];
+                let halves = [vpaddq_s32(first, second), vpaddq_s32(third, fourth)];
+                core::array::from_fn(|half| vaddq_s32(start[row][half], halves[half]))
+            })
+        }
+    }
+    #[inline(always)]
+    unsafe fn product_i16<const ROWS: usize>(
+        self,
+        left: *const i16,
+        left_stride: usize,
+        right: *const i16,
+        pairs: usize,
+    ) -> Sums<Self, ROWS> {
+        unsafe {
+            let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
+            for pair in 0..pairs {
+                // The first factors of all eight columns, and the second.
+                let int16x8x2_t(first, second) = vld2q_s16(right.add(pair * 16));
+                for (row, [low, high]) in sums.iter_mut().enumerate() {
+                    let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
+                    let left = vreinterpret_s16_s32(vdup_n_s32(left));
+                    *low = vmlal_lane_s16::<0>(*low, vget_low_s16(first), left);
+                    *high = vmlal_high_lane_s16::<0>(*high, first, left);
+                    *low = vmlal_lane_s16::<1>(*low, vget_low_s16(second), left);
+                    *high = vmlal_high_lane_s16::<1>(*high, second, left);
+                }
+            }
+            sums
+        }
+    }
+}

@@ -1,0 +1,148 @@
+use core::arch::aarch64::*;
+use core::arch::asm;
+
+use super::super::Neon;
+use super::{Dot, DotKernel, PanelI8, STEP, Sums};
+
+/// NEON with `sdot`: four products per lane (Cortex-A55, A76 and later, Apple M1, Neoverse N1).
+#[derive(Clone, Copy, Debug)]
+pub struct NeonDotprod(Neon);
+
+impl NeonDotprod {
+    /// The token, if this CPU (and its operating system) has the instruction set.
+    pub fn detect() -> Option<Self> {
+        #[cfg(feature = "std")]
+        let found = std::arch::is_aarch64_feature_detected!("dotprod");
+        #[cfg(not(feature = "std"))]
+        let found = cfg!(target_feature = "dotprod");
+        Neon::detect().filter(|_| found).map(Self)
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn run_enabled<K: DotKernel>(dot: NeonDotprod, kernel: K) -> K::Output {
+    kernel.run(dot)
+}
+
+#[expect(unsafe_code, reason = "vector intrinsics")]
+#[expect(
+    clippy::undocumented_unsafe_blocks,
+    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
+)]
+impl Dot for NeonDotprod {
+    type Float = Neon;
+    type I = int32x4_t;
+    const TILE_ROWS: usize = 12;
+    const SUMS_SATURATE: bool = false;
+    const STORED_OFFSET: i32 = <Neon as Dot>::STORED_OFFSET;
+    const FAST_I16: bool = false;
+
+    #[inline(always)]
+    fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        unsafe { run_enabled(self, kernel) }
+    }
+    #[inline(always)]
+    fn float(self) -> Neon {
+        self.0
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        self.0.splat_i32(x)
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        unsafe { self.0.load_i32(from) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        self.0.mul_i32(x, y)
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> float32x4_t {
+        self.0.to_f32(x)
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: float32x4_t) {
+        unsafe { self.0.store_factors(to, x) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
+        unsafe { self.0.store_i16(to, x) }
+    }
+    #[inline(always)]
+    unsafe fn product_i8<const ROWS: usize>(
+        self,
+        left: *const u8,
+        left_stride: usize,
+        panel: PanelI8,
+        start: Sums<Self, ROWS>,
+    ) -> Sums<Self, ROWS> {
+        unsafe { product(left, left_stride, panel, start) }
+    }
+    #[inline(always)]
+    unsafe fn product_i16<const ROWS: usize>(
+        self,
+        left: *const i16,
+        left_stride: usize,
+        right: *const i16,
+        pairs: usize,
+    ) -> Sums<Self, ROWS> {
+        unsafe { self.0.product_i16(left, left_stride, right, pairs) }
+    }
+}
+
+/// Rows whose sums take turns, so that an instruction need not wait for the one before it.
+const TURN_ROWS: usize = 3;
+
+/// [`Dot::product_i8`]. By `asm!`, because the intrinsic is not stable; one instruction per block, so that the compiler
+/// chooses the registers for every number of rows.
+///
+/// 24 sums, a step's four vectors of weights, and three rows' eight factors are 31 registers.
+///
+/// # Safety
+/// As [`Dot::product_i8`].
+#[target_feature(enable = "neon,dotprod")]
+#[expect(unsafe_code, reason = "the micro-kernel works on raw pointers")]
+unsafe fn product<const ROWS: usize>(
+    left: *const u8,
+    left_stride: usize,
+    panel: PanelI8,
+    start: [[int32x4_t; 2]; ROWS],
+) -> [[int32x4_t; 2]; ROWS] {
+    macro_rules! sdot {
+        ($sum:expr, $weights:expr, $factors:expr, $lane:literal) => {
+            asm!(
+                concat!("sdot {sum:v}.4s, {weights:v}.16b, {factors:v}.4b[", $lane, "]"),
+                sum = inout(vreg) $sum,
+                weights = in(vreg) $weights,
+                factors = in(vreg) $factors,
+                options(pure, nomem, nostack, preserves_flags),
+            )
+        };
+    }
+    let mut sums = start;
+    for step in 0..panel.steps {
+        // SAFETY: the caller vouches for the panel's steps and the rows; this function's callers have `sdot`.
+        unsafe {
+            let weights = panel.weights.add(step * 8 * STEP);
+            let weights: [int8x16_t; 4] = core::array::from_fn(|at| vld1q_s8(weights.add(16 * at)));
+            let left = left.cast::<i8>().add(step * STEP);
+            for first in (0..ROWS).step_by(TURN_ROWS) {
+                let rows = first..ROWS.min(first + TURN_ROWS);
+                let mut factors = [vdup_n_s8(0); TURN_ROWS];
+                for row in rows.clone() {
+                    factors[row - first] = vld1_s8(left.add(row * left_stride));
+                }
+                for row in rows.clone() {
+                    sdot!(sums[row][0], weights[0], factors[row - first], 0);
+                    sdot!(sums[row][1], weights[1], factors[row - first], 0);
+                }
+                for row in rows {
+                    sdot!(sums[row][0], weights[2], factors[row - first], 1);
+                    sdot!(sums[row][1], weights[3], factors[row - first], 1);
+                }
+            }
+        }
+    }
+    sums
+}
