@@ -9,14 +9,19 @@
 //!
 //! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`).
 
+mod block;
+mod config;
 mod engine;
 mod linear;
 mod load;
+mod positions;
 mod stages;
+mod taps;
 mod threads;
 
+pub use config::{CpuConfig, CpuPrecision, Matrix, Observer};
 pub use dinov2_kernels::Isa;
-pub use engine::{CpuConfig, CpuEngine, CpuPrecision, Matrix, Observer};
+pub use engine::CpuEngine;
 pub use load::LoadError;
 pub use stages::{Stage, StageTimes};
 pub use threads::default_threads;

@@ -298,4 +298,17 @@ impl Extractor for Engine {
             Self::Onnx(engine, _) => engine.extract(image, taps, out),
         }
     }
+
+    fn extract_batch(
+        &mut self,
+        images: &[ImageView<'_>],
+        taps: &Taps,
+        out: &mut [Features],
+    ) -> Result<(), ExtractError> {
+        match self {
+            Self::Cpu(engine) => engine.extract_batch(images, taps, out),
+            #[cfg(feature = "tract")]
+            Self::Onnx(engine, _) => engine.extract_batch(images, taps, out),
+        }
+    }
 }
