@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Picture, cases};
 use dinov2_core::{Extractor, Facet, Features, Tap, Taps};
-use dinov2_cpu::{CpuConfig, CpuEngine};
+use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental};
 
 /// Counts what is allocated while `COUNTING` holds.
 struct Counting;
@@ -62,26 +62,59 @@ fn allocations(work: impl FnOnce()) -> usize {
     ALLOCATIONS.load(Ordering::SeqCst)
 }
 
+/// Allocations of 20 repetitions of `frame`, after two that may allocate.
+fn steady(mut frame: impl FnMut()) -> usize {
+    frame();
+    frame();
+    allocations(|| (0..20).for_each(|_| frame()))
+}
+
+/// The picture with `shade` added to its first line, or everywhere if that is much.
+fn shaded(picture: &Picture, shade: u8) -> Picture {
+    let mut pixels = picture.pixels.clone();
+    let count = if shade > 10 { pixels.len() } else { picture.width_px * 3 };
+    pixels[..count].iter_mut().for_each(|pixel| *pixel = pixel.wrapping_add(shade));
+    Picture { pixels, ..*picture }
+}
+
+fn every_kind_of_tap() -> Taps {
+    let facets = [Facet::Query, Facet::Key, Facet::Value].map(|facet| Tap::Facet { layer: 1, facet });
+    let layers = [false, true].map(|norm| Tap::Layer { layer: 0, norm });
+    Taps::new(facets.into_iter().chain(layers).chain([Tap::ClsAttention]))
+}
+
 // One test: two at a time would count each other's allocations.
 #[test]
 fn steady_frames_allocate_nothing() {
     assert!(allocations(|| drop(std::hint::black_box(vec![0_u8; 64]))) > 0, "the allocator does not count");
+    let taps = every_kind_of_tap();
     for case in cases("golden") {
         let converted = case.convert();
-        let spec = converted.model.spec().clone();
-        let config = CpuConfig::with_threads(NonZeroUsize::new(3).expect("3"));
-        let mut engine = CpuEngine::new(&converted.model, config).expect("engine");
-        let facets = [Facet::Query, Facet::Key, Facet::Value].map(|facet| Tap::Facet { layer: 1, facet });
-        let layers = [false, true].map(|norm| Tap::Layer { layer: 0, norm });
-        let taps = Taps::new(facets.into_iter().chain(layers).chain([Tap::ClsAttention]));
-        let picture = Picture::pattern(7 * spec.patch_size, 6 * spec.patch_size);
-        let mut features = Features::new();
-        let mut frame = |engine: &mut CpuEngine| {
-            engine.extract(picture.view(), &taps, &mut features).expect("features");
-        };
-        frame(&mut engine);
-        frame(&mut engine);
-        let got = allocations(|| (0..20).for_each(|_| frame(&mut engine)));
-        assert_eq!(got, 0, "{}: allocations in 20 frames after the second", case.name);
+        let patch = converted.model.spec().patch_size;
+        let (picture, small) =
+            (Picture::pattern(7 * patch, 6 * patch), Picture::pattern(3 * patch, 2 * patch));
+        for precision in [CpuPrecision::F32, CpuPrecision::Int8] {
+            let mut config = CpuConfig::with_threads(NonZeroUsize::new(3).expect("3"));
+            config.precision = precision;
+            let mut engine = CpuEngine::new(&converted.model, config).expect("engine");
+            let what = |kind: &str| format!("{}, {precision:?}: allocations in 20 {kind}", case.name);
+            let mut features = Features::new();
+            let got = steady(|| engine.extract(picture.view(), &taps, &mut features).expect("features"));
+            assert_eq!(got, 0, "{}", what("frames"));
+            let images = [picture.view(), small.view(), picture.view()];
+            let mut batch = vec![Features::new(); 3];
+            let got = steady(|| engine.extract_batch(&images, &taps, &mut batch).expect("features"));
+            assert_eq!(got, 0, "{}", what("batches"));
+            // Pictures that differ in a few patches, then in all, and a refresh.
+            config.incremental = Incremental::new(0.05, NonZeroUsize::new(7).expect("7"));
+            let mut engine = CpuEngine::new(&converted.model, config).expect("engine");
+            let clip = [0, 1, 2, 60].map(|shade| shaded(&picture, shade));
+            let mut frames = clip.iter().cycle();
+            let got = steady(|| {
+                let picture = frames.next().expect("endless");
+                engine.extract(picture.view(), &taps, &mut features).expect("features");
+            });
+            assert_eq!(got, 0, "{}", what("incremental frames"));
+        }
     }
 }

@@ -19,9 +19,28 @@ pub enum ExtractError {
         /// The limit.
         most: usize,
     },
+    /// A batch with more or fewer outputs than images.
+    #[error("batch of {images} images: expected as many outputs, got {outputs}")]
+    BatchLengths {
+        /// Images given.
+        images: usize,
+        /// Outputs given.
+        outputs: usize,
+    },
     /// Something that this engine cannot do, in its own words.
     #[error("{0}")]
     Engine(String),
+}
+
+impl ExtractError {
+    /// Checks that a batch has as many outputs as images.
+    ///
+    /// # Errors
+    /// [`ExtractError::BatchLengths`].
+    pub fn check_lengths(images: &[ImageView<'_>], out: &[Features]) -> Result<(), Self> {
+        let (images, outputs) = (images.len(), out.len());
+        if images == outputs { Ok(()) } else { Err(Self::BatchLengths { images, outputs }) }
+    }
 }
 
 /// An engine: turns an image into dense features.
@@ -37,4 +56,20 @@ pub trait Extractor {
     /// # Errors
     /// An image off the patch grid, a tap that the model does not have, or a failure of the engine itself.
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError>;
+
+    /// Extracts the features of several frames, `images[i]` into `out[i]`: those of several cameras, or of a video that
+    /// need not be live. Each is what [`Self::extract`] makes of it, bit for bit; sizes may differ. Engines run images
+    /// of one grid together where they gain by it; this default takes them one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::extract`], or `out` is not as long as `images`. What `out` then holds is unspecified.
+    fn extract_batch(
+        &mut self,
+        images: &[ImageView<'_>],
+        taps: &Taps,
+        out: &mut [Features],
+    ) -> Result<(), ExtractError> {
+        ExtractError::check_lengths(images, out)?;
+        images.iter().zip(out).try_for_each(|(image, out)| self.extract(*image, taps, out))
+    }
 }

@@ -1,137 +1,50 @@
-use std::num::NonZeroUsize;
-
-use dinov2_core::{
-    ExtractError, Extractor, Facet, Features, ImageView, MlpKind, PatchGrid, Tap, Taps, VitSpec, limits,
-};
-use dinov2_kernels::Epilogue;
-use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention, cls_attention};
-use dinov2_kernels::attention_i16::{self, KeyValuePanelsI16, attention_i16};
+use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
 use dinov2_kernels::layer_norm::layer_norm;
-use dinov2_kernels::{AlignedBuffer, Isa, Pool, patch_embed};
-use dinov2_weights::{Model, position};
+use dinov2_kernels::{AlignedBuffer, Epilogue, Isa, Pool, patch_embed};
+use dinov2_weights::Model;
 
-use crate::linear::InputScratch;
-use crate::load::{Block, LoadError, Weights};
+use crate::block::{BlockScratch, Cpu, Watch};
+use crate::incremental::Memory;
+use crate::load::{LoadError, Weights};
+use crate::positions::PositionCache;
 use crate::stages::{Stage, StageClock, StageTimes};
-
-/// How a [`CpuEngine`] is set up.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct CpuConfig {
-    /// Threads, the caller's included.
-    pub threads: NonZeroUsize,
-    /// Instruction set of the kernels.
-    pub isa: Isa,
-    /// Arithmetic of the blocks.
-    pub precision: CpuPrecision,
-}
-
-/// Arithmetic of the transformer blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CpuPrecision {
-    /// 32-bit floats throughout.
-    F32,
-    /// Matrices in 8 bits: weights per output channel, activations per token, quantised as they come. Attention in
-    /// 16-bit integers where the CPU gains by it. Residual stream, LayerNorm, GELU and softmax stay f32.
-    Int8,
-}
-
-/// A matrix of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Matrix {
-    /// Queries, keys and values.
-    Qkv,
-    /// After attention.
-    Projection,
-    /// `fc1`, or the gated `w12`.
-    MlpIn,
-    /// `fc2` or `w3`.
-    MlpOut,
-}
-
-/// Sees the input of a block's matrix: `(block, matrix, input: [n, k])`.
-pub type Observer<'a> = dyn FnMut(usize, Matrix, &[f32]) + 'a;
-
-impl Default for CpuConfig {
-    /// f32, one thread per physical core that this process may use, and the widest instruction set of the CPU.
-    fn default() -> Self {
-        Self { threads: crate::default_threads(), isa: Isa::detect(), precision: CpuPrecision::F32 }
-    }
-}
-
-impl CpuConfig {
-    /// The default with this number of threads.
-    pub fn with_threads(threads: NonZeroUsize) -> Self {
-        Self { threads, ..Self::default() }
-    }
-}
+use crate::taps::{write_attention_taps, write_layer_taps};
+use crate::{CpuConfig, CpuPrecision, Observer};
 
 /// Runs a model on the CPU.
 pub struct CpuEngine {
-    spec: VitSpec,
-    isa: Isa,
+    pub(crate) spec: VitSpec,
+    pub(crate) isa: Isa,
     precision: CpuPrecision,
-    pool: Pool,
-    weights: Weights,
+    pub(crate) pool: Pool,
+    pub(crate) weights: Weights,
     /// As stored: `[1 + rows * cols, dim]`.
-    position_table: Vec<f32>,
-    positions: PositionCache,
-    scratch: Scratch,
-    stage_times: StageTimes,
+    pub(crate) position_table: Vec<f32>,
+    pub(crate) positions: PositionCache,
+    pub(crate) scratch: Scratch,
+    /// Indices of the images of a batch that run together.
+    members: Vec<usize>,
+    /// What an incremental engine keeps. Boxed, so that it is cheaply taken out while it works on the engine.
+    memory: Option<Box<Memory>>,
+    pub(crate) stage_times: StageTimes,
 }
 
-/// Position tables of the grids seen lately, each `[1 + rows * cols, dim]`; the most recently used comes last.
+/// Activations of the frames that run together, one below the other; sized for the most so far.
 #[derive(Default)]
-struct PositionCache {
-    tables: Vec<(PatchGrid, Vec<f32>)>,
-}
-
-impl PositionCache {
-    /// Folders of pictures rarely mix more aspect ratios than this within a short run.
-    const CAPACITY: usize = 8;
-
-    /// The table of `grid`, resampled from `stored` if it is not at hand.
-    fn get(&mut self, grid: PatchGrid, spec: &VitSpec, stored: &[f32]) -> Result<&[f32], ExtractError> {
-        match self.tables.iter().position(|(cached, _)| *cached == grid) {
-            Some(found) => self.tables[found..].rotate_left(1),
-            None => {
-                let table = position::resample(stored, spec.position_table, grid, spec.position_convention);
-                if self.tables.len() == Self::CAPACITY {
-                    self.tables.remove(0);
-                }
-                self.tables.push((grid, table.map_err(ExtractError::Engine)?));
-            }
-        }
-        Ok(self.tables.last().map_or(&[], |(_, table)| table))
-    }
-}
-
-/// Activations of one frame, sized for the largest grid so far.
-#[derive(Default)]
-struct Scratch {
-    /// `[patches, 3 * patch * patch]`.
-    patch_pixels: AlignedBuffer,
-    /// The residual stream, `[n, dim]`.
+pub(crate) struct Scratch {
+    /// `[patches, 3 * patch * patch]` of one frame.
+    pub(crate) patch_pixels: AlignedBuffer,
+    /// The residual stream, `[frames, n, dim]`.
     tokens: AlignedBuffer,
-    /// A LayerNorm's output. Its floats also serve as attention's output.
-    input: InputScratch,
-    /// `[n, 3 * dim]`.
-    qkv: AlignedBuffer,
-    /// `[n, mlp_hidden]`.
-    hidden: AlignedBuffer,
-    key_value: KeyValuePanels,
-    key_value_i16: KeyValuePanelsI16,
+    block: BlockScratch,
 }
 
-impl Scratch {
-    fn resize(&mut self, spec: &VitSpec, grid: PatchGrid) {
-        let tokens = spec.tokens(grid);
-        self.patch_pixels.resize(grid.len() * 3 * spec.patch_size * spec.patch_size);
-        self.tokens.resize(tokens * spec.dim);
-        self.input.normed.resize(tokens * spec.dim);
-        self.qkv.resize(tokens * 3 * spec.dim);
-        self.hidden.resize(tokens * spec.mlp_hidden);
-    }
+/// Images of one grid that run together.
+struct Group<'a> {
+    grid: PatchGrid,
+    images: &'a [ImageView<'a>],
+    /// Which of the images; never empty.
+    members: &'a [usize],
 }
 
 impl CpuEngine {
@@ -149,6 +62,8 @@ impl CpuEngine {
             position_table: model.f32("pos_embed").map_err(LoadError::from)?,
             positions: PositionCache::default(),
             scratch: Scratch::default(),
+            members: Vec::new(),
+            memory: config.incremental.map(|config| Box::new(Memory::new(config, model.spec().depth))),
             stage_times: StageTimes::default(),
             pool,
         })
@@ -174,85 +89,37 @@ impl CpuEngine {
         self.weights.bytes()
     }
 
+    /// Of an incremental engine, the share of all blocks' rows that the last frame computed anew.
+    pub fn recomputed_share(&self) -> Option<f64> {
+        self.memory.as_ref().map(|memory| memory.recomputed_share(&self.spec))
+    }
+
+    /// What runs blocks, the weights, and where blocks work.
+    pub(crate) fn parts(&mut self) -> (Cpu<'_>, &Weights, &mut BlockScratch) {
+        let Self { spec, isa, precision, pool, weights, scratch, .. } = self;
+        (Cpu { isa: *isa, pool, precision: *precision, spec }, weights, &mut scratch.block)
+    }
+
     /// Where the last frame's time went.
     pub fn stage_times(&self) -> StageTimes {
         self.stage_times
     }
 
-    /// Fills `tokens` with CLS, registers and embedded patches.
-    fn embed(&mut self, image: ImageView<'_>, grid: PatchGrid) -> Result<(), ExtractError> {
+    /// Fills `tokens` with CLS, registers and embedded patches of each frame.
+    fn embed(&mut self, group: &Group<'_>) -> Result<(), ExtractError> {
         let Self { spec, isa, pool, weights, position_table, positions, scratch, .. } = self;
-        let dim = spec.dim;
-        patch_embed::gather_patches(pool, image, grid, spec.patch_size, &mut scratch.patch_pixels);
+        let (dim, grid) = (spec.dim, group.grid);
         let positions = positions.get(grid, spec, position_table)?;
-        let (prefix, patches) = scratch.tokens.split_at_mut(spec.prefix_tokens() * dim);
-        let (cls, registers) = prefix.split_at_mut(dim);
-        for ((slot, token), position) in cls.iter_mut().zip(&weights.cls).zip(&positions[..dim]) {
-            *slot = token + position;
+        let frames = scratch.tokens.chunks_exact_mut(spec.tokens(grid) * dim);
+        for (&member, tokens) in group.members.iter().zip(frames) {
+            let image = group.images[member];
+            patch_embed::gather_patches(pool, image, grid, spec.patch_size, &mut scratch.patch_pixels);
+            let (prefix, patches) = tokens.split_at_mut(spec.prefix_tokens() * dim);
+            weights.write_prefix(&positions[..dim], prefix);
+            patches.copy_from_slice(&positions[dim..]);
+            weights.patch_embed.apply(*isa, pool, Epilogue::Add, &scratch.patch_pixels, patches);
         }
-        registers.copy_from_slice(&weights.registers);
-        patches.copy_from_slice(&positions[dim..]);
-        weights.patch_embed.apply(*isa, pool, Epilogue::Add, &scratch.patch_pixels, patches);
         Ok(())
-    }
-
-    /// Runs one block on the residual stream and writes the facets that are asked for.
-    fn run_block(
-        &mut self,
-        index: usize,
-        taps: &Taps,
-        out: &mut Features,
-        clock: &mut StageClock,
-        observer: &mut Observer<'_>,
-    ) {
-        let Self { spec, isa, pool, weights, scratch, .. } = self;
-        let cpu = (*isa, &*pool);
-        let Scratch { tokens, input, qkv, hidden, key_value, key_value_i16, .. } = scratch;
-        let block: &Block = &weights.blocks[index];
-        let shape =
-            AttentionShape { tokens: tokens.len() / spec.dim, heads: spec.heads, head_dim: spec.head_dim() };
-
-        block.qkv.prepare_normed(cpu, &block.norm1.params(), tokens, input);
-        clock.lap(Stage::LayerNorm);
-        observer(index, Matrix::Qkv, &input.normed);
-        block.qkv.apply_prepared(cpu, Epilogue::Store, input, qkv);
-        clock.lap(Stage::Qkv);
-        if self.precision == CpuPrecision::Int8 && attention_i16::is_supported(*isa, shape) {
-            attention_i16(*isa, pool, shape, qkv, key_value_i16, &mut input.normed);
-        } else {
-            attention(*isa, pool, shape, qkv, key_value, &mut input.normed);
-        }
-        clock.lap(Stage::Attention);
-        write_attention_taps(spec, index, shape, qkv, taps, out);
-        clock.lap(Stage::Taps);
-        observer(index, Matrix::Projection, &input.normed);
-        block.projection.apply(cpu, Epilogue::Add, &input.normed, &mut input.quantised, tokens);
-        clock.lap(Stage::Projection);
-        block.mlp_in.prepare_normed(cpu, &block.norm2.params(), tokens, input);
-        clock.lap(Stage::LayerNorm);
-        observer(index, Matrix::MlpIn, &input.normed);
-        let activation = match spec.mlp {
-            MlpKind::Gelu => Epilogue::Gelu,
-            MlpKind::SwiGlu => Epilogue::SwiGlu,
-        };
-        block.mlp_in.apply_prepared(cpu, activation, input, hidden);
-        observer(index, Matrix::MlpOut, hidden);
-        block.mlp_out.apply(cpu, Epilogue::Add, hidden, &mut input.quantised, tokens);
-        clock.lap(Stage::Mlp);
-    }
-
-    /// Writes the tokens after block `layer` where a tap asks for them.
-    fn write_layer_taps(&self, layer: usize, out: &mut Features) {
-        if let Some(values) = out.tap_mut(Tap::Layer { layer, norm: false }) {
-            values.copy_from_slice(&self.scratch.tokens);
-        }
-        if let Some(values) = out.tap_mut(Tap::Layer { layer, norm: true }) {
-            self.final_norm(values);
-        }
-    }
-
-    fn final_norm(&self, output: &mut [f32]) {
-        layer_norm(self.isa, &self.pool, &self.weights.norm.params(), &self.scratch.tokens, output);
     }
 
     /// As [`Extractor::extract`], and shows the input of every matrix of the blocks to `observer`, to calibrate a
@@ -270,64 +137,104 @@ impl CpuEngine {
         observer: &mut Observer<'_>,
     ) -> Result<(), ExtractError> {
         assert_eq!(self.precision, CpuPrecision::F32, "extract_observed: an engine in f32");
-        self.run(image, &Taps::none(), out, observer)
+        self.run(&[image], &Taps::none(), std::slice::from_mut(out), observer)
     }
 
     fn run(
         &mut self,
-        image: ImageView<'_>,
+        images: &[ImageView<'_>],
         taps: &Taps,
-        out: &mut Features,
+        out: &mut [Features],
         observer: &mut Observer<'_>,
     ) -> Result<(), ExtractError> {
-        let grid = image.grid(self.spec.patch_size)?;
+        ExtractError::check_lengths(images, out)?;
         taps.check(&self.spec)?;
+        images.iter().try_for_each(|image| self.grid_of(image).map(drop))?;
+        let mut watch = Watch { clock: StageClock::start(), observer, block: 0 };
+        let mut members = std::mem::take(&mut self.members);
+        let outcome = self.run_by_grid(images, &mut members, taps, out, &mut watch);
+        self.members = members;
+        self.stage_times = watch.clock.times();
+        outcome
+    }
+
+    /// Runs the images of each grid together, in the order in which the grids first appear.
+    fn run_by_grid(
+        &mut self,
+        images: &[ImageView<'_>],
+        members: &mut Vec<usize>,
+        taps: &Taps,
+        out: &mut [Features],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), ExtractError> {
+        for (first, image) in images.iter().enumerate() {
+            if images[..first].iter().any(|earlier| same_size(earlier, image)) {
+                continue;
+            }
+            members.clear();
+            members.extend((first..images.len()).filter(|&other| same_size(&images[other], image)));
+            let grid = self.grid_of(image)?;
+            for members in members.chunks(limits::MAX_PATCHES / grid.len()) {
+                self.run_group(&Group { grid, images, members }, taps, out, watch)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn grid_of(&self, image: &ImageView<'_>) -> Result<PatchGrid, ExtractError> {
+        let grid = image.grid(self.spec.patch_size)?;
         if grid.len() > limits::MAX_PATCHES {
             return Err(ExtractError::TooManyPatches { patches: grid.len(), most: limits::MAX_PATCHES });
         }
-        out.prepare(&self.spec, grid, taps);
-        self.scratch.resize(&self.spec, grid);
-        let mut clock = StageClock::start();
-        self.embed(image, grid)?;
-        clock.lap(Stage::PatchEmbed);
-        for layer in 0..self.spec.depth {
-            self.run_block(layer, taps, out, &mut clock, observer);
-            self.write_layer_taps(layer, out);
-            clock.lap(Stage::Taps);
+        Ok(grid)
+    }
+
+    fn run_group(
+        &mut self,
+        group: &Group<'_>,
+        taps: &Taps,
+        out: &mut [Features],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), ExtractError> {
+        let tokens_per_frame = self.spec.tokens(group.grid);
+        let rows = group.members.len() * tokens_per_frame;
+        group.members.iter().for_each(|&member| out[member].prepare(&self.spec, group.grid, taps));
+        let patch_len = 3 * self.spec.patch_size * self.spec.patch_size;
+        self.scratch.patch_pixels.resize(group.grid.len() * patch_len);
+        self.scratch.tokens.resize(rows * self.spec.dim);
+        self.scratch.block.resize(&self.spec, rows);
+        self.embed(group)?;
+        watch.clock.lap(Stage::PatchEmbed);
+
+        let Self {
+            spec, isa, precision, pool, weights, scratch: Scratch { tokens, block: scratch, .. }, ..
+        } = self;
+        let cpu = Cpu { isa: *isa, pool, precision: *precision, spec };
+        let frame_len = tokens_per_frame * spec.dim;
+        for (layer, block) in weights.blocks.iter().enumerate() {
+            watch.block = layer;
+            scratch.project_qkv(cpu, block, tokens, watch);
+            scratch.attend(cpu, tokens_per_frame, watch);
+            for (&member, qkv) in group.members.iter().zip(scratch.qkv.chunks_exact(3 * frame_len)) {
+                write_attention_taps(cpu, layer, qkv, taps, &mut out[member]);
+            }
+            watch.clock.lap(Stage::Taps);
+            scratch.finish(cpu, block, tokens, watch);
+            for (&member, tokens) in group.members.iter().zip(tokens.chunks_exact(frame_len)) {
+                write_layer_taps(cpu, &weights.norm, layer, tokens, &mut out[member]);
+            }
+            watch.clock.lap(Stage::Taps);
         }
-        self.final_norm(out.tokens_mut());
-        clock.lap(Stage::LayerNorm);
-        self.stage_times = clock.times();
+        for (&member, tokens) in group.members.iter().zip(tokens.chunks_exact(frame_len)) {
+            layer_norm(*isa, pool, &weights.norm.params(), tokens, out[member].tokens_mut());
+        }
+        watch.clock.lap(Stage::LayerNorm);
         Ok(())
     }
 }
 
-/// Writes facets of block `layer`, and the attention of CLS if it is the last.
-fn write_attention_taps(
-    spec: &VitSpec,
-    layer: usize,
-    shape: AttentionShape,
-    qkv: &[f32],
-    taps: &Taps,
-    out: &mut Features,
-) {
-    for tap in taps.iter() {
-        let Some(values) = out.tap_mut(tap) else { continue };
-        match tap {
-            Tap::Facet { layer: wanted, facet } if wanted == layer => {
-                let part = match facet {
-                    Facet::Query => 0,
-                    Facet::Key => 1,
-                    Facet::Value => 2,
-                };
-                let tokens = qkv.chunks_exact(3 * spec.dim).zip(values.chunks_exact_mut(spec.dim));
-                tokens
-                    .for_each(|(token, value)| value.copy_from_slice(&token[part * spec.dim..][..spec.dim]));
-            }
-            Tap::ClsAttention if layer + 1 == spec.depth => cls_attention(shape, qkv, values),
-            _ => {}
-        }
-    }
+fn same_size(left: &ImageView<'_>, right: &ImageView<'_>) -> bool {
+    (left.width_px(), left.height_px()) == (right.width_px(), right.height_px())
 }
 
 impl Extractor for CpuEngine {
@@ -336,6 +243,26 @@ impl Extractor for CpuEngine {
     }
 
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
-        self.run(image, taps, out, &mut |_, _, _| {})
+        let Some(mut memory) = self.memory.take() else {
+            return self.run(&[image], taps, std::slice::from_mut(out), &mut |_, _, _| {});
+        };
+        let outcome = memory.extract(self, image, taps, out);
+        self.memory = Some(memory);
+        outcome
+    }
+
+    /// Images of one grid run as one, their tokens below each other in every matrix; an incremental engine takes them
+    /// one after the other.
+    fn extract_batch(
+        &mut self,
+        images: &[ImageView<'_>],
+        taps: &Taps,
+        out: &mut [Features],
+    ) -> Result<(), ExtractError> {
+        if self.memory.is_none() {
+            return self.run(images, taps, out, &mut |_, _, _| {});
+        }
+        ExtractError::check_lengths(images, out)?;
+        images.iter().zip(out).try_for_each(|(image, out)| self.extract(*image, taps, out))
     }
 }

@@ -12,6 +12,9 @@ use super::statistics::{latency_json, quantile, sorted};
 /// Most iterations that may be asked for.
 const MAX_ITERATIONS: u32 = 1_000_000;
 
+/// Most frames in one call that may be asked for.
+const MAX_BATCH: i64 = 256;
+
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -26,6 +29,9 @@ pub(crate) struct Args {
     /// Frames before the first timed one
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_ITERATIONS)))]
     warmup: u32,
+    /// Frames in one call, as of so many cameras; figures are per frame
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
+    batch: u32,
     /// One JSON object on the last line instead of a table
     #[arg(long)]
     json: bool,
@@ -66,17 +72,18 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let mut source = open(&[format!("test:{width_px}x{height_px}")], &SourceOptions::default())?;
     source.next_frame(&mut frame)?.then_some(()).context("test pattern: expected a frame, got none")?;
 
-    let mut features = Features::new();
+    let mut features = vec![Features::new(); args.batch as usize];
     let first = Instant::now();
-    time_frame(&mut engine, &mut fit, &frame, &mut features)?;
+    time_batch(&mut engine, &mut fit, &frame, &mut features)?;
     let first_frame_ms = milliseconds(first);
     for _ in 0..args.warmup {
-        time_frame(&mut engine, &mut fit, &frame, &mut features)?;
+        time_batch(&mut engine, &mut fit, &frame, &mut features)?;
     }
     let mut samples = Samples::default();
     for _ in 0..args.iterations {
-        let (frame_ms, fit_ms) = time_frame(&mut engine, &mut fit, &frame, &mut features)?;
-        samples.push(frame_ms, std::iter::once(("fit", fit_ms)).chain(engine.stage_ms()));
+        let (frame_ms, fit_ms) = time_batch(&mut engine, &mut fit, &frame, &mut features)?;
+        let stages = engine.stage_ms().into_iter().map(|(name, ms)| (name, ms / f64::from(args.batch)));
+        samples.push(frame_ms, std::iter::once(("fit", fit_ms)).chain(stages));
     }
     let facts = json!({
         "model": weights.label(),
@@ -86,7 +93,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         "engine": engine.to_string(),
         "threads": engine.threads(),
         "size_px": [width_px, height_px],
-        "tokens": engine.spec().tokens(features.grid()),
+        "tokens": engine.spec().tokens(features[0].grid()),
+        "batch": args.batch,
         "iterations": args.iterations,
         "load_ms": load_ms,
         "first_frame_ms": first_frame_ms,
@@ -97,18 +105,24 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     if args.json { print_json(facts, samples) } else { print_table(&facts, samples) }
 }
 
-/// Times fit and extraction of one frame: `(both, fit alone)` in milliseconds.
-fn time_frame(
+/// Times fit and extraction of as many frames as `features` has room for: `(both, fit alone)` in milliseconds per frame.
+fn time_batch(
     engine: &mut Engine,
     fit: &mut Fit,
     frame: &Frame,
-    features: &mut Features,
+    features: &mut [Features],
 ) -> anyhow::Result<(f64, f64)> {
+    let frames = features.len() as f64;
     let start = Instant::now();
     let image = fit.fit(frame.view())?;
     let fit_ms = milliseconds(start);
-    engine.extract(image, &Taps::none(), features)?;
-    Ok((milliseconds(start), fit_ms))
+    let start = Instant::now();
+    match features {
+        [features] => engine.extract(image, &Taps::none(), features)?,
+        many => engine.extract_batch(&vec![image; many.len()], &Taps::none(), many)?,
+    }
+    // One fit serves the whole batch; every camera would have its own.
+    Ok((milliseconds(start) / frames + fit_ms, fit_ms))
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -126,7 +140,7 @@ fn print_json(mut facts: Value, samples: Samples) -> anyhow::Result<()> {
 
 fn print_table(facts: &Value, samples: Samples) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    for key in ["model", "shape", "engine", "size_px", "tokens", "cpu"] {
+    for key in ["model", "shape", "engine", "size_px", "tokens", "batch", "cpu"] {
         writeln!(stdout, "{key:<12} {}", facts[key])?;
     }
     for key in ["load_ms", "first_frame_ms", "peak_memory_mib"] {
