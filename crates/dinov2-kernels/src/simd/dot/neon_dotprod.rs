@@ -127,19 +127,23 @@ unsafe fn product<const ROWS: usize>(
             let weights = panel.weights.add(step * 8 * STEP);
             let weights: [int8x16_t; 4] = core::array::from_fn(|at| vld1q_s8(weights.add(16 * at)));
             let left = left.cast::<i8>().add(step * STEP);
-            for first in (0..ROWS).step_by(TURN_ROWS) {
-                let rows = first..ROWS.min(first + TURN_ROWS);
+            // Ends that are constants, so that everything is unrolled.
+            for turn in 0..ROWS.div_ceil(TURN_ROWS) {
                 let mut factors = [vdup_n_s8(0); TURN_ROWS];
-                for row in rows.clone() {
-                    factors[row - first] = vld1_s8(left.add(row * left_stride));
+                for at in 0..TURN_ROWS {
+                    let row = turn * TURN_ROWS + at;
+                    if row < ROWS {
+                        factors[at] = vld1_s8(left.add(row * left_stride));
+                        sdot!(sums[row][0], weights[0], factors[at], 0);
+                        sdot!(sums[row][1], weights[1], factors[at], 0);
+                    }
                 }
-                for row in rows.clone() {
-                    sdot!(sums[row][0], weights[0], factors[row - first], 0);
-                    sdot!(sums[row][1], weights[1], factors[row - first], 0);
-                }
-                for row in rows {
-                    sdot!(sums[row][0], weights[2], factors[row - first], 1);
-                    sdot!(sums[row][1], weights[3], factors[row - first], 1);
+                for at in 0..TURN_ROWS {
+                    let row = turn * TURN_ROWS + at;
+                    if row < ROWS {
+                        sdot!(sums[row][0], weights[2], factors[at], 1);
+                        sdot!(sums[row][1], weights[3], factors[at], 1);
+                    }
                 }
             }
         }
