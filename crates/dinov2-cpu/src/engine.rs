@@ -169,6 +169,12 @@ impl CpuEngine {
         self.precision
     }
 
+    /// Whether attention multiplies in 16 bits ([`attention_i16`]).
+    pub fn has_attention_i16(&self) -> bool {
+        let shape = AttentionShape { tokens: 1, heads: self.spec.heads, head_dim: self.spec.head_dim() };
+        self.precision == CpuPrecision::Int8 && attention_i16::is_supported(self.isa, shape)
+    }
+
     /// Bytes of packed weights.
     pub fn weight_bytes(&self) -> usize {
         self.weights.bytes()
@@ -205,6 +211,7 @@ impl CpuEngine {
         clock: &mut StageClock,
         observer: &mut Observer<'_>,
     ) {
+        let in_i16 = self.has_attention_i16();
         let Self { spec, isa, pool, weights, scratch, .. } = self;
         let cpu = (*isa, &*pool);
         let Scratch { tokens, input, qkv, hidden, key_value, key_value_i16, .. } = scratch;
@@ -217,7 +224,7 @@ impl CpuEngine {
         observer(index, Matrix::Qkv, &input.normed);
         block.qkv.apply_prepared(cpu, Epilogue::Store, input, qkv);
         clock.lap(Stage::Qkv);
-        if self.precision == CpuPrecision::Int8 && attention_i16::is_supported(*isa, shape) {
+        if in_i16 {
             attention_i16(*isa, pool, shape, qkv, key_value_i16, &mut input.normed);
         } else {
             attention(*isa, pool, shape, qkv, key_value, &mut input.normed);
