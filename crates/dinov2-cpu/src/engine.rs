@@ -1,4 +1,6 @@
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
+use dinov2_kernels::attention::AttentionShape;
+use dinov2_kernels::attention_i16;
 use dinov2_kernels::layer_norm::layer_norm;
 use dinov2_kernels::{AlignedBuffer, Epilogue, Isa, Pool, patch_embed};
 use dinov2_weights::Model;
@@ -82,6 +84,12 @@ impl CpuEngine {
     /// Arithmetic in use.
     pub fn precision(&self) -> CpuPrecision {
         self.precision
+    }
+
+    /// Whether attention multiplies in 16 bits ([`attention_i16`]).
+    pub fn has_attention_i16(&self) -> bool {
+        let shape = AttentionShape { tokens: 1, heads: self.spec.heads, head_dim: self.spec.head_dim() };
+        self.precision == CpuPrecision::Int8 && attention_i16::is_supported(self.isa, shape)
     }
 
     /// Bytes of packed weights.

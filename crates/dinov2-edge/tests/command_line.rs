@@ -330,6 +330,29 @@ fn a_video_is_run_incrementally() {
 }
 
 #[test]
+fn bench_sets_stages_beside_the_peaks() {
+    let words =
+        ["bench", "--size", "56", "--iterations", "3", "--threads", "2", "--precision", "f32", "--peak"];
+    let stdout = succeeds(&[&words[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let peak = &report["peak"]["all_threads"];
+    assert_eq!(peak["threads"], 2);
+    for stage in ["qkv", "attention", "projection", "mlp"] {
+        let rate = &report["stage_rate"][stage];
+        let share = rate["gflops"].as_f64().unwrap() / peak["f32_gflops"].as_f64().unwrap();
+        assert!((rate["share_of_peak"].as_f64().unwrap() - share).abs() < 1e-3, "{stage}: {rate}");
+        // 2 * 17 tokens * 12 blocks * 3 * 384^2 in the time of the stage; the report rounds both.
+        if stage == "qkv" {
+            let seconds = report["stage_ms"]["qkv"]["median"].as_f64().unwrap() * 1e-3;
+            let gflops = 2.0 * 17.0 * 12.0 * 3.0 * 384.0 * 384.0 / seconds * 1e-9;
+            assert!((rate["gflops"].as_f64().unwrap() / gflops - 1.0).abs() < 0.01, "{rate} {gflops}");
+        }
+    }
+    assert!(report["stage_rate"].get("layer_norm").is_none());
+    assert!(succeeds(&words).contains("of peak"));
+}
+
+#[test]
 fn doctor_and_models_answer() {
     let report: Value = serde_json::from_str(&succeeds(&["doctor", "--json"])).unwrap();
     assert_eq!(report["shape"], "ViT-S/14");

@@ -24,6 +24,8 @@ pub mod gemm_f32;
 pub mod gemm_i8;
 pub mod layer_norm;
 pub mod patch_embed;
+#[cfg(feature = "std")]
+pub mod peak;
 pub mod pool;
 pub mod quantise;
 pub mod simd;

@@ -59,6 +59,19 @@ impl Dot for Avx2Fma {
         unsafe { _mm_storeu_si128(to.cast(), narrow(_mm256_cvtps_epi32(x))) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        unsafe {
+            let first = _mm256_maddubs_epi16(left[0], right[0]);
+            let second = _mm256_maddubs_epi16(left[1], right[1]);
+            let products = _mm256_madd_epi16(_mm256_add_epi16(first, second), _mm256_set1_epi16(1));
+            _mm256_add_epi32(sum, products)
+        }
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(left, right)) }
+    }
+    #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,
@@ -67,7 +80,7 @@ impl Dot for Avx2Fma {
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
         unsafe {
-            let (mut sums, ones) = (start, _mm256_set1_epi16(1));
+            let mut sums = start;
             for step in 0..panel.steps {
                 let weights = panel.weights.add(step * 16 * STEP).cast::<__m256i>();
                 let weights: [__m256i; 4] = core::array::from_fn(|at| _mm256_loadu_si256(weights.add(at)));
@@ -77,10 +90,7 @@ impl Dot for Avx2Fma {
                     let first = _mm256_set1_epi32(factors.read_unaligned());
                     let second = _mm256_set1_epi32(factors.add(1).read_unaligned());
                     for (half, sum) in sums.iter_mut().enumerate() {
-                        let first = _mm256_maddubs_epi16(first, weights[half]);
-                        let second = _mm256_maddubs_epi16(second, weights[2 + half]);
-                        let products = _mm256_madd_epi16(_mm256_add_epi16(first, second), ones);
-                        *sum = _mm256_add_epi32(*sum, products);
+                        *sum = self.dot_i8(*sum, [first, second], [weights[half], weights[2 + half]]);
                     }
                 }
             }
@@ -104,7 +114,7 @@ impl Dot for Avx2Fma {
                     let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
                     let left = _mm256_set1_epi32(left);
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(left, right));
+                        *sum = self.dot_i16(*sum, left, right);
                     }
                 }
             }

@@ -57,6 +57,19 @@ impl Dot for Avx512F {
         unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x))) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        unsafe {
+            let first = _mm512_maddubs_epi16(left[0], right[0]);
+            let second = _mm512_maddubs_epi16(left[1], right[1]);
+            let products = _mm512_madd_epi16(_mm512_add_epi16(first, second), _mm512_set1_epi16(1));
+            _mm512_add_epi32(sum, products)
+        }
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(left, right)) }
+    }
+    #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,
@@ -65,7 +78,7 @@ impl Dot for Avx512F {
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
         unsafe {
-            let (mut sums, ones) = (start, _mm512_set1_epi16(1));
+            let mut sums = start;
             for step in 0..panel.steps {
                 let weights = panel.weights.add(step * 32 * STEP).cast::<__m512i>();
                 let weights: [__m512i; 4] = core::array::from_fn(|at| _mm512_loadu_si512(weights.add(at)));
@@ -75,10 +88,7 @@ impl Dot for Avx512F {
                     let first = _mm512_set1_epi32(factors.read_unaligned());
                     let second = _mm512_set1_epi32(factors.add(1).read_unaligned());
                     for (half, sum) in sums.iter_mut().enumerate() {
-                        let first = _mm512_maddubs_epi16(first, weights[half]);
-                        let second = _mm512_maddubs_epi16(second, weights[2 + half]);
-                        let products = _mm512_madd_epi16(_mm512_add_epi16(first, second), ones);
-                        *sum = _mm512_add_epi32(*sum, products);
+                        *sum = self.dot_i8(*sum, [first, second], [weights[half], weights[2 + half]]);
                     }
                 }
             }
@@ -102,7 +112,7 @@ impl Dot for Avx512F {
                     let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
                     let left = _mm512_set1_epi32(left);
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(left, right));
+                        *sum = self.dot_i16(*sum, left, right);
                     }
                 }
             }

@@ -69,6 +69,17 @@ impl Dot for AvxVnni {
         unsafe { self.0.store_i16(to, x) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        unsafe {
+            let sum = _mm256_dpbusd_avx_epi32(sum, left[0], right[0]);
+            _mm256_dpbusd_avx_epi32(sum, left[1], right[1])
+        }
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        unsafe { _mm256_dpwssd_avx_epi32(sum, left, right) }
+    }
+    #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,
@@ -109,7 +120,7 @@ impl Dot for AvxVnni {
                     let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
                     let left = _mm256_set1_epi32(left);
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = _mm256_dpwssd_avx_epi32(*sum, left, right);
+                        *sum = self.dot_i16(*sum, left, right);
                     }
                 }
             }

@@ -102,6 +102,13 @@ pub trait Dot: Copy + Send + Sync + 'static {
     /// # Safety
     /// `to` is valid for writing `LANES` i16.
     unsafe fn store_i16(self, to: *mut i16, x: FloatOf<Self>);
+    /// `sum` plus, lane by lane, the dot product of [`STEP`] bytes, wrapping in 32 bits: one step of
+    /// [`Self::product_i8`] for one vector of sums. `left` holds stored factors, `right` weights, [`GROUP`] of each in a
+    /// lane of each vector.
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I;
+    /// `sum` plus, lane by lane, the dot product of a pair of i16, wrapping in 32 bits: one step of
+    /// [`Self::product_i16`] for one vector of sums.
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I;
     /// `start + left · panel`, wrapping in 32 bits. `left` is `ROWS` rows of stored factors, `left_stride` bytes apart.
     ///
     /// # Safety
@@ -156,4 +163,77 @@ pub(crate) fn for_dot_rows<D: Dot, R: DotRows>(dot: D, rows: usize, body: R) {
         };
     }
     instances!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::isas_under_test;
+
+    /// Lanes of most instruction sets at once; narrower ones use the first.
+    const LANES: usize = crate::simd::MAX_LANES;
+
+    /// Applies `dot_i8` and `dot_i16` to the first lanes.
+    struct Steps {
+        left: [[u8; GROUP * LANES]; 2],
+        right: [[i8; GROUP * LANES]; 2],
+    }
+
+    impl DotKernel for Steps {
+        type Output = (usize, i32, [[f32; LANES]; 2]);
+
+        #[inline(always)]
+        #[expect(unsafe_code, reason = "vector loads and stores")]
+        fn run<D: Dot>(self, dot: D) -> Self::Output {
+            let mut out = [[0.0; LANES]; 2];
+            // SAFETY: each array is as long as the widest vector.
+            unsafe {
+                let left =
+                    [dot.load_i32(self.left[0].as_ptr().cast()), dot.load_i32(self.left[1].as_ptr().cast())];
+                let right = [
+                    dot.load_i32(self.right[0].as_ptr().cast()),
+                    dot.load_i32(self.right[1].as_ptr().cast()),
+                ];
+                let sums = [
+                    dot.dot_i8(dot.splat_i32(-7), left, right),
+                    dot.dot_i16(dot.splat_i32(-7), left[0], right[0]),
+                ];
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    dot.float().store(out.as_mut_ptr(), dot.to_f32(sum));
+                }
+            }
+            (<D::Float as Simd>::LANES, D::STORED_OFFSET, out)
+        }
+    }
+
+    #[test]
+    fn steps_are_dot_products_of_lanes() {
+        // Small enough for sums in 16 bits, and for pairs of bytes as i16 to stay exact in f32.
+        let left: [[u8; GROUP * LANES]; 2] = core::array::from_fn(|half| {
+            core::array::from_fn(|at| if at % 2 == 1 { 0 } else { (251 * half + 83 * at) as u8 })
+        });
+        let right: [[i8; GROUP * LANES]; 2] =
+            core::array::from_fn(|half| core::array::from_fn(|at| ((37 * at + 11 * half) % 127) as i8 - 63));
+        for isa in isas_under_test() {
+            let (lanes, offset, [bytes, pairs]) = isa.run_dot(Steps { left, right });
+            // Sets with an offset take stored factors as signed bytes.
+            let stored = |byte: u8| if offset == 0 { i32::from(byte) } else { i32::from(byte as i8) };
+            for lane in 0..lanes {
+                let group = lane * GROUP..(lane + 1) * GROUP;
+                let products = (0..2).flat_map(|half| group.clone().map(move |at| (half, at)));
+                let want: i32 =
+                    products.map(|(half, at)| stored(left[half][at]) * i32::from(right[half][at])).sum();
+                assert_eq!(bytes[lane], (want - 7) as f32, "{} bytes {lane}", isa.name());
+                let word = |bytes: [u8; 2]| i32::from(i16::from_le_bytes(bytes));
+                let want: i32 = group
+                    .step_by(2)
+                    .map(|at| {
+                        let right = [right[0][at], right[0][at + 1]].map(|byte| byte as u8);
+                        word([left[0][at], left[0][at + 1]]) * word(right)
+                    })
+                    .sum();
+                assert_eq!(pairs[lane], (want - 7) as f32, "{} pairs {lane}", isa.name());
+            }
+        }
+    }
 }

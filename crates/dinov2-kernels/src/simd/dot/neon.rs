@@ -63,6 +63,27 @@ impl Dot for Neon {
         unsafe { vst1_s16(to, vmovn_s32(vcvtnq_s32_f32(x))) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        unsafe {
+            let mut sum = sum;
+            for (left, right) in left.into_iter().zip(right) {
+                let (left, right) = (vreinterpretq_s8_s32(left), vreinterpretq_s8_s32(right));
+                let low = vpaddlq_s16(vmull_s8(vget_low_s8(left), vget_low_s8(right)));
+                let high = vpaddlq_s16(vmull_high_s8(left, right));
+                sum = vaddq_s32(sum, vpaddq_s32(low, high));
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        unsafe {
+            let (left, right) = (vreinterpretq_s16_s32(left), vreinterpretq_s16_s32(right));
+            let low = vmull_s16(vget_low_s16(left), vget_low_s16(right));
+            vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(left, right)))
+        }
+    }
+    #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,

@@ -70,6 +70,26 @@ impl Dot for NeonDotprod {
         unsafe { self.0.store_i16(to, x) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        let mut sum = sum;
+        for (left, right) in left.into_iter().zip(right) {
+            unsafe {
+                asm!(
+                    "sdot {sum:v}.4s, {left:v}.16b, {right:v}.16b",
+                    sum = inout(vreg) sum,
+                    left = in(vreg) left,
+                    right = in(vreg) right,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+        }
+        sum
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        self.0.dot_i16(sum, left, right)
+    }
+    #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,

@@ -70,6 +70,16 @@ impl Dot for NeonI8mm {
     unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
         unsafe { self.0.store_i16(to, x) }
     }
+    /// Not by `smmla`, which sums over rows and columns and not lane by lane: a peak measured with this is far below what
+    /// the products can reach.
+    #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        self.0.dot_i8(sum, left, right)
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        self.0.dot_i16(sum, left, right)
+    }
     #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,

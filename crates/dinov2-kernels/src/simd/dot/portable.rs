@@ -50,6 +50,25 @@ impl Dot for Portable {
         unsafe { to.cast::<[i16; LANES]>().write_unaligned(x.map(|x| ((x + ROUND) - ROUND) as i16)) }
     }
     #[inline(always)]
+    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+        let mut sum = sum;
+        for (left, right) in left.into_iter().zip(right) {
+            for ((sum, left), right) in sum.iter_mut().zip(left).zip(right) {
+                let pairs = left.to_ne_bytes().into_iter().zip(right.to_ne_bytes());
+                *sum = pairs.fold(*sum, |sum, (x, w)| sum.wrapping_add(i32::from(x) * i32::from(w as i8)));
+            }
+        }
+        sum
+    }
+    #[inline(always)]
+    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+        core::array::from_fn(|lane| {
+            let [x, y] = [left[lane], right[lane]];
+            let low = i32::from(x as i16) * i32::from(y as i16);
+            sum[lane].wrapping_add(low).wrapping_add((x >> 16) * (y >> 16))
+        })
+    }
+    #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
         self,
         left: *const u8,

@@ -1,3 +1,5 @@
+mod peak;
+
 use std::io::Write;
 use std::time::Instant;
 
@@ -6,6 +8,7 @@ use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
 use dinov2_edge::{Engine, Extractor, Features, Taps, machine};
 use serde_json::{Map, Value, json};
 
+use self::peak::PeakReport;
 use super::args::EngineArgs;
 use super::statistics::{latency_json, quantile, sorted};
 
@@ -32,6 +35,9 @@ pub(crate) struct Args {
     /// Frames in one call, as of so many cameras; figures are per frame
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
     batch: u32,
+    /// Also measure what the machine can do at most, and what share of it the stages reach
+    #[arg(long)]
+    peak: bool,
     /// One JSON object on the last line instead of a table
     #[arg(long)]
     json: bool,
@@ -102,7 +108,12 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         "cpu": machine::cpu_model(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    if args.json { print_json(facts, samples) } else { print_table(&facts, samples) }
+    let peak = args.peak.then(|| PeakReport::measure(&engine, features[0].grid(), &samples.stages));
+    match (args.json, peak) {
+        (true, peak) => print_json(facts, samples, peak),
+        (false, Some(peak)) => print_table(&facts, samples).and_then(|()| peak.print()),
+        (false, None) => print_table(&facts, samples),
+    }
 }
 
 /// Times fit and extraction of as many frames as `features` has room for: `(both, fit alone)` in milliseconds per frame.
@@ -129,11 +140,15 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn print_json(mut facts: Value, samples: Samples) -> anyhow::Result<()> {
+fn print_json(mut facts: Value, samples: Samples, peak: Option<PeakReport>) -> anyhow::Result<()> {
     let stages: Map<String, Value> =
         samples.stages.into_iter().map(|(name, values)| (name.to_string(), latency_json(values))).collect();
     facts["latency_ms"] = latency_json(samples.frame);
     facts["stage_ms"] = Value::Object(stages);
+    if let Some(peak) = peak {
+        facts["peak"] = peak.peaks_json();
+        facts["stage_rate"] = peak.rates_json();
+    }
     writeln!(std::io::stdout().lock(), "{facts}")?;
     Ok(())
 }
