@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Picture, cases};
 use dinov2_core::{Extractor, Facet, Features, Tap, Taps};
-use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
+use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental};
 
 /// Counts what is allocated while `COUNTING` holds.
 struct Counting;
@@ -69,6 +69,14 @@ fn steady(mut frame: impl FnMut()) -> usize {
     allocations(|| (0..20).for_each(|_| frame()))
 }
 
+/// The picture with `shade` added to its first line, or everywhere if that is much.
+fn shaded(picture: &Picture, shade: u8) -> Picture {
+    let mut pixels = picture.pixels.clone();
+    let count = if shade > 10 { pixels.len() } else { picture.width_px * 3 };
+    pixels[..count].iter_mut().for_each(|pixel| *pixel = pixel.wrapping_add(shade));
+    Picture { pixels, ..*picture }
+}
+
 fn every_kind_of_tap() -> Taps {
     let facets = [Facet::Query, Facet::Key, Facet::Value].map(|facet| Tap::Facet { layer: 1, facet });
     let layers = [false, true].map(|norm| Tap::Layer { layer: 0, norm });
@@ -97,6 +105,16 @@ fn steady_frames_allocate_nothing() {
             let mut batch = vec![Features::new(); 3];
             let got = steady(|| engine.extract_batch(&images, &taps, &mut batch).expect("features"));
             assert_eq!(got, 0, "{}", what("batches"));
+            // Pictures that differ in a few patches, then in all, and a refresh.
+            config.incremental = Incremental::new(0.05, NonZeroUsize::new(7).expect("7"));
+            let mut engine = CpuEngine::new(&converted.model, config).expect("engine");
+            let clip = [0, 1, 2, 60].map(|shade| shaded(&picture, shade));
+            let mut frames = clip.iter().cycle();
+            let got = steady(|| {
+                let picture = frames.next().expect("endless");
+                engine.extract(picture.view(), &taps, &mut features).expect("features");
+            });
+            assert_eq!(got, 0, "{}", what("incremental frames"));
         }
     }
 }

@@ -47,8 +47,26 @@ pub(crate) struct BlockScratch {
     pub(crate) qkv: AlignedBuffer,
     /// `[rows, mlp_hidden]`.
     hidden: AlignedBuffer,
-    panels: KeyValuePanels,
-    panels_i16: KeyValuePanelsI16,
+    panels: Panels,
+}
+
+/// Packed keys and values.
+#[derive(Default)]
+struct Panels {
+    f32: KeyValuePanels,
+    i16: KeyValuePanelsI16,
+}
+
+impl Panels {
+    /// `out: [n, dim]` from `qkv: [n, 3 * dim]` of one frame.
+    fn attend(&mut self, cpu: Cpu<'_>, qkv: &[f32], out: &mut [f32]) {
+        let shape = cpu.attention_shape(qkv.len() / (3 * cpu.spec.dim));
+        if cpu.precision == CpuPrecision::Int8 && attention_i16::is_supported(cpu.isa, shape) {
+            attention_i16(cpu.isa, cpu.pool, shape, qkv, &mut self.i16, out);
+        } else {
+            attention(cpu.isa, cpu.pool, shape, qkv, &mut self.f32, out);
+        }
+    }
 }
 
 impl BlockScratch {
@@ -69,16 +87,16 @@ impl BlockScratch {
 
     /// Attention within each frame of `tokens` tokens of `qkv`, for [`Self::finish`].
     pub(crate) fn attend(&mut self, cpu: Cpu<'_>, tokens: usize, watch: &mut Watch<'_>) {
-        let Self { input, qkv, panels, panels_i16, .. } = self;
-        let (shape, dim) = (cpu.attention_shape(tokens), cpu.spec.dim);
+        let Self { input, qkv, panels, .. } = self;
+        let dim = cpu.spec.dim;
         let frames = qkv.chunks_exact(tokens * 3 * dim).zip(input.normed.chunks_exact_mut(tokens * dim));
-        for (qkv, out) in frames {
-            if cpu.precision == CpuPrecision::Int8 && attention_i16::is_supported(cpu.isa, shape) {
-                attention_i16(cpu.isa, cpu.pool, shape, qkv, panels_i16, out);
-            } else {
-                attention(cpu.isa, cpu.pool, shape, qkv, panels, out);
-            }
-        }
+        frames.for_each(|(qkv, out)| panels.attend(cpu, qkv, out));
+        watch.clock.lap(Stage::Attention);
+    }
+
+    /// Attention within one frame whose queries, keys and values are elsewhere, `frame: [n, 3 * dim]`.
+    pub(crate) fn attend_in(&mut self, cpu: Cpu<'_>, frame: &[f32], watch: &mut Watch<'_>) {
+        self.panels.attend(cpu, frame, &mut self.input.normed);
         watch.clock.lap(Stage::Attention);
     }
 

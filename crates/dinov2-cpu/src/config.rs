@@ -2,6 +2,8 @@ use std::num::NonZeroUsize;
 
 use dinov2_kernels::Isa;
 
+use crate::Incremental;
+
 /// How a [`crate::CpuEngine`] is set up.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -12,6 +14,9 @@ pub struct CpuConfig {
     pub isa: Isa,
     /// Arithmetic of the blocks.
     pub precision: CpuPrecision,
+    /// For a video of a camera that stands still: reuse of what earlier frames had in common with this one. Such an
+    /// engine is for one video; frames of a batch count as consecutive.
+    pub incremental: Option<Incremental>,
 }
 
 /// Arithmetic of the transformer blocks.
@@ -43,7 +48,12 @@ pub type Observer<'a> = dyn FnMut(usize, Matrix, &[f32]) + 'a;
 impl Default for CpuConfig {
     /// f32, one thread per physical core that this process may use, and the widest instruction set of the CPU.
     fn default() -> Self {
-        Self { threads: crate::default_threads(), isa: Isa::detect(), precision: CpuPrecision::F32 }
+        Self {
+            threads: crate::default_threads(),
+            isa: Isa::detect(),
+            precision: CpuPrecision::F32,
+            incremental: None,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use dinov2_kernels::{AlignedBuffer, Epilogue, Isa, Pool, patch_embed};
 use dinov2_weights::Model;
 
 use crate::block::{BlockScratch, Cpu, Watch};
+use crate::incremental::Memory;
 use crate::load::{LoadError, Weights};
 use crate::positions::PositionCache;
 use crate::stages::{Stage, StageClock, StageTimes};
@@ -12,25 +13,27 @@ use crate::{CpuConfig, CpuPrecision, Observer};
 
 /// Runs a model on the CPU.
 pub struct CpuEngine {
-    spec: VitSpec,
-    isa: Isa,
+    pub(crate) spec: VitSpec,
+    pub(crate) isa: Isa,
     precision: CpuPrecision,
-    pool: Pool,
-    weights: Weights,
+    pub(crate) pool: Pool,
+    pub(crate) weights: Weights,
     /// As stored: `[1 + rows * cols, dim]`.
-    position_table: Vec<f32>,
-    positions: PositionCache,
-    scratch: Scratch,
+    pub(crate) position_table: Vec<f32>,
+    pub(crate) positions: PositionCache,
+    pub(crate) scratch: Scratch,
     /// Indices of the images of a batch that run together.
     members: Vec<usize>,
-    stage_times: StageTimes,
+    /// What an incremental engine keeps. Boxed, so that it is cheaply taken out while it works on the engine.
+    memory: Option<Box<Memory>>,
+    pub(crate) stage_times: StageTimes,
 }
 
 /// Activations of the frames that run together, one below the other; sized for the most so far.
 #[derive(Default)]
-struct Scratch {
+pub(crate) struct Scratch {
     /// `[patches, 3 * patch * patch]` of one frame.
-    patch_pixels: AlignedBuffer,
+    pub(crate) patch_pixels: AlignedBuffer,
     /// The residual stream, `[frames, n, dim]`.
     tokens: AlignedBuffer,
     block: BlockScratch,
@@ -60,6 +63,7 @@ impl CpuEngine {
             positions: PositionCache::default(),
             scratch: Scratch::default(),
             members: Vec::new(),
+            memory: config.incremental.map(|config| Box::new(Memory::new(config, model.spec().depth))),
             stage_times: StageTimes::default(),
             pool,
         })
@@ -85,6 +89,17 @@ impl CpuEngine {
         self.weights.bytes()
     }
 
+    /// Of an incremental engine, the share of all blocks' rows that the last frame computed anew.
+    pub fn recomputed_share(&self) -> Option<f64> {
+        self.memory.as_ref().map(|memory| memory.recomputed_share(&self.spec))
+    }
+
+    /// What runs blocks, the weights, and where blocks work.
+    pub(crate) fn parts(&mut self) -> (Cpu<'_>, &Weights, &mut BlockScratch) {
+        let Self { spec, isa, precision, pool, weights, scratch, .. } = self;
+        (Cpu { isa: *isa, pool, precision: *precision, spec }, weights, &mut scratch.block)
+    }
+
     /// Where the last frame's time went.
     pub fn stage_times(&self) -> StageTimes {
         self.stage_times
@@ -100,11 +115,7 @@ impl CpuEngine {
             let image = group.images[member];
             patch_embed::gather_patches(pool, image, grid, spec.patch_size, &mut scratch.patch_pixels);
             let (prefix, patches) = tokens.split_at_mut(spec.prefix_tokens() * dim);
-            let (cls, registers) = prefix.split_at_mut(dim);
-            for ((slot, token), position) in cls.iter_mut().zip(&weights.cls).zip(&positions[..dim]) {
-                *slot = token + position;
-            }
-            registers.copy_from_slice(&weights.registers);
+            weights.write_prefix(&positions[..dim], prefix);
             patches.copy_from_slice(&positions[dim..]);
             weights.patch_embed.apply(*isa, pool, Epilogue::Add, &scratch.patch_pixels, patches);
         }
@@ -170,7 +181,7 @@ impl CpuEngine {
         Ok(())
     }
 
-    fn grid_of(&self, image: &ImageView<'_>) -> Result<PatchGrid, ExtractError> {
+    pub(crate) fn grid_of(&self, image: &ImageView<'_>) -> Result<PatchGrid, ExtractError> {
         let grid = image.grid(self.spec.patch_size)?;
         if grid.len() > limits::MAX_PATCHES {
             return Err(ExtractError::TooManyPatches { patches: grid.len(), most: limits::MAX_PATCHES });
@@ -232,16 +243,26 @@ impl Extractor for CpuEngine {
     }
 
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
-        self.run(&[image], taps, std::slice::from_mut(out), &mut |_, _, _| {})
+        let Some(mut memory) = self.memory.take() else {
+            return self.run(&[image], taps, std::slice::from_mut(out), &mut |_, _, _| {});
+        };
+        let outcome = memory.extract(self, image, taps, out);
+        self.memory = Some(memory);
+        outcome
     }
 
-    /// Images of one grid run as one, their tokens below each other in every matrix.
+    /// Images of one grid run as one, their tokens below each other in every matrix; an incremental engine takes them
+    /// one after the other.
     fn extract_batch(
         &mut self,
         images: &[ImageView<'_>],
         taps: &Taps,
         out: &mut [Features],
     ) -> Result<(), ExtractError> {
-        self.run(images, taps, out, &mut |_, _, _| {})
+        if self.memory.is_none() {
+            return self.run(images, taps, out, &mut |_, _, _| {});
+        }
+        ExtractError::check_lengths(images, out)?;
+        images.iter().zip(out).try_for_each(|(image, out)| self.extract(*image, taps, out))
     }
 }

@@ -7,14 +7,18 @@
 //! LayerScale is folded into the projections that it follows, ImageNet's mean and standard deviation into the patch
 //! embedding. After the first frame of a grid nothing is allocated. Results do not depend on the number of threads.
 //!
+//! With [`Incremental`], rows that hardly changed since the frame before are reused (`incremental.rs`).
+//!
 //! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`).
 
 mod block;
 mod config;
 mod engine;
+mod incremental;
 mod linear;
 mod load;
 mod positions;
+mod rows;
 mod stages;
 mod taps;
 mod threads;
@@ -22,6 +26,7 @@ mod threads;
 pub use config::{CpuConfig, CpuPrecision, Matrix, Observer};
 pub use dinov2_kernels::Isa;
 pub use engine::CpuEngine;
+pub use incremental::Incremental;
 pub use load::LoadError;
 pub use stages::{Stage, StageTimes};
 pub use threads::default_threads;

@@ -89,6 +89,15 @@ impl Weights {
         })
     }
 
+    /// Writes the tokens before the patches, `prefix: [1 + registers, dim]`. `position: [dim]`, that of CLS.
+    pub(crate) fn write_prefix(&self, position: &[f32], prefix: &mut [f32]) {
+        let (cls, registers) = prefix.split_at_mut(self.cls.len());
+        for ((slot, token), position) in cls.iter_mut().zip(&self.cls).zip(position) {
+            *slot = token + position;
+        }
+        registers.copy_from_slice(&self.registers);
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let block = |block: &Block| {
             [&block.qkv, &block.projection, &block.mlp_in, &block.mlp_out]

@@ -17,11 +17,13 @@ pub enum Stage {
     Mlp,
     /// Copies of what taps ask for.
     Taps,
+    /// Comparing, gathering and scattering of rows, by an incremental engine.
+    Reuse,
 }
 
 impl Stage {
     /// Every stage, in the order of a block.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 8] = [
         Stage::PatchEmbed,
         Stage::LayerNorm,
         Stage::Qkv,
@@ -29,6 +31,7 @@ impl Stage {
         Stage::Projection,
         Stage::Mlp,
         Stage::Taps,
+        Stage::Reuse,
     ];
 
     /// `patch_embed`, `layer_norm`, …
@@ -41,6 +44,7 @@ impl Stage {
             Stage::Projection => "projection",
             Stage::Mlp => "mlp",
             Stage::Taps => "taps",
+            Stage::Reuse => "reuse",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
-use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa, LoadError, Stage, default_threads};
+use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, LoadError, Stage, default_threads};
 use dinov2_weights::{Model, ModelError};
 
 #[cfg(feature = "tract")]
@@ -142,11 +142,19 @@ pub struct EngineConfig {
     pub threads: Option<NonZeroUsize>,
     /// Instruction set of the CPU engine; `None` for the best that this CPU has.
     pub isa: Option<Isa>,
+    /// Reuse from frame to frame; the CPU engine only.
+    pub incremental: Option<Incremental>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { backend: Backend::Auto, precision: Precision::Auto, threads: None, isa: None }
+        Self {
+            backend: Backend::Auto,
+            precision: Precision::Auto,
+            threads: None,
+            isa: None,
+            incremental: None,
+        }
     }
 }
 
@@ -173,6 +181,9 @@ pub enum EngineError {
         "precision: expected auto or f32 for backend onnx, got int8 (the CPU engine has it, for model files)"
     )]
     OnnxPrecision,
+    /// The ONNX engine was asked to reuse what it computed.
+    #[error("incremental: expected backend cpu, got onnx")]
+    OnnxIncremental,
     /// This build has no engine for ONNX files.
     #[error("backend onnx: this program was built without it (build with `--features tract`)")]
     WithoutTract,
@@ -199,6 +210,7 @@ impl Engine {
                 let mut cpu = CpuConfig::with_threads(threads);
                 cpu.isa = config.isa.unwrap_or(cpu.isa);
                 cpu.precision = config.precision.on_cpu(model);
+                cpu.incremental = config.incremental;
                 Ok(Self::Cpu(Box::new(CpuEngine::new(model, cpu)?)))
             }
             (Backend::Cpu, Weights::Onnx(path)) => {
@@ -206,6 +218,9 @@ impl Engine {
             }
             (Backend::Auto | Backend::Onnx, _) if config.precision == Precision::Int8 => {
                 Err(EngineError::OnnxPrecision)
+            }
+            (Backend::Auto | Backend::Onnx, _) if config.incremental.is_some() => {
+                Err(EngineError::OnnxIncremental)
             }
             (Backend::Auto | Backend::Onnx, weights) => Self::onnx(weights, threads),
         }
@@ -253,6 +268,15 @@ impl Engine {
             Self::Cpu(engine) => engine.threads(),
             #[cfg(feature = "tract")]
             Self::Onnx(_, threads) => *threads,
+        }
+    }
+
+    /// Of an engine that reuses what it computed, the share of rows that the last frame computed anew.
+    pub fn recomputed_share(&self) -> Option<f64> {
+        match self {
+            Self::Cpu(engine) => engine.recomputed_share(),
+            #[cfg(feature = "tract")]
+            Self::Onnx(..) => None,
         }
     }
 

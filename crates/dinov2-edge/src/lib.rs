@@ -31,7 +31,7 @@ mod similarity;
 
 pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
-pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa, Matrix, default_threads};
+pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matrix, default_threads};
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;

@@ -301,6 +301,35 @@ fn bench_tells_its_figures_on_the_last_line() {
 }
 
 #[test]
+fn a_video_is_run_incrementally() {
+    let cat = media("cat.jpg");
+    let words = ["run", "--input", &cat, &cat, &cat, "--size", "56", "--json", "--incremental"];
+    let shares = |refresh: &str| -> Vec<f64> {
+        let lines = succeeds(&[&words[..], &["0.05", "--refresh", refresh]].concat());
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["recomputed"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(shares("30"), [1.0, 0.0, 0.0]);
+    assert_eq!(shares("2"), [1.0, 0.0, 1.0]);
+    let compared = succeeds(&[
+        "compare",
+        &cat,
+        &cat,
+        "--size",
+        "56",
+        "--candidate",
+        "cpu:f32",
+        "--incremental",
+        "0",
+        "--json",
+    ]);
+    let compared: Value = serde_json::from_str(compared.trim()).unwrap();
+    assert_eq!((&compared["recomputed"], &compared["relative_l2"]), (&Value::from(0.5), &Value::from(0.0)));
+    fails(&["run", "--input", &cat, "--incremental", "nan"], 2, "a number from 0");
+    fails(&["run", "--input", &cat, "--refresh", "3"], 2, "required arguments");
+}
+
+#[test]
 fn doctor_and_models_answer() {
     let report: Value = serde_json::from_str(&succeeds(&["doctor", "--json"])).unwrap();
     assert_eq!(report["shape"], "ViT-S/14");

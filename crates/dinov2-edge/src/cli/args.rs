@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use dinov2_edge::hub::{HubConfig, find_local};
-use dinov2_edge::{Backend, Engine, EngineConfig, Isa, Precision, Weights};
+use dinov2_edge::{Backend, Engine, EngineConfig, Incremental, Isa, Precision, Weights};
 
 /// Most threads that may be asked for.
 const MAX_THREADS: usize = 1024;
@@ -29,6 +29,23 @@ pub(crate) struct EngineArgs {
     pub(crate) isa: Option<Isa>,
 }
 
+/// Reuse from frame to frame.
+#[derive(clap::Args, Clone)]
+pub(crate) struct ReuseArgs {
+    /// For a camera that stands still: keep rows whose input changes by at most this, relative to its length (0: exact)
+    #[arg(long, value_name = "THRESHOLD", value_parser = threshold)]
+    incremental: Option<f32>,
+    /// With --incremental, compute every so many frames in full
+    #[arg(long, value_name = "FRAMES", default_value_t = Incremental::REFRESH, requires = "incremental")]
+    refresh: NonZeroUsize,
+}
+
+impl ReuseArgs {
+    pub(crate) fn config(&self) -> Option<Incremental> {
+        self.incremental.and_then(|threshold| Incremental::new(threshold, self.refresh))
+    }
+}
+
 impl EngineArgs {
     pub(crate) fn config(&self) -> EngineConfig {
         EngineConfig {
@@ -36,13 +53,22 @@ impl EngineArgs {
             precision: self.precision,
             threads: self.threads,
             isa: self.isa,
+            incremental: None,
         }
     }
 
     /// Opens the weights and loads them into the engine.
     pub(crate) fn load(&self) -> anyhow::Result<(Weights, Engine)> {
+        self.load_incremental(None)
+    }
+
+    /// As [`Self::load`]; with `incremental` the engine reuses what frames have in common.
+    pub(crate) fn load_incremental(
+        &self,
+        incremental: Option<Incremental>,
+    ) -> anyhow::Result<(Weights, Engine)> {
         let weights = open_weights(self.model.as_deref())?;
-        let engine = Engine::new(&weights, self.config())?;
+        let engine = Engine::new(&weights, EngineConfig { incremental, ..self.config() })?;
         Ok((weights, engine))
     }
 }
@@ -50,6 +76,12 @@ impl EngineArgs {
 pub(crate) fn threads(word: &str) -> Result<NonZeroUsize, String> {
     let count: NonZeroUsize = word.parse().map_err(|_| format!("expected 1..={MAX_THREADS}"))?;
     if count.get() <= MAX_THREADS { Ok(count) } else { Err(format!("expected 1..={MAX_THREADS}")) }
+}
+
+fn threshold(word: &str) -> Result<f32, String> {
+    let checked =
+        word.parse().ok().filter(|&threshold| Incremental::new(threshold, Incremental::REFRESH).is_some());
+    checked.ok_or_else(|| "expected a number from 0".into())
 }
 
 fn isa(word: &str) -> Result<Isa, String> {

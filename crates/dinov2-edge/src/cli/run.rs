@@ -11,7 +11,7 @@ use dinov2_edge::{Engine, Extractor, Features, Taps};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::args::EngineArgs;
+use super::args::{EngineArgs, ReuseArgs};
 use super::progress;
 
 /// Arguments of `run`.
@@ -37,6 +37,8 @@ pub(crate) struct Args {
     /// Stop after this many frames
     #[arg(long)]
     frames: Option<usize>,
+    #[command(flatten)]
+    reuse: ReuseArgs,
     /// One JSON object per frame on stdout
     #[arg(long)]
     json: bool,
@@ -101,7 +103,7 @@ pub(crate) fn main(args: Args) -> anyhow::Result<()> {
     let many = source.len_hint() != Some(1) && args.frames != Some(1);
     let output = args.output.as_deref().map(|path| Output::from_path(path, many)).transpose();
     let output = output.map_err(super::usage)?.map(|output| output.with_folder_format(args.format));
-    let (weights, engine) = args.engine.load()?;
+    let (weights, engine) = args.engine.load_incremental(args.reuse.config())?;
     let taps = match &args.layers {
         Some(list) => Taps::parse(list, engine.spec().depth).map_err(super::usage)?,
         None => Taps::none(),
@@ -180,8 +182,10 @@ impl Pipeline {
         };
         let latency = Latency { read, fit, extract, write: milliseconds(start) };
         let size_px = (image.width_px(), image.height_px());
+        let recomputed = self.engine.recomputed_share();
         // A bar on the same terminal would tear the line apart.
-        let report = || print_frame(frame, size_px, &self.features, &latency, written.as_deref(), as_json);
+        let report =
+            || print_frame(frame, size_px, &self.features, &latency, written.as_deref(), recomputed, as_json);
         if std::io::stdout().is_terminal() { bar.suspend(report) } else { report() }
     }
 }
@@ -192,12 +196,13 @@ fn print_frame(
     features: &Features,
     latency: &Latency,
     written: Option<&Path>,
+    recomputed: Option<f64>,
     as_json: bool,
 ) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     let (grid, total) = (features.grid(), latency.read + latency.fit + latency.extract + latency.write);
     if as_json {
-        let line = json!({
+        let mut line = json!({
             "frame": frame.index,
             "name": frame.name,
             "source": frame.path,
@@ -214,6 +219,9 @@ fn print_frame(
             },
             "output": written,
         });
+        if let Some(share) = recomputed {
+            line["recomputed"] = share.into();
+        }
         writeln!(stdout, "{line}")?;
         return Ok(());
     }

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use dinov2_edge::{Backend, Engine, EngineConfig, Precision};
+use dinov2_edge::{Backend, Engine, EngineConfig, Incremental, Precision};
 
 use super::args::open_weights;
 
@@ -46,8 +46,27 @@ impl Side {
         default_model: Option<&Path>,
         threads: Option<NonZeroUsize>,
     ) -> anyhow::Result<Engine> {
+        self.load_with(default_model, threads, None)
+    }
+
+    /// Loads the engine; with `incremental` it reuses what frames have in common.
+    pub(crate) fn load_incremental(
+        &self,
+        threads: Option<NonZeroUsize>,
+        incremental: Option<Incremental>,
+    ) -> anyhow::Result<Engine> {
+        self.load_with(None, threads, incremental)
+    }
+
+    fn load_with(
+        &self,
+        default_model: Option<&Path>,
+        threads: Option<NonZeroUsize>,
+        incremental: Option<Incremental>,
+    ) -> anyhow::Result<Engine> {
         let weights = open_weights(self.model.as_deref().or(default_model))?;
-        let config = EngineConfig { backend: self.backend, precision: self.precision, threads, isa: None };
+        let (backend, precision) = (self.backend, self.precision);
+        let config = EngineConfig { backend, precision, threads, isa: None, incremental };
         Ok(Engine::new(&weights, config)?)
     }
 }
