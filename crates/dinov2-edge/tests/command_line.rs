@@ -211,9 +211,8 @@ fn a_linear_probe_is_trained_and_scored() {
     let folder = tempfile::tempdir().unwrap();
     let data = labelled_folders(folder.path());
     let words = ["eval", "segmentation", "--data", &data, "--ignore", "200", "--size", "70"];
-    let report: Value =
-        serde_json::from_str(&succeeds(&[&words[..], &["--candidate", "cpu:f32", "--json"]].concat()))
-            .unwrap();
+    let engines = ["--precision", "f32", "--candidate", "cpu:f32", "--json"];
+    let report: Value = serde_json::from_str(&succeeds(&[&words[..], &engines].concat())).unwrap();
     assert_eq!(report["classes"], 2);
     assert_eq!(report["train"]["patches"], 5 * 7 + 5 * 6);
     assert_eq!(report["val"]["pixels"], 150 * 70);
