@@ -36,7 +36,8 @@ const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox grep -m1 ^flags /proc/cpuinfo
-/bin/unit-tests --test-threads=1 --nocapture
+# Peaks of an emulated CPU mean nothing, and the loops that measure them take minutes.
+/bin/unit-tests --test-threads=1 --nocapture --skip peak::
 echo \"guest: exit status $?\"
 /bin/busybox sleep 5
 /bin/busybox poweroff -f
