@@ -70,7 +70,7 @@ fn a_batch_gives_the_bits_of_single_images() {
         let sizes = [(5, 4), (3, 2), (5, 4), (2, 3), (3, 2)];
         let mixed: Vec<Picture> =
             (0..).zip(sizes).map(|(phase, (columns, rows))| picture(columns, rows, patch, phase)).collect();
-        for precision in [CpuPrecision::F32, CpuPrecision::Int8] {
+        for precision in [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8] {
             check(&model, precision, &same, &format!("{}: one size", case.name));
             check(&model, precision, &mixed, &format!("{}: several sizes", case.name));
         }

@@ -54,7 +54,7 @@ fn threshold_zero_gives_the_bits_of_the_plain_engine() {
         let model = case.convert().model;
         let patch = model.spec().patch_size;
         let taps = every_kind_of_tap(&model);
-        for precision in [CpuPrecision::F32, CpuPrecision::Int8] {
+        for precision in [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8] {
             let mut plain = engine(&model, precision, None);
             let mut incremental = engine(&model, precision, Some((0.0, 1000)));
             // A square that moves, stands still and comes back; a single pixel; another grid and back.

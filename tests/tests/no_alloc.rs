@@ -93,7 +93,7 @@ fn steady_frames_allocate_nothing() {
         let patch = converted.model.spec().patch_size;
         let (picture, small) =
             (Picture::pattern(7 * patch, 6 * patch), Picture::pattern(3 * patch, 2 * patch));
-        for precision in [CpuPrecision::F32, CpuPrecision::Int8] {
+        for precision in [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8] {
             let mut config = CpuConfig::with_threads(NonZeroUsize::new(3).expect("3"));
             config.precision = precision;
             let mut engine = CpuEngine::new(&converted.model, config).expect("engine");

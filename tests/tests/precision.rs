@@ -9,11 +9,11 @@ use dinov2_core::{Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa};
 use dinov2_weights::Model;
 
-const PRECISIONS: [CpuPrecision; 2] = [CpuPrecision::F32, CpuPrecision::Int8];
+const PRECISIONS: [CpuPrecision; 3] = [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8];
 
-/// Least patch cosine of int8 to the reference for the golden models: the gate's median, here for every patch, although
-/// their weights are rounded as they come, without calibration.
-const LEAST_COSINE: f64 = 0.999;
+/// Least patch cosine to the reference for the golden models: the gates' medians, here for every patch. For int8 their
+/// weights are rounded as they come, without calibration.
+const GATES: [(CpuPrecision, f64); 2] = [(CpuPrecision::Half, 0.9999), (CpuPrecision::Int8, 0.999)];
 
 fn engine(model: &Model, threads: usize, isa: Isa, precision: CpuPrecision) -> CpuEngine {
     let mut config = CpuConfig::with_threads(NonZeroUsize::new(threads).expect("threads"));
@@ -39,15 +39,15 @@ fn picture_of(model: &Model) -> Picture {
 
 /// Against what the source itself computed, on every instruction set of this CPU.
 #[test]
-fn int8_stays_close_to_every_source() {
+fn less_precision_stays_close_to_every_source() {
     for case in cases("golden") {
         let model = case.convert().model;
-        for isa in Isa::available() {
-            let mut engine = engine(&model, 2, isa, CpuPrecision::Int8);
+        for (isa, (precision, gate)) in Isa::available().flat_map(|isa| GATES.map(|gate| (isa, gate))) {
+            let mut engine = engine(&model, 2, isa, precision);
             let least = (0..case.number("images")).map(|index| least_cosine(&case, &mut engine, index));
             let least = least.fold(1.0, f64::min);
-            println!("{} int8 on {}: least patch cosine {least:.6}", case.name, isa.name());
-            assert!(least >= LEAST_COSINE, "{} on {}: {least}", case.name, isa.name());
+            println!("{} {precision:?} on {}: least patch cosine {least:.6}", case.name, isa.name());
+            assert!(least >= gate, "{} {precision:?} on {}: {least}", case.name, isa.name());
         }
     }
 }
@@ -82,7 +82,7 @@ fn resident_pages() -> usize {
     text.split_whitespace().nth(1).expect("a field").parse().expect("a number")
 }
 
-/// 10,000 frames of changing sizes, both precisions in turn: no more memory at the end than after the first hundreds,
+/// 10,000 frames of changing sizes, the precisions in turn: no more memory at the end than after the first hundreds,
 /// and the same features for the same picture.
 #[test]
 #[cfg(target_os = "linux")]
@@ -96,13 +96,13 @@ fn ten_thousand_frames_leave_memory_flat() {
     let pictures: Vec<Picture> =
         (1..13).map(|at| Picture::pattern((1 + at % 4) * side, (1 + at % 3) * side)).collect();
     let mut features = Features::new();
-    let mut first: Vec<Option<Vec<f32>>> = vec![None; 2 * pictures.len()];
+    let mut first: Vec<Option<Vec<f32>>> = vec![None; PRECISIONS.len() * pictures.len()];
     let mut settled = 0;
     for frame in 0..FRAMES {
-        let (which, at) = (frame % 2, frame / 2 % pictures.len());
+        let (which, at) = (frame % PRECISIONS.len(), frame / PRECISIONS.len() % pictures.len());
         let extracted = engines[which].extract(pictures[at].view(), &Taps::none(), &mut features);
         extracted.unwrap_or_else(|error| panic!("{error}"));
-        let known = first[2 * at + which].get_or_insert_with(|| features.tokens().to_vec());
+        let known = first[PRECISIONS.len() * at + which].get_or_insert_with(|| features.tokens().to_vec());
         assert!(known == features.tokens(), "frame {frame}");
         if frame == FRAMES / 20 {
             settled = resident_pages();

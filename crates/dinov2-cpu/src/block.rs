@@ -61,7 +61,7 @@ impl Panels {
     /// `out: [n, dim]` from `qkv: [n, 3 * dim]` of one frame.
     fn attend(&mut self, cpu: Cpu<'_>, qkv: &[f32], out: &mut [f32]) {
         let shape = cpu.attention_shape(qkv.len() / (3 * cpu.spec.dim));
-        if cpu.precision == CpuPrecision::Int8 && attention_i16::is_supported(cpu.isa, shape) {
+        if cpu.precision != CpuPrecision::F32 && attention_i16::is_supported(cpu.isa, shape) {
             attention_i16(cpu.isa, cpu.pool, shape, qkv, &mut self.i16, out);
         } else {
             attention(cpu.isa, cpu.pool, shape, qkv, &mut self.f32, out);
@@ -105,7 +105,7 @@ impl BlockScratch {
         let Self { input, hidden, .. } = self;
         let kernels = cpu.kernels();
         (watch.observer)(watch.block, Matrix::Projection, &input.normed);
-        block.projection.apply(kernels, Epilogue::Add, &input.normed, &mut input.quantised, tokens);
+        block.projection.apply(kernels, Epilogue::Add, &input.normed, &mut input.rounded, tokens);
         watch.clock.lap(Stage::Projection);
         block.mlp_in.prepare_normed(kernels, &block.norm2.params(), tokens, input);
         watch.clock.lap(Stage::LayerNorm);
@@ -116,7 +116,7 @@ impl BlockScratch {
         };
         block.mlp_in.apply_prepared(kernels, activation, input, hidden);
         (watch.observer)(watch.block, Matrix::MlpOut, hidden);
-        block.mlp_out.apply(kernels, Epilogue::Add, hidden, &mut input.quantised, tokens);
+        block.mlp_out.apply(kernels, Epilogue::Add, hidden, &mut input.rounded, tokens);
         watch.clock.lap(Stage::Mlp);
     }
 }

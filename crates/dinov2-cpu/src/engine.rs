@@ -89,7 +89,7 @@ impl CpuEngine {
     /// Whether attention multiplies in 16 bits ([`attention_i16`]).
     pub fn has_attention_i16(&self) -> bool {
         let shape = AttentionShape { tokens: 1, heads: self.spec.heads, head_dim: self.spec.head_dim() };
-        self.precision == CpuPrecision::Int8 && attention_i16::is_supported(self.isa, shape)
+        self.precision != CpuPrecision::F32 && attention_i16::is_supported(self.isa, shape)
     }
 
     /// Bytes of packed weights.

@@ -1,6 +1,7 @@
 //! A linear layer in the precision of the engine, from a model file to its application.
 
 use dinov2_kernels::gemm_f32::PackedLinear;
+use dinov2_kernels::gemm_half::{HalfRows, PackedLinearHalf, layer_norm_rounded, round_rows};
 use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
 use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
 use dinov2_kernels::quantise::{QuantisedRows, layer_norm_quantised, quantise_rows};
@@ -14,11 +15,12 @@ pub(crate) struct Unpacked {
     values: Values,
     /// `[n]`.
     bias: Vec<f32>,
+    precision: CpuPrecision,
 }
 
 enum Values {
     /// `[n, k]`.
-    F32(Vec<f32>),
+    Floats(Vec<f32>),
     Int8(Int8Rows),
 }
 
@@ -27,16 +29,16 @@ impl Unpacked {
     pub(crate) fn read(model: &Model, name: &str, precision: CpuPrecision) -> Result<Self, LoadError> {
         let weight = format!("{name}.weight");
         let values = match precision {
-            CpuPrecision::F32 => Values::F32(model.f32(&weight)?),
+            CpuPrecision::F32 | CpuPrecision::Half => Values::Floats(model.f32(&weight)?),
             CpuPrecision::Int8 => Values::Int8(model.int8(&weight)?),
         };
-        Ok(Self { values, bias: model.f32(&format!("{name}.bias"))? })
+        Ok(Self { values, bias: model.f32(&format!("{name}.bias"))?, precision })
     }
 
     /// Multiplies output channel `i` by `factors[i]`; exact for int8, whose channels have a scale of their own.
     pub(crate) fn scale_outputs(&mut self, factors: &[f32]) {
         match &mut self.values {
-            Values::F32(values) => {
+            Values::Floats(values) => {
                 let k = values.len() / factors.len();
                 for (row, factor) in values.chunks_exact_mut(k).zip(factors) {
                     row.iter_mut().for_each(|value| *value *= factor);
@@ -51,48 +53,60 @@ impl Unpacked {
 
     /// For one instruction set.
     pub(crate) fn pack(&self, isa: Isa) -> Linear {
-        match &self.values {
-            Values::F32(values) => {
-                Linear::F32(PackedLinear::pack(isa, values, &self.bias, values.len() / self.bias.len()))
-            }
-            Values::Int8(rows) => Linear::Int8(PackedLinearI8::pack(isa, self.int8(rows))),
-        }
+        self.pack_rows(isa, false)
     }
 
     /// The fused gate and value of a SwiGLU layer.
     pub(crate) fn pack_gated(&self, isa: Isa) -> Linear {
-        match &self.values {
-            Values::F32(values) => {
-                Linear::F32(PackedLinear::pack_gated(isa, values, &self.bias, values.len() / self.bias.len()))
-            }
-            Values::Int8(rows) => Linear::Int8(PackedLinearI8::pack_gated(isa, self.int8(rows))),
-        }
+        self.pack_rows(isa, true)
     }
 
-    fn int8<'a>(&'a self, rows: &'a Int8Rows) -> Int8Weight<'a> {
-        let k = rows.values.len() / self.bias.len();
-        Int8Weight { values: &rows.values, scale: &rows.scale, bias: &self.bias, k }
+    fn pack_rows(&self, isa: Isa, gated: bool) -> Linear {
+        let bias = &self.bias;
+        match (&self.values, self.precision) {
+            (Values::Int8(Int8Rows { values, scale }), _) => {
+                let pack = if gated { PackedLinearI8::pack_gated } else { PackedLinearI8::pack };
+                Linear::Int8(pack(isa, Int8Weight { values, scale, bias, k: values.len() / bias.len() }))
+            }
+            (Values::Floats(values), CpuPrecision::Half) => {
+                let pack = if gated { PackedLinearHalf::pack_gated } else { PackedLinearHalf::pack };
+                Linear::Half(pack(isa, values, bias, values.len() / bias.len()))
+            }
+            (Values::Floats(values), _) => {
+                let pack = if gated { PackedLinear::pack_gated } else { PackedLinear::pack };
+                Linear::F32(pack(isa, values, bias, values.len() / bias.len()))
+            }
+        }
     }
 }
 
 /// A linear layer, packed for one instruction set.
 pub(crate) enum Linear {
     F32(PackedLinear),
+    Half(PackedLinearHalf),
     Int8(PackedLinearI8),
 }
 
-/// Where a layer's input is prepared: normalised, quantised or both.
+/// A layer's input in the form that its precision multiplies.
+#[derive(Default)]
+pub(crate) struct Rounded {
+    half: HalfRows,
+    quantised: QuantisedRows,
+}
+
+/// Where a layer's input is prepared: normalised, rounded or both.
 #[derive(Default)]
 pub(crate) struct InputScratch {
     /// `[n, dim]`.
     pub(crate) normed: AlignedBuffer,
-    pub(crate) quantised: QuantisedRows,
+    pub(crate) rounded: Rounded,
 }
 
 impl Linear {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::F32(layer) => layer.bytes(),
+            Self::Half(layer) => layer.bytes(),
             Self::Int8(layer) => layer.bytes(),
         }
     }
@@ -103,14 +117,18 @@ impl Linear {
         (isa, pool): (Isa, &Pool),
         epilogue: Epilogue,
         input: &[f32],
-        quantised: &mut QuantisedRows,
+        rounded: &mut Rounded,
         out: &mut [f32],
     ) {
         match self {
             Self::F32(layer) => layer.apply(isa, pool, epilogue, input, out),
+            Self::Half(layer) => {
+                round_rows(isa, pool, input, layer.in_cols(), &mut rounded.half);
+                layer.apply(isa, pool, epilogue, &rounded.half, out);
+            }
             Self::Int8(layer) => {
-                quantise_rows(isa, pool, input, layer.in_cols(), quantised);
-                layer.apply(isa, pool, epilogue, quantised, out);
+                quantise_rows(isa, pool, input, layer.in_cols(), &mut rounded.quantised);
+                layer.apply(isa, pool, epilogue, &rounded.quantised, out);
             }
         }
     }
@@ -123,9 +141,11 @@ impl Linear {
         tokens: &[f32],
         scratch: &mut InputScratch,
     ) {
+        let InputScratch { normed, rounded } = scratch;
         match self {
-            Self::F32(_) => layer_norm(isa, pool, norm, tokens, &mut scratch.normed),
-            Self::Int8(_) => layer_norm_quantised(isa, pool, norm, tokens, &mut scratch.quantised),
+            Self::F32(_) => layer_norm(isa, pool, norm, tokens, normed),
+            Self::Half(_) => layer_norm_rounded(isa, pool, norm, tokens, &mut rounded.half),
+            Self::Int8(_) => layer_norm_quantised(isa, pool, norm, tokens, &mut rounded.quantised),
         }
     }
 
@@ -139,7 +159,8 @@ impl Linear {
     ) {
         match self {
             Self::F32(layer) => layer.apply(isa, pool, epilogue, &scratch.normed, out),
-            Self::Int8(layer) => layer.apply(isa, pool, epilogue, &scratch.quantised, out),
+            Self::Half(layer) => layer.apply(isa, pool, epilogue, &scratch.rounded.half, out),
+            Self::Int8(layer) => layer.apply(isa, pool, epilogue, &scratch.rounded.quantised, out),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, LoadError, Stage, default_threads};
+use dinov2_kernels::gemm_half::HalfFormat;
 use dinov2_weights::{Model, ModelError};
 
 #[cfg(feature = "tract")]
@@ -30,6 +31,10 @@ pub enum Precision {
     Auto,
     /// 32-bit floats throughout; reduced storage is expanded when the model is loaded.
     F32,
+    /// bf16 matrices; the CPU engine only, on instruction sets whose 16-bit floats these are.
+    Bf16,
+    /// f16 matrices, likewise.
+    F16,
     /// 8-bit matrices with dynamic scales per token; the CPU engine only.
     Int8,
 }
@@ -63,8 +68,14 @@ impl FromStr for Precision {
         match word {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
             "int8" => Ok(Self::Int8),
-            _ => Err(ChoiceError { what: "precision", expected: "auto, f32 or int8", got: word.into() }),
+            _ => Err(ChoiceError {
+                what: "precision",
+                expected: "auto, f32, bf16, f16 or int8",
+                got: word.into(),
+            }),
         }
     }
 }
@@ -89,12 +100,17 @@ impl Precision {
         }
     }
 
-    fn on_cpu(self, model: &Model) -> CpuPrecision {
-        match self {
+    fn on_cpu(self, model: &Model, isa: Isa) -> Result<CpuPrecision, EngineError> {
+        Ok(match self {
             Self::Auto => Self::choose(model).0,
             Self::F32 => CpuPrecision::F32,
+            Self::Bf16 if isa.half_format() == HalfFormat::Bf16 => CpuPrecision::Half,
+            Self::F16 if isa.half_format() == HalfFormat::F16 => CpuPrecision::Half,
+            Self::Bf16 | Self::F16 => {
+                return Err(EngineError::HalfFormat { isa: isa.name(), format: isa.half_format().name() });
+            }
             Self::Int8 => CpuPrecision::Int8,
-        }
+        })
     }
 }
 
@@ -177,10 +193,16 @@ pub enum EngineError {
         path: String,
     },
     /// The ONNX engine was asked for a precision that it does not have.
-    #[error(
-        "precision: expected auto or f32 for backend onnx, got int8 (the CPU engine has it, for model files)"
-    )]
+    #[error("precision: expected auto or f32 for backend onnx (the CPU engine has others, for model files)")]
     OnnxPrecision,
+    /// The instruction set has other 16-bit floats.
+    #[error("precision: the 16-bit floats of instruction set {isa} are {format}: use --precision {format}")]
+    HalfFormat {
+        /// Name of the instruction set.
+        isa: &'static str,
+        /// Name of its format.
+        format: &'static str,
+    },
     /// The ONNX engine was asked to reuse what it computed.
     #[error("incremental: expected backend cpu, got onnx")]
     OnnxIncremental,
@@ -209,14 +231,16 @@ impl Engine {
             (Backend::Auto | Backend::Cpu, Weights::Model(model)) => {
                 let mut cpu = CpuConfig::with_threads(threads);
                 cpu.isa = config.isa.unwrap_or(cpu.isa);
-                cpu.precision = config.precision.on_cpu(model);
+                cpu.precision = config.precision.on_cpu(model, cpu.isa)?;
                 cpu.incremental = config.incremental;
                 Ok(Self::Cpu(Box::new(CpuEngine::new(model, cpu)?)))
             }
             (Backend::Cpu, Weights::Onnx(path)) => {
                 Err(EngineError::CpuNeedsModelFile { path: path.display().to_string() })
             }
-            (Backend::Auto | Backend::Onnx, _) if config.precision == Precision::Int8 => {
+            (Backend::Auto | Backend::Onnx, _)
+                if !matches!(config.precision, Precision::Auto | Precision::F32) =>
+            {
                 Err(EngineError::OnnxPrecision)
             }
             (Backend::Auto | Backend::Onnx, _) if config.incremental.is_some() => {
@@ -255,6 +279,7 @@ impl Engine {
         match self {
             Self::Cpu(engine) => match engine.precision() {
                 CpuPrecision::F32 => "f32",
+                CpuPrecision::Half => engine.isa().half_format().name(),
                 CpuPrecision::Int8 => "int8",
             },
             #[cfg(feature = "tract")]

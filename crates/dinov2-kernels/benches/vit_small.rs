@@ -8,6 +8,7 @@ use std::time::Instant;
 use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention};
 use dinov2_kernels::attention_i16::{KeyValuePanelsI16, attention_i16};
 use dinov2_kernels::gemm_f32::PackedLinear;
+use dinov2_kernels::gemm_half::{HalfRows, PackedLinearHalf, round_rows};
 use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
 use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
 use dinov2_kernels::quantise::{QuantisedRows, layer_norm_quantised, quantise_rows};
@@ -33,6 +34,12 @@ fn main() {
             let (input, mut out) = (vec![0.5; tokens * k], vec![0.0; tokens * n]);
             let flop = 2.0 * (tokens * n * k) as f64;
             report(name, tokens, flop, || layer.apply(isa, &pool, epilogue, &input, &mut out));
+            let layer = PackedLinearHalf::pack(isa, &vec![0.01; n * k], &vec![0.0; n], k);
+            let mut rounded = HalfRows::default();
+            round_rows(isa, &pool, &input, k, &mut rounded);
+            report(&format!("{name} half"), tokens, flop, || {
+                layer.apply(isa, &pool, epilogue, &rounded, &mut out);
+            });
             let mut quantised = QuantisedRows::default();
             quantise_rows(isa, &pool, &input, k, &mut quantised);
             let (scale, bias, values) = (vec![0.01; n], vec![0.0; n], vec![31; n * k]);

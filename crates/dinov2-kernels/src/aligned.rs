@@ -10,7 +10,7 @@ struct Line([u8; LINE]);
 const LINE: usize = 64;
 
 /// Numbers that an [`AlignedBuffer`] may hold: every bit pattern is a value, and the alignment divides a cache line.
-pub trait Number: Copy + sealed::Sealed {}
+pub trait Number: Copy + Default + sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {}
@@ -80,4 +80,27 @@ impl<T: Number> DerefMut for AlignedBuffer<T> {
         // SAFETY: as in `deref`; the borrow of `self` is exclusive.
         unsafe { core::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }
+}
+/// Bytes as the numbers that they consist of.
+///
+/// # Panics
+/// When the bytes are not aligned for the numbers, or no whole number of them.
+#[inline(always)]
+#[expect(unsafe_code, reason = "views bytes as numbers")]
+pub(crate) fn numbers_of<T: Number>(bytes: &[u8]) -> &[T] {
+    assert!(bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>()));
+    // SAFETY: aligned, within the slice, and every bit pattern is a `Number`.
+    unsafe { core::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<T>()) }
+}
+
+/// As [`numbers_of`], to write.
+///
+/// # Panics
+/// As [`numbers_of`].
+#[inline(always)]
+#[expect(unsafe_code, reason = "views bytes as numbers")]
+pub(crate) fn numbers_of_mut<T: Number>(bytes: &mut [u8]) -> &mut [T] {
+    assert!(bytes.as_ptr().cast::<T>().is_aligned() && bytes.len().is_multiple_of(size_of::<T>()));
+    // SAFETY: as in `numbers_of`; the borrow is exclusive.
+    unsafe { core::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len() / size_of::<T>()) }
 }

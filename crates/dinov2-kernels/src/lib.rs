@@ -21,6 +21,7 @@ pub mod activation;
 pub mod attention;
 pub mod attention_i16;
 pub mod gemm_f32;
+pub mod gemm_half;
 pub mod gemm_i8;
 pub mod layer_norm;
 pub mod patch_embed;

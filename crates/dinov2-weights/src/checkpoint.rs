@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 use crate::ConvertError;
 use crate::metadata::Normalisation;
+use crate::pages::Pages;
 
 /// Most dimensions of a tensor; DINOv2 has at most four.
 pub const MAX_RANK: usize = 8;
@@ -269,24 +270,8 @@ pub struct Checkpoint {
 /// A file that cannot be opened or mapped.
 pub fn map_file(path: &Path) -> Result<Bytes, ConvertError> {
     let file = File::open(path).map_err(|source| ConvertError::io("open", path, source))?;
-    map(&file).map_err(|source| ConvertError::io("map", path, source))
-}
-
-/// Maps an open file. Empty files, which cannot be mapped, become empty bytes; folders and devices are refused.
-pub(crate) fn map(file: &File) -> std::io::Result<Bytes> {
-    let facts = file.metadata()?;
-    if !facts.is_file() {
-        return Err(std::io::Error::other("expected a file, got something else"));
-    }
-    if facts.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    #[expect(unsafe_code, reason = "mmap")]
-    // SAFETY: the mapping is read-only and private to this process. Another process that shortens the file while
-    // it is mapped ends this one by SIGBUS, as for every program that maps files; model files are replaced by
-    // rename, never rewritten in place.
-    let mapping = unsafe { memmap2::Mmap::map(file)? };
-    Ok(Bytes::from_owner(mapping))
+    let pages = Pages::map(&file, None).map_err(|source| ConvertError::io("map", path, source))?;
+    Ok(pages.bytes())
 }
 
 /// Bytes of a row-major tensor; refuses ranks and products beyond reason, also of empty tensors, so that no later

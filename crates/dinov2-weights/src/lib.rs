@@ -19,6 +19,7 @@ mod metadata;
 mod model;
 pub mod naming;
 pub mod onnx;
+mod pages;
 mod pickle;
 pub mod position;
 mod pth;

@@ -8,21 +8,26 @@ use std::path::Path;
 use bytes::Bytes;
 use dinov2_core::{PatchGrid, VitSpec};
 
-use crate::checkpoint::map;
 use crate::header::{Header, TensorEntry};
 use crate::layout::{Slot, slots};
 use crate::metadata::METADATA_KEY;
+use crate::pages::Pages;
 use crate::storage::{Int8Rows, StoredDtype, decode};
 use crate::{Metadata, ModelError, position};
 
 /// A model file: safetensors with `dinov2_edge` metadata, in the file's pages or in memory.
 ///
 /// Opening checks the header, the metadata, and that exactly the tensors of the model's shape are there with the right
-/// types, shapes and sound scales. Weights are read when they are asked for.
+/// types, shapes and sound scales. Weights are read when they are asked for, and a file's pages are given back as soon as
+/// a tensor was read: they do not add to the memory of what is made of them.
 #[derive(Clone, Debug)]
 pub struct Model {
     label: String,
     bytes: Bytes,
+    /// Absent for bytes in memory.
+    pages: Option<Pages>,
+    /// Where the tensors begin.
+    data_start: usize,
     metadata: Metadata,
     tensors: BTreeMap<String, Placed>,
 }
@@ -59,8 +64,19 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|source| ModelError::io("open", path, source))?;
-        let bytes = map(&file).map_err(|source| ModelError::io("map", path, source))?;
-        Self::new(bytes, path.display().to_string())
+        let pages = Pages::map(&file, None).map_err(|source| ModelError::io("map", path, source))?;
+        Self::new(pages.bytes(), Some(pages), path.display().to_string())
+    }
+
+    /// Maps a model that is a part of a file, such as the program's own. `label` stands for its path in messages.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and a range that is not within the file.
+    pub fn open_within(path: impl AsRef<Path>, range: Range<u64>, label: &str) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| ModelError::io("open", path, source))?;
+        let pages = Pages::map(&file, Some(range)).map_err(|source| ModelError::io("map", path, source))?;
+        Self::new(pages.bytes(), Some(pages), label.into())
     }
 
     /// A model that is part of the program. `label` stands for its path in messages.
@@ -68,7 +84,7 @@ impl Model {
     /// # Errors
     /// Bytes that are no sound model file.
     pub fn from_static(bytes: &'static [u8], label: &str) -> Result<Self, ModelError> {
-        Self::new(Bytes::from_static(bytes), label.into())
+        Self::new(Bytes::from_static(bytes), None, label.into())
     }
 
     /// A model in memory. `label` stands for its path in messages.
@@ -76,15 +92,15 @@ impl Model {
     /// # Errors
     /// Bytes that are no sound model file.
     pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, ModelError> {
-        Self::new(bytes.into(), label.into())
+        Self::new(bytes.into(), None, label.into())
     }
 
-    fn new(bytes: Bytes, label: String) -> Result<Self, ModelError> {
+    fn new(bytes: Bytes, pages: Option<Pages>, label: String) -> Result<Self, ModelError> {
         let mut header =
             Header::parse(&bytes).map_err(|problem| ModelError::invalid(problem, label.as_str()))?;
         let metadata = metadata(&header).map_err(|problem| ModelError::invalid(problem, label.as_str()))?;
-        let mut model = Self { label, bytes, metadata, tensors: BTreeMap::new() };
         let data_start = header.data_start;
+        let mut model = Self { label, bytes, pages, data_start, metadata, tensors: BTreeMap::new() };
         for slot in slots(&model.metadata.spec) {
             let dtype = if slot.matrix { model.metadata.storage.matrix_dtype() } else { StoredDtype::F32 };
             if slot.optional && !header.tensors.contains_key(&slot.name) {
@@ -171,6 +187,11 @@ impl Model {
         &self.metadata
     }
 
+    /// What precedes the tensors in the file: their names and places, and the metadata.
+    pub fn header_bytes(&self) -> &[u8] {
+        &self.bytes[..self.data_start]
+    }
+
     /// Size of the file.
     pub fn file_bytes(&self) -> usize {
         self.bytes.len()
@@ -207,7 +228,15 @@ impl Model {
             return Err(self.wrong(name, format!("a buffer of {elements} numbers"), out.len().to_string()));
         }
         decode(tensor.dtype, tensor.bytes, tensor.scale, out);
+        self.release(name);
         Ok(())
+    }
+
+    /// Gives the pages of a tensor back; reading them again costs a little time.
+    fn release(&self, name: &str) {
+        if let (Some(pages), Some(placed)) = (&self.pages, self.tensors.get(name)) {
+            pages.release(placed.bytes.clone());
+        }
     }
 
     /// A tensor decoded, row-major; int8 is multiplied by its scales.
@@ -231,7 +260,9 @@ impl Model {
             Some(scale_bytes) => {
                 let mut scale = vec![0.0; rows];
                 decode(StoredDtype::F32, scale_bytes, None, &mut scale);
-                Ok(Int8Rows { values: tensor.bytes.iter().map(|&byte| byte as i8).collect(), scale })
+                let values = tensor.bytes.iter().map(|&byte| byte as i8).collect();
+                self.release(name);
+                Ok(Int8Rows { values, scale })
             }
             None => Ok(Int8Rows::round(&self.f32(name)?, rows)),
         }

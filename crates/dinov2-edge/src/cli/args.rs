@@ -18,7 +18,7 @@ pub(crate) struct EngineArgs {
     /// Engine: auto, cpu or onnx
     #[arg(long, default_value = "auto")]
     pub(crate) backend: Backend,
-    /// Arithmetic: auto, f32 or int8
+    /// Arithmetic: auto, f32, bf16, f16 or int8
     #[arg(long, default_value = "auto")]
     pub(crate) precision: Precision,
     /// Threads [default: one per physical core]

@@ -13,9 +13,8 @@ use core::ops::Range;
 
 use crate::attention::{AttentionShape, exp2_scalar};
 use crate::disjoint::Disjoint;
-use crate::quantise::load_padded;
 use crate::simd::dot::{Dot, DotKernel, DotRows, for_dot_rows};
-use crate::simd::{MAX_LANES, MAX_TILE_ROWS, Simd};
+use crate::simd::{MAX_LANES, MAX_TILE_ROWS, Simd, load_padded};
 use crate::{AlignedBuffer, Isa, Pool, activation};
 
 /// Keys whose scores are held at once.

@@ -3,9 +3,8 @@
 use super::{KeyValuePanelsI16, Layout, MAX_HEAD_DIM, VALUE_LIMIT, largest_magnitude, step};
 use crate::attention::AttentionShape;
 use crate::disjoint::Disjoint;
-use crate::quantise::load_padded;
-use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel};
+use crate::simd::{Simd, load_padded};
 use crate::{Isa, Pool};
 
 /// Quantises and packs keys and values of all heads.

@@ -7,7 +7,7 @@
 //! over the whole of `k`, and the epilogue is applied as they are stored. Tasks are blocks of tiles small enough that
 //! a block's panels stay in the second-level cache.
 
-mod scalar;
+pub(crate) mod scalar;
 pub(crate) mod tile;
 
 use crate::blocking::Blocking;

@@ -5,7 +5,7 @@
 pub(crate) mod scalar;
 
 use crate::disjoint::Disjoint;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, load_padded};
 use crate::{Isa, Pool};
 
 /// Rows per parallel task.
@@ -64,7 +64,7 @@ impl Kernel for Rows<'_> {
 /// Mean of a row and the inverse of its standard deviation: two passes over a row that stays in the first-level cache,
 /// so that a large mean costs no precision.
 #[inline(always)]
-pub(crate) fn statistics<S: Simd>(simd: S, row: &[f32], eps: f32) -> (f32, f32) {
+fn statistics<S: Simd>(simd: S, row: &[f32], eps: f32) -> (f32, f32) {
     let dim = row.len() as f32;
     let mean = sum(simd, row, |x| x, |x| x) / dim;
     let centre = simd.splat(mean);
@@ -74,6 +74,36 @@ pub(crate) fn statistics<S: Simd>(simd: S, row: &[f32], eps: f32) -> (f32, f32) 
     };
     let variance = sum(simd, row, square, |x| (x - mean) * (x - mean)) / dim;
     (mean, 1.0 / sqrt(variance + eps))
+}
+
+/// A row, normalised as it is read.
+pub(crate) struct Normed<'a> {
+    row: &'a [f32],
+    params: &'a LayerNorm<'a>,
+    mean: f32,
+    inverse: f32,
+}
+
+impl<'a> Normed<'a> {
+    #[inline(always)]
+    pub(crate) fn new<S: Simd>(simd: S, params: &'a LayerNorm<'a>, row: &'a [f32]) -> Self {
+        let (mean, inverse) = statistics(simd, row, params.eps);
+        Self { row, params, mean, inverse }
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.row.len()
+    }
+
+    /// The vector that starts at `at`; arbitrary beyond the row.
+    #[inline(always)]
+    pub(crate) fn at<S: Simd>(&self, simd: S, at: usize) -> S::V {
+        let deviation = simd.sub(load_padded(simd, self.row, at), simd.splat(self.mean));
+        let gamma = load_padded(simd, self.params.gamma, at);
+        let beta = load_padded(simd, self.params.beta, at);
+        simd.mul_add(simd.mul(deviation, simd.splat(self.inverse)), gamma, beta)
+    }
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@ use super::Arithmetic;
 use crate::Isa;
 use crate::gemm_f32::tile::{Rows, for_rows};
 use crate::simd::dot::{Dot, DotKernel, DotRows, STEP, Sums, for_dot_rows};
+use crate::simd::half::{Half, HalfKernel, HalfRowsKernel, for_half_rows};
 use crate::simd::{Kernel, Simd};
 
 /// Turns of the loop in one task: 0.1 to some milliseconds, so that starting a step weighs nothing.
@@ -18,11 +19,13 @@ pub(super) fn task_operations(isa: Isa, arithmetic: Arithmetic) -> u64 {
     let sums = isa.panel_cols()
         * match arithmetic {
             Arithmetic::F32 => isa.tile_rows(),
+            Arithmetic::Half => isa.half_tile_rows(),
             Arithmetic::Int8 => isa.dot_tile_rows() - 1,
             Arithmetic::Int16 => isa.dot_tile_rows(),
         };
     let products = match arithmetic {
         Arithmetic::F32 => 1,
+        Arithmetic::Half => isa.run_half(Products),
         Arithmetic::Int8 => STEP,
         Arithmetic::Int16 => 2,
     };
@@ -33,6 +36,7 @@ pub(super) fn task_operations(isa: Isa, arithmetic: Arithmetic) -> u64 {
 pub(super) fn run_task(isa: Isa, arithmetic: Arithmetic) {
     match arithmetic {
         Arithmetic::F32 => isa.run(F32Loop),
+        Arithmetic::Half => isa.run_half(HalfLoop),
         Arithmetic::Int8 => isa.run_dot(Int8Loop),
         Arithmetic::Int16 => isa.run_dot(Int16Loop),
     }
@@ -63,6 +67,50 @@ impl Rows for F32Loop {
             for pair in &mut sums {
                 for sum in pair {
                     *sum = simd.mul_add(*sum, factor, term);
+                }
+            }
+        }
+        black_box(sums);
+    }
+}
+
+struct Products;
+
+impl HalfKernel for Products {
+    type Output = usize;
+
+    fn run<H: Half>(self, _half: H) -> usize {
+        H::PRODUCTS
+    }
+}
+
+/// `sum += factor · weight`, too small to change a sum of 1 in bf16, 0.004 at a time in f16.
+struct HalfLoop;
+
+impl HalfKernel for HalfLoop {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<H: Half>(self, half: H) {
+        for_half_rows(half, H::TILE_ROWS, self);
+    }
+}
+
+impl HalfRowsKernel for HalfLoop {
+    #[inline(always)]
+    fn run<H: Half, const ROWS: usize>(self, half: H) {
+        let simd = half.float();
+        // 2^-39 in each half as bf16, 2^-4 as f16.
+        let factor = simd.splat(f32::from_bits(black_box(0x2c00_2c00)));
+        let weight = simd.splat(f32::from_bits(black_box(0x2c00_2c00)));
+        let mut sums = [[simd.splat(0.0); 2]; ROWS];
+        for sum in sums.iter_mut().flatten() {
+            *sum = simd.splat(black_box(1.0));
+        }
+        for _ in 0..TURNS {
+            for pair in &mut sums {
+                for sum in pair {
+                    *sum = half.step(*sum, factor, weight);
                 }
             }
         }

@@ -27,6 +27,8 @@ const TASKS_PER_THREAD: usize = 4;
 pub enum Arithmetic {
     /// Fused multiply-add of f32, or a multiplication and an addition where there is none.
     F32,
+    /// Products of 16-bit floats: those of [`crate::gemm_half`].
+    Half,
     /// Dot products of bytes: those of [`crate::gemm_i8`].
     Int8,
     /// Dot products of 16-bit pairs: those of [`crate::attention_i16`].
@@ -35,12 +37,13 @@ pub enum Arithmetic {
 
 impl Arithmetic {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Int8, Self::Int16];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Half, Self::Int8, Self::Int16];
 
-    /// `f32`, `int8` or `int16`.
+    /// `f32`, `half`, `int8` or `int16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::Half => "half",
             Self::Int8 => "int8",
             Self::Int16 => "int16",
         }

@@ -9,10 +9,9 @@
 pub(crate) mod scalar;
 
 use crate::disjoint::Disjoint;
-use crate::layer_norm::{self, LayerNorm};
-use crate::simd::MAX_LANES;
-use crate::simd::Simd;
+use crate::layer_norm::{LayerNorm, Normed};
 use crate::simd::dot::{Dot, DotKernel, ROW_ALIGN};
+use crate::simd::{Simd, load_padded};
 use crate::{AlignedBuffer, Isa, Pool};
 
 /// Rows per parallel task.
@@ -155,8 +154,7 @@ impl DotKernel for RowsTask<'_> {
             (*scale, *zero) = match self.source.norm {
                 None => quantise_row(dot, Plain { row }, factors),
                 Some(params) => {
-                    let (mean, inverse) = layer_norm::statistics(simd, row, params.eps);
-                    let values = Normed { row, params, mean, inverse };
+                    let values = Normed::new(simd, params, row);
                     if k <= BUFFER {
                         for at in (0..k).step_by(<D::Float as Simd>::LANES) {
                             let slots = &mut buffer.0[at..][..<D::Float as Simd>::LANES];
@@ -199,25 +197,14 @@ impl Values for Plain<'_> {
     }
 }
 
-/// The output of a LayerNorm with these statistics of the row.
-struct Normed<'a> {
-    row: &'a [f32],
-    params: &'a LayerNorm<'a>,
-    mean: f32,
-    inverse: f32,
-}
-
 impl Values for Normed<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.row.len()
+        Normed::len(self)
     }
     #[inline(always)]
     fn at<S: Simd>(&self, simd: S, at: usize) -> S::V {
-        let deviation = simd.sub(load_padded(simd, self.row, at), simd.splat(self.mean));
-        let gamma = load_padded(simd, self.params.gamma, at);
-        let beta = load_padded(simd, self.params.beta, at);
-        simd.mul_add(simd.mul(deviation, simd.splat(self.inverse)), gamma, beta)
+        Normed::at(self, simd, at)
     }
 }
 
@@ -259,20 +246,6 @@ fn range_params(low: f32, high: f32) -> (f32, f32) {
         return (0.0, 0.0);
     }
     (scale, libm::rintf(-low / scale))
-}
-
-/// The vector at `at`, zero beyond the slice.
-#[inline(always)]
-#[expect(unsafe_code, reason = "vector loads")]
-pub(crate) fn load_padded<S: Simd>(simd: S, from: &[f32], at: usize) -> S::V {
-    if at + S::LANES <= from.len() {
-        // SAFETY: LANES values lie within the slice.
-        return unsafe { simd.load(from.as_ptr().add(at)) };
-    }
-    let mut lanes = [0.0f32; MAX_LANES];
-    lanes[..from.len() - at].copy_from_slice(&from[at..]);
-    // SAFETY: MAX_LANES is at least LANES.
-    unsafe { simd.load(lanes.as_ptr()) }
 }
 
 #[cfg(test)]
@@ -339,7 +312,7 @@ mod tests {
                 let params = LayerNorm { gamma: &gamma, beta: &beta, eps: 1e-6 };
                 let mut fused = QuantisedRows::default();
                 layer_norm_quantised(isa, &pool, &params, &input, &mut fused);
-                let normed = layer_norm::scalar::layer_norm(&params, &input);
+                let normed = crate::layer_norm::scalar::layer_norm(&params, &input);
                 for (row, x) in normed.chunks_exact(dim).enumerate() {
                     let (scale, zero) = (fused.scales[row], fused.zeros[row]);
                     for (&q, &x) in values(isa, &fused, row).iter().zip(x) {

@@ -86,6 +86,13 @@ impl Simd for Avx512F {
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(x))) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::V {
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+        }
+    }
+    #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {
         unsafe { _mm512_reduce_add_ps(x) }
     }

@@ -9,6 +9,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod dot;
+pub mod half;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
@@ -21,11 +22,14 @@ pub use avx512::Avx512F;
 pub use dot::{Avx512Vnni, AvxVnni};
 #[cfg(target_arch = "aarch64")]
 pub use dot::{NeonDotprod, NeonI8mm};
+#[cfg(target_arch = "x86_64")]
+pub use half::Avx512Bf16;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use portable::Portable;
 
 use dot::{Dot, DotKernel};
+use half::{Half, HalfFormat, HalfKernel, Widened};
 
 /// Most rows that a GEMM micro-tile of any instruction set has.
 pub const MAX_TILE_ROWS: usize = 12;
@@ -80,10 +84,29 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `2^(b - 127)`, where `b` (1 to 254) is the integer in the low eight bits of a lane: the bits moved into the
     /// exponent.
     fn exp2_of_low_bits(self, x: Self::V) -> Self::V;
+    /// Loads bf16 as f32.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` u16; any alignment.
+    unsafe fn load_bf16(self, from: *const u16) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, x: Self::V) -> f32;
     /// Largest lane.
     fn largest(self, x: Self::V) -> f32;
+}
+
+/// The vector at `at`, zero beyond the slice.
+#[inline(always)]
+#[expect(unsafe_code, reason = "vector loads")]
+pub(crate) fn load_padded<S: Simd>(simd: S, from: &[f32], at: usize) -> S::V {
+    if at + S::LANES <= from.len() {
+        // SAFETY: LANES values lie within the slice.
+        return unsafe { simd.load(from.as_ptr().add(at)) };
+    }
+    let mut lanes = [0.0f32; MAX_LANES];
+    lanes[..from.len() - at].copy_from_slice(&from[at..]);
+    // SAFETY: MAX_LANES is at least LANES.
+    unsafe { simd.load(lanes.as_ptr()) }
 }
 
 /// Code that is instantiated per instruction set. Implementations mark `run` `#[inline(always)]`.
@@ -112,13 +135,16 @@ pub enum Isa {
     /// AVX-512, and VNNI for integers.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    /// AVX-512, VNNI for integers and BF16 for 16-bit floats.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512Bf16),
     /// 4 lanes, 32 registers, fused multiply-add.
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
-    /// NEON, and `sdot` for integers.
+    /// NEON, `sdot` for integers and f16.
     #[cfg(target_arch = "aarch64")]
     NeonDotprod(NeonDotprod),
-    /// NEON, and `smmla` for integers.
+    /// NEON, `smmla` for integers and f16.
     #[cfg(target_arch = "aarch64")]
     NeonI8mm(NeonI8mm),
 }
@@ -138,6 +164,7 @@ impl Isa {
             AvxVnni::detect().map(Isa::AvxVnni),
             Avx512F::detect().map(Isa::Avx512),
             Avx512Vnni::detect().map(Isa::Avx512Vnni),
+            Avx512Bf16::detect().map(Isa::Avx512Bf16),
         ];
         #[cfg(target_arch = "aarch64")]
         let wide = [
@@ -155,7 +182,7 @@ impl Isa {
         Self::available().find(|isa| isa.name() == name)
     }
 
-    /// `portable`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `neon`, `dotprod` or `i8mm`.
+    /// `portable`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `avx512bf16`, `neon`, `dotprod` or `i8mm`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable(_) => "portable",
@@ -167,6 +194,8 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(_) => "avx512bf16",
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -188,12 +217,14 @@ impl Isa {
             Isa::Avx512(simd) => Simd::run(simd, kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(dot) => Simd::run(dot.float(), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(half) => Simd::run(half.float(), kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(simd) => Simd::run(simd, kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod(dot) => Simd::run(dot.float(), kernel),
+            Isa::NeonDotprod(dot) => Simd::run(Dot::float(dot), kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm(dot) => Simd::run(dot.float(), kernel),
+            Isa::NeonI8mm(dot) => Simd::run(Dot::float(dot), kernel),
         }
     }
 
@@ -209,6 +240,8 @@ impl Isa {
             Isa::Avx512(dot) => Dot::run(dot, kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(dot) => Dot::run(dot, kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(half) => Dot::run(half.dot(), kernel),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon(dot) => Dot::run(dot, kernel),
             #[cfg(target_arch = "aarch64")]
@@ -216,6 +249,49 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             Isa::NeonI8mm(dot) => Dot::run(dot, kernel),
         }
+    }
+
+    /// Runs the instance of a kernel with 16-bit floats.
+    pub fn run_half<K: HalfKernel>(self, kernel: K) -> K::Output {
+        match self {
+            Isa::Portable(simd) => Half::run(Widened(simd), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(simd) => Half::run(Widened(simd), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(dot) => Half::run(Widened(dot.float()), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(simd) => Half::run(Widened(simd), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(dot) => Half::run(Widened(dot.float()), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16(half) => Half::run(half, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(simd) => Half::run(Widened(simd), kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod(half) => Half::run(half, kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(half) => Half::run(half, kernel),
+        }
+    }
+
+    /// The format of its 16-bit floats.
+    pub fn half_format(self) -> HalfFormat {
+        self.run_half(HalfSizes).0
+    }
+
+    /// Whether it multiplies 16-bit floats faster than f32.
+    pub fn has_fast_half(self) -> bool {
+        self.run_half(HalfSizes).1
+    }
+
+    /// Rows of a micro-tile of 16-bit floats.
+    pub fn half_tile_rows(self) -> usize {
+        self.run_half(HalfSizes).2
+    }
+
+    /// Bytes of a stored factor of a GEMM in 16-bit floats.
+    pub(crate) fn half_factor_bytes(self) -> usize {
+        self.run_half(HalfSizes).3
     }
 
     /// Columns of a GEMM panel: two vectors.
@@ -246,6 +322,19 @@ impl Kernel for Sizes {
     }
 }
 
+/// Reads the constants of an instruction set's 16-bit floats: format, whether they are fast, rows of a tile, bytes
+/// of a factor.
+struct HalfSizes;
+
+impl HalfKernel for HalfSizes {
+    type Output = (HalfFormat, bool, usize, usize);
+
+    #[inline(always)]
+    fn run<H: Half>(self, _half: H) -> Self::Output {
+        (H::FORMAT, H::FAST, H::TILE_ROWS, size_of::<H::Factor>())
+    }
+}
+
 impl DotKernel for Sizes {
     type Output = usize;
 
@@ -259,7 +348,7 @@ impl DotKernel for Sizes {
 #[cfg(test)]
 pub(crate) fn isas_under_test() -> alloc::vec::Vec<Isa> {
     #[cfg(target_arch = "x86_64")]
-    const KNOWN: &[&str] = &["portable", "avx2", "avxvnni", "avx512", "avx512vnni"];
+    const KNOWN: &[&str] = &["portable", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16"];
     #[cfg(target_arch = "aarch64")]
     const KNOWN: &[&str] = &["portable", "neon", "dotprod", "i8mm"];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

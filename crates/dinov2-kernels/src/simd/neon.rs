@@ -86,6 +86,10 @@ impl Simd for Neon {
         unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(x))) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::V {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
+    }
+    #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {
         unsafe { vaddvq_f32(x) }
     }

@@ -77,6 +77,12 @@ impl Simd for Portable {
         x.map(|x| f32::from_bits(x.to_bits() << 23))
     }
     #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Self::V {
+        // SAFETY: the caller vouches for LANES u16; an array of u16 is read unaligned.
+        let halves = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        halves.map(|half| f32::from_bits(u32::from(half) << 16))
+    }
+    #[inline(always)]
     fn sum(self, x: Self::V) -> f32 {
         (x[0] + x[2]) + (x[1] + x[3])
     }

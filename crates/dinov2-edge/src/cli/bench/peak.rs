@@ -42,8 +42,10 @@ impl Peaks {
     fn json(&self) -> Value {
         let mut fields = Map::from_iter([("threads".into(), json!(self.threads))]);
         for arithmetic in Arithmetic::ALL {
-            let unit = if arithmetic == Arithmetic::F32 { "gflops" } else { "gops" };
-            fields.insert(format!("{}_{unit}", arithmetic.name()), round(self.of(arithmetic)));
+            fields.insert(
+                format!("{}_{}", arithmetic.name(), json_unit(arithmetic)),
+                round(self.of(arithmetic)),
+            );
         }
         fields.insert("read_gbytes_per_s".into(), round(self.read_gbytes_per_s));
         Value::Object(fields)
@@ -101,12 +103,11 @@ impl PeakReport {
         })
     }
 
-    /// `{STAGE: {arithmetic, gops, share_of_peak}}`; `gflops` in the place of `gops` for f32.
+    /// `{STAGE: {arithmetic, gops, share_of_peak}}`; `gflops` in the place of `gops` for floats.
     pub(super) fn rates_json(&self) -> Value {
         let rates = self.stages.iter().map(|rate| {
-            let unit = if rate.arithmetic == Arithmetic::F32 { "gflops" } else { "gops" };
             let mut fields = Map::from_iter([("arithmetic".into(), json!(rate.arithmetic.name()))]);
-            fields.insert(unit.into(), round(rate.gops));
+            fields.insert(json_unit(rate.arithmetic).into(), round(rate.gops));
             fields.insert("share_of_peak".into(), round(rate.share_of_peak));
             (rate.stage.to_string(), Value::Object(fields))
         });
@@ -147,7 +148,17 @@ impl PeakReport {
 }
 
 fn unit(arithmetic: Arithmetic) -> &'static str {
-    if arithmetic == Arithmetic::F32 { "GFLOP/s" } else { "Gop/s" }
+    match arithmetic {
+        Arithmetic::F32 | Arithmetic::Half => "GFLOP/s",
+        Arithmetic::Int8 | Arithmetic::Int16 => "Gop/s",
+    }
+}
+
+fn json_unit(arithmetic: Arithmetic) -> &'static str {
+    match arithmetic {
+        Arithmetic::F32 | Arithmetic::Half => "gflops",
+        Arithmetic::Int8 | Arithmetic::Int16 => "gops",
+    }
 }
 
 fn round(value: f64) -> Value {
@@ -158,9 +169,11 @@ fn round(value: f64) -> Value {
 fn stage_arithmetic(engine: &Engine, stage: &str) -> Arithmetic {
     match engine {
         Engine::Cpu(engine) if stage == "attention" && engine.has_attention_i16() => Arithmetic::Int16,
-        Engine::Cpu(engine) if stage != "attention" && engine.precision() == CpuPrecision::Int8 => {
-            Arithmetic::Int8
-        }
+        Engine::Cpu(engine) if stage != "attention" => match engine.precision() {
+            CpuPrecision::F32 => Arithmetic::F32,
+            CpuPrecision::Half => Arithmetic::Half,
+            CpuPrecision::Int8 => Arithmetic::Int8,
+        },
         _ => Arithmetic::F32,
     }
 }

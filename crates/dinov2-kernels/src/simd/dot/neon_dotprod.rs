@@ -4,7 +4,7 @@ use core::arch::asm;
 use super::super::Neon;
 use super::{Dot, DotKernel, PanelI8, STEP, Sums};
 
-/// NEON with `sdot`: four products per lane (Cortex-A55, A76 and later, Apple M1, Neoverse N1).
+/// NEON with `sdot`: four products per lane and arithmetic on f16 (Cortex-A55, A76 and later, Apple M1, Neoverse N1).
 #[derive(Clone, Copy, Debug)]
 pub struct NeonDotprod(Neon);
 
@@ -12,9 +12,10 @@ impl NeonDotprod {
     /// The token, if this CPU (and its operating system) has the instruction set.
     pub fn detect() -> Option<Self> {
         #[cfg(feature = "std")]
-        let found = std::arch::is_aarch64_feature_detected!("dotprod");
+        let found = std::arch::is_aarch64_feature_detected!("dotprod")
+            && std::arch::is_aarch64_feature_detected!("fp16");
         #[cfg(not(feature = "std"))]
-        let found = cfg!(target_feature = "dotprod");
+        let found = cfg!(all(target_feature = "dotprod", target_feature = "fp16"));
         Neon::detect().filter(|_| found).map(Self)
     }
 }

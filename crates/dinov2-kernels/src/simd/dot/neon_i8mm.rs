@@ -4,7 +4,7 @@ use core::arch::asm;
 use super::super::Neon;
 use super::{Dot, DotKernel, PanelI8, STEP, Sums};
 
-/// NEON with `smmla`: two rows by two columns by eight factors (Cortex-A510, A710, Apple M2, Neoverse V1 and N2).
+/// NEON with `smmla`: two rows by two columns by eight factors, and arithmetic on f16 (Cortex-A510, A710, Apple M2, Neoverse V1 and N2).
 #[derive(Clone, Copy, Debug)]
 pub struct NeonI8mm(Neon);
 
@@ -12,9 +12,10 @@ impl NeonI8mm {
     /// The token, if this CPU (and its operating system) has the instruction set.
     pub fn detect() -> Option<Self> {
         #[cfg(feature = "std")]
-        let found = std::arch::is_aarch64_feature_detected!("i8mm");
+        let found = std::arch::is_aarch64_feature_detected!("i8mm")
+            && std::arch::is_aarch64_feature_detected!("fp16");
         #[cfg(not(feature = "std"))]
-        let found = cfg!(target_feature = "i8mm");
+        let found = cfg!(all(target_feature = "i8mm", target_feature = "fp16"));
         Neon::detect().filter(|_| found).map(Self)
     }
 }
