@@ -14,7 +14,7 @@ pub mod limits {
     /// Largest number of registers.
     pub const MAX_REGISTERS: usize = 1_024;
     /// Largest MLP width.
-    pub const MAX_MLP_HIDDEN: usize = 131_072;
+    pub const MAX_MLP_HIDDEN: usize = 65_536;
     /// Largest side of the stored position table.
     pub const MAX_TABLE_SIDE: usize = 4_096;
     /// Most patches in one frame: 1 M, a 14,000 x 14,000 image at patch 14.

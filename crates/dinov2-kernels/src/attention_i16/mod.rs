@@ -251,7 +251,7 @@ impl Tile<'_> {
             // SAFETY: `slots` is `padded` long, a whole number of vectors.
             unsafe {
                 let x = simd.mul(load_padded(simd, query, at), inverse);
-                dot.store_i16(slots.as_mut_ptr().add(at), x);
+                simd.store_i16(slots.as_mut_ptr().add(at), x);
             }
         }
         self.state.unit[row] = scale * self.task.key_scale * shape.scale() * core::f32::consts::LOG2_E;
@@ -277,7 +277,7 @@ impl Tile<'_> {
             };
             for (row, sum) in sums.into_iter().enumerate() {
                 let scores = &mut self.buffers.scores[row * KEY_BLOCK + key - keys.start..][..panel_cols];
-                let sum = [dot.to_f32(sum[0]), dot.to_f32(sum[1])];
+                let sum = [simd.to_f32(sum[0]), simd.to_f32(sum[1])];
                 // SAFETY: `scores` is two vectors long.
                 unsafe {
                     simd.store(scores.as_mut_ptr(), sum[0]);
@@ -315,7 +315,7 @@ impl Tile<'_> {
                 let exponent = simd.mul_add(simd.load(scores.as_ptr().add(at)), factor, shift);
                 let weight = simd.round(activation::exp2_coarse(simd, exponent));
                 total = simd.add(total, weight);
-                dot.store_i16(weights.as_mut_ptr().add(at), weight);
+                simd.store_i16(weights.as_mut_ptr().add(at), weight);
             }
         }
         let before = self.state.largest[row];
@@ -358,7 +358,7 @@ impl Tile<'_> {
                     // SAFETY: `slots` is two vectors long.
                     unsafe {
                         let to = slots.as_mut_ptr().add(half * lanes);
-                        simd.store(to, simd.mul_add(simd.load(to), factor, dot.to_f32(sum)));
+                        simd.store(to, simd.mul_add(simd.load(to), factor, simd.to_f32(sum)));
                     }
                 }
             }

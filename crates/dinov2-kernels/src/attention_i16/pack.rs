@@ -3,8 +3,7 @@
 use super::{KeyValuePanelsI16, Layout, MAX_HEAD_DIM, VALUE_LIMIT, largest_magnitude, step};
 use crate::attention::AttentionShape;
 use crate::disjoint::Disjoint;
-use crate::simd::dot::{Dot, DotKernel};
-use crate::simd::{Simd, load_padded};
+use crate::simd::{Kernel, Simd, load_padded};
 use crate::{Isa, Pool};
 
 /// Quantises and packs keys and values of all heads.
@@ -27,11 +26,11 @@ pub(super) fn pack(isa: Isa, pool: &Pool, layout: Layout, qkv: &[f32], scratch: 
             if part == 0 {
                 let panels = keys.slice(head * layout.keys_len(), layout.keys_len());
                 let scale = &mut key_scales.slice(head, 1)[0];
-                isa.run_dot(Keys { head: Head { layout, qkv, head }, panels, scale });
+                isa.run(Keys { head: Head { layout, qkv, head }, panels, scale });
             } else {
                 let panels = values.slice(head * layout.values_len(), layout.values_len());
                 let scales = value_scales.slice(head * layout.padded_dim(), layout.padded_dim());
-                isa.run_dot(Values { head: Head { layout, qkv, head }, panels, scales });
+                isa.run(Values { head: Head { layout, qkv, head }, panels, scales });
             }
         }
     });
@@ -61,15 +60,15 @@ struct Keys<'a> {
     scale: &'a mut f32,
 }
 
-impl DotKernel for Keys<'_> {
+impl Kernel for Keys<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<D: Dot>(self, dot: D) {
+    fn run<S: Simd>(self, simd: S) {
         let Layout { shape: AttentionShape { tokens, head_dim, .. }, panel_cols, limit } = self.head.layout;
         let mut largest = 0.0f32;
         for token in 0..tokens {
-            largest = largest_magnitude(dot.float(), self.head.row(token, 1), largest);
+            largest = largest_magnitude(simd, self.head.row(token, 1), largest);
         }
         *self.scale = step(largest, limit);
         let inverse = if *self.scale == 0.0 { 0.0 } else { 1.0 / *self.scale };
@@ -80,7 +79,7 @@ impl DotKernel for Keys<'_> {
                 panel.fill(0);
             }
             for column in 0..panel_cols.min(tokens - first) {
-                row.quantise(dot, self.head.row(first + column, 1), One(inverse));
+                row.quantise(simd, self.head.row(first + column, 1), One(inverse));
                 // An odd channel's partner is the zero that pads the row.
                 let pairs = row.0[..head_dim.next_multiple_of(2)].as_chunks::<2>().0;
                 for (pair, slots) in pairs.iter().zip(panel.chunks_exact_mut(2 * panel_cols)) {
@@ -125,13 +124,13 @@ impl Row {
     /// Rounds `values * inverse`.
     #[inline(always)]
     #[expect(unsafe_code, reason = "vector stores")]
-    fn quantise<D: Dot>(&mut self, dot: D, values: &[f32], inverse: impl Inverse) {
-        let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
+    fn quantise<S: Simd>(&mut self, simd: S, values: &[f32], inverse: impl Inverse) {
+        let lanes = S::LANES;
         for at in (0..values.len()).step_by(lanes) {
             let slots = &mut self.0[at..][..lanes];
             let x = simd.mul(load_padded(simd, values, at), inverse.at(simd, at));
             // SAFETY: `slots` is LANES long.
-            unsafe { dot.store_i16(slots.as_mut_ptr(), x) };
+            unsafe { simd.store_i16(slots.as_mut_ptr(), x) };
         }
     }
 }
@@ -143,12 +142,12 @@ struct Values<'a> {
     scales: &'a mut [f32],
 }
 
-impl DotKernel for Values<'_> {
+impl Kernel for Values<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<D: Dot>(self, dot: D) {
-        let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
+    fn run<S: Simd>(self, simd: S) {
+        let lanes = S::LANES;
         let layout = self.head.layout;
         let Layout { shape: AttentionShape { tokens, head_dim, .. }, panel_cols, .. } = layout;
         // `padded_dim` is a whole number of vectors.
@@ -174,9 +173,9 @@ impl DotKernel for Values<'_> {
         let panel_len = panel_cols * 2 * layout.token_pairs();
         let (mut first, mut second) = (Row([0; MAX_HEAD_DIM]), Row([0; MAX_HEAD_DIM]));
         for pair in 0..layout.token_pairs() {
-            first.quantise(dot, self.head.row(2 * pair, 2), PerChannel(&inverse[..head_dim]));
+            first.quantise(simd, self.head.row(2 * pair, 2), PerChannel(&inverse[..head_dim]));
             if 2 * pair + 1 < tokens {
-                second.quantise(dot, self.head.row(2 * pair + 1, 2), PerChannel(&inverse[..head_dim]));
+                second.quantise(simd, self.head.row(2 * pair + 1, 2), PerChannel(&inverse[..head_dim]));
             } else {
                 second.0.fill(0);
             }

@@ -91,11 +91,12 @@ impl DotRows for Tile<'_> {
         let channels = block.layer.channels(panel);
         let (scales, zeros) = (&scales[row..][..ROWS], &zeros[row..][..ROWS]);
         // SAFETY: `sums` of a panel is two vectors long.
-        let channel_sums =
-            unsafe { [dot.load_i32(channels.sum.as_ptr()), dot.load_i32(channels.sum.as_ptr().add(lanes))] };
+        let channel_sums = unsafe {
+            [simd.load_i32(channels.sum.as_ptr()), simd.load_i32(channels.sum.as_ptr().add(lanes))]
+        };
         let start = core::array::from_fn(|row| {
-            let shift = dot.splat_i32(D::STORED_OFFSET - zeros[row]);
-            [dot.mul_i32(shift, channel_sums[0]), dot.mul_i32(shift, channel_sums[1])]
+            let shift = simd.splat_i32(<D::Float as Simd>::STORED_OFFSET - zeros[row]);
+            [simd.mul_i32(shift, channel_sums[0]), simd.mul_i32(shift, channel_sums[1])]
         });
         // SAFETY: `factors` is ROWS rows of `stride` bytes; the packing made the panel for this instruction set with
         // offsets below its k, and rows are padded to what kernels may read.
@@ -109,7 +110,7 @@ impl DotRows for Tile<'_> {
         for (index, sum) in sums.into_iter().enumerate() {
             let row_scale = simd.splat(scales[index]);
             let value = |half: usize, sum| {
-                simd.mul_add(simd.mul(dot.to_f32(sum), row_scale), scale[half], bias[half])
+                simd.mul_add(simd.mul(simd.to_f32(sum), row_scale), scale[half], bias[half])
             };
             block.out.store_row(simd, row + index, panel, [value(0, sum[0]), value(1, sum[1])]);
         }

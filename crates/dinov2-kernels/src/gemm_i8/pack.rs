@@ -3,12 +3,17 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use dinov2_core::limits;
+
 use crate::epilogue::channel_of;
 use crate::simd::dot::{Dot, DotKernel, GROUP, PanelI8, ROW_ALIGN, STEP};
 use crate::{AlignedBuffer, Isa};
 
 /// Most inputs of a layer: `255 * 128 * k` must fit an i32, and offsets 16 bits.
 const MAX_K: usize = 1 << 16;
+
+// Then no model file leads to a layer that cannot be packed.
+const _: () = assert!(limits::MAX_DIM <= MAX_K && limits::MAX_MLP_HIDDEN <= MAX_K);
 
 /// With [`Dot::SUMS_SATURATE`]: most that weights of one sign that are summed in 16 bits may add up to.
 /// `255 * 128 <= 32767`.

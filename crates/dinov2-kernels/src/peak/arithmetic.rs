@@ -134,7 +134,8 @@ impl DotKernel for Int8Loop {
 impl DotRows for Int8Loop {
     #[inline(always)]
     fn run<D: Dot, const ROWS: usize>(self, dot: D) {
-        let weights = [dot.splat_i32(black_box(0x0102_0304)), dot.splat_i32(black_box(0x0403_0201))];
+        let simd = dot.float();
+        let weights = [simd.splat_i32(black_box(0x0102_0304)), simd.splat_i32(black_box(0x0403_0201))];
         let mut sums = start::<D, ROWS>(dot);
         for _ in 0..TURNS {
             for pair in &mut sums {
@@ -162,7 +163,7 @@ impl DotKernel for Int16Loop {
 impl DotRows for Int16Loop {
     #[inline(always)]
     fn run<D: Dot, const ROWS: usize>(self, dot: D) {
-        let weights = dot.splat_i32(black_box(0x0003_0005));
+        let weights = dot.float().splat_i32(black_box(0x0003_0005));
         let mut sums = start::<D, ROWS>(dot);
         for _ in 0..TURNS {
             for pair in &mut sums {
@@ -178,9 +179,9 @@ impl DotRows for Int16Loop {
 #[inline(always)]
 fn start<D: Dot, const ROWS: usize>(dot: D) -> Sums<D, ROWS> {
     // Opaque one by one, as above.
-    let mut sums = [[dot.splat_i32(0); 2]; ROWS];
+    let mut sums = [[dot.float().splat_i32(0); 2]; ROWS];
     for sum in sums.iter_mut().flatten() {
-        *sum = dot.splat_i32(black_box(1));
+        *sum = dot.float().splat_i32(black_box(1));
     }
     sums
 }

@@ -10,8 +10,8 @@ pub(crate) mod scalar;
 
 use crate::disjoint::Disjoint;
 use crate::layer_norm::{LayerNorm, Normed};
-use crate::simd::dot::{Dot, DotKernel, ROW_ALIGN};
-use crate::simd::{Simd, load_padded};
+use crate::simd::dot::ROW_ALIGN;
+use crate::simd::{Kernel, Simd, load_padded};
 use crate::{AlignedBuffer, Isa, Pool};
 
 /// Rows per parallel task.
@@ -123,7 +123,7 @@ fn run(isa: Isa, pool: &Pool, source: Source<'_>, out: &mut QuantisedRows) {
                 zeros: zeros.slice(first, count),
             }
         };
-        isa.run_dot(rows);
+        isa.run(rows);
     });
 }
 
@@ -141,32 +141,32 @@ struct RowsTask<'a> {
     zeros: &'a mut [i32],
 }
 
-impl DotKernel for RowsTask<'_> {
+impl Kernel for RowsTask<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<D: Dot>(self, dot: D) {
-        let (simd, k) = (dot.float(), self.source.k);
+    fn run<S: Simd>(self, simd: S) {
+        let k = self.source.k;
         let factors = self.factors.chunks_exact_mut(k.next_multiple_of(ROW_ALIGN));
         let params = self.scales.iter_mut().zip(self.zeros);
         let mut buffer = Buffer([0.0; BUFFER]);
         for ((row, factors), (scale, zero)) in self.source.input.chunks_exact(k).zip(factors).zip(params) {
             (*scale, *zero) = match self.source.norm {
-                None => quantise_row(dot, Plain { row }, factors),
+                None => quantise_row(simd, Plain { row }, factors),
                 Some(params) => {
                     let values = Normed::new(simd, params, row);
                     if k <= BUFFER {
-                        for at in (0..k).step_by(<D::Float as Simd>::LANES) {
-                            let slots = &mut buffer.0[at..][..<D::Float as Simd>::LANES];
+                        for at in (0..k).step_by(S::LANES) {
+                            let slots = &mut buffer.0[at..][..S::LANES];
                             #[expect(unsafe_code, reason = "vector store")]
                             // SAFETY: `slots` is LANES long.
                             unsafe {
                                 simd.store(slots.as_mut_ptr(), values.at(simd, at));
                             }
                         }
-                        quantise_row(dot, Plain { row: &buffer.0[..k] }, factors)
+                        quantise_row(simd, Plain { row: &buffer.0[..k] }, factors)
                     } else {
-                        quantise_row(dot, values, factors)
+                        quantise_row(simd, values, factors)
                     }
                 }
             };
@@ -210,10 +210,9 @@ impl Values for Normed<'_> {
 
 /// Quantises one row into `factors`, which is padded to whole vectors. Returns scale and zero point.
 #[inline(always)]
-fn quantise_row<D: Dot>(dot: D, values: impl Values, factors: &mut [u8]) -> (f32, i32) {
+fn quantise_row<S: Simd>(simd: S, values: impl Values, factors: &mut [u8]) -> (f32, i32) {
     let k = values.len();
-    let simd = dot.float();
-    let lanes = <D::Float as Simd>::LANES;
+    let lanes = S::LANES;
     let (mut low, mut high) = (simd.splat(0.0), simd.splat(0.0));
     for at in (0..k).step_by(lanes) {
         let x = values.at(simd, at);
@@ -231,7 +230,7 @@ fn quantise_row<D: Dot>(dot: D, values: impl Values, factors: &mut [u8]) -> (f32
         #[expect(unsafe_code, reason = "vector store")]
         // SAFETY: `slots` is LANES bytes long.
         unsafe {
-            dot.store_factors(slots.as_mut_ptr(), factor);
+            simd.store_factors(slots.as_mut_ptr(), factor);
         }
     }
     (scale, zero as i32)
@@ -259,17 +258,17 @@ mod tests {
     fn values(isa: Isa, rows: &QuantisedRows, row: usize) -> Vec<u8> {
         let view = rows.view();
         let stored = &view.factors[row * view.stride..][..rows.cols()];
-        let offset = isa.run_dot(StoredOffset);
+        let offset = isa.run(StoredOffset);
         stored.iter().map(|&byte| byte.wrapping_add(offset as u8)).collect()
     }
 
     struct StoredOffset;
 
-    impl DotKernel for StoredOffset {
+    impl Kernel for StoredOffset {
         type Output = i32;
 
-        fn run<D: Dot>(self, _dot: D) -> i32 {
-            D::STORED_OFFSET
+        fn run<S: Simd>(self, _simd: S) -> i32 {
+            S::STORED_OFFSET
         }
     }
 

@@ -30,8 +30,10 @@ fn run_enabled<K: Kernel>(simd: Avx2Fma, kernel: K) -> K::Output {
 )]
 impl Simd for Avx2Fma {
     type V = __m256;
+    type I = __m256i;
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
+    const STORED_OFFSET: i32 = 0;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -104,4 +106,39 @@ impl Simd for Avx2Fma {
             _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
         }
     }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        unsafe { _mm256_mullo_epi32(x, y) }
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: __m256) {
+        unsafe {
+            let words = narrow(_mm256_cvtps_epi32(x));
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: __m256) {
+        unsafe { _mm_storeu_si128(to.cast(), narrow(_mm256_cvtps_epi32(x))) }
+    }
+}
+
+/// The low words of eight i32 that fit i16, in order.
+#[inline(always)]
+#[expect(unsafe_code, reason = "vector intrinsics")]
+unsafe fn narrow(x: __m256i) -> __m128i {
+    // SAFETY: the caller holds a token of AVX2.
+    unsafe { _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x)) }
 }

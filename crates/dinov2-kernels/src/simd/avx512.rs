@@ -34,8 +34,10 @@ fn run_enabled<K: Kernel>(simd: Avx512F, kernel: K) -> K::Output {
 )]
 impl Simd for Avx512F {
     type V = __m512;
+    type I = __m512i;
     const LANES: usize = 16;
     const TILE_ROWS: usize = 12;
+    const STORED_OFFSET: i32 = 0;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -99,5 +101,31 @@ impl Simd for Avx512F {
     #[inline(always)]
     fn largest(self, x: Self::V) -> f32 {
         unsafe { _mm512_reduce_max_ps(x) }
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        unsafe { _mm512_mullo_epi32(x, y) }
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: __m512) {
+        unsafe {
+            _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: __m512) {
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x))) }
     }
 }

@@ -44,10 +44,14 @@ pub const MAX_LANES: usize = 16;
 pub trait Simd: Copy + Send + Sync + 'static {
     /// A vector of [`Self::LANES`] f32.
     type V: Copy;
+    /// A vector of as many i32.
+    type I: Copy;
     /// f32 per vector; at most [`MAX_LANES`].
     const LANES: usize;
     /// Rows of a GEMM micro-tile (two vectors wide): as many as the registers hold; at most [`MAX_TILE_ROWS`].
     const TILE_ROWS: usize;
+    /// What a stored factor lacks to the quantised value `0..=255`: 0, or 128 where the set multiplies signed bytes.
+    const STORED_OFFSET: i32;
 
     /// Runs a kernel with this instruction set enabled for the code generator.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
@@ -93,6 +97,25 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, x: Self::V) -> f32;
     /// Largest lane.
     fn largest(self, x: Self::V) -> f32;
+    /// Every lane `x`.
+    fn splat_i32(self, x: i32) -> Self::I;
+    /// # Safety
+    /// `from` is valid for reading `LANES` i32; any alignment.
+    unsafe fn load_i32(self, from: *const i32) -> Self::I;
+    /// `x * y`, the low 32 bits.
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I;
+    /// Rounded to nearest.
+    fn to_f32(self, x: Self::I) -> Self::V;
+    /// Stores the quantised values `x`, whole numbers in `0..=255`, as bytes, less [`Self::STORED_OFFSET`].
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` bytes.
+    unsafe fn store_factors(self, to: *mut u8, x: Self::V);
+    /// Rounds to nearest even and stores as i16; |x| is at most 32767.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` i16.
+    unsafe fn store_i16(self, to: *mut i16, x: Self::V);
 }
 
 /// The vector at `at`, zero beyond the slice.

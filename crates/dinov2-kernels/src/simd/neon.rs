@@ -33,8 +33,10 @@ fn run_enabled<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
 )]
 impl Simd for Neon {
     type V = float32x4_t;
+    type I = int32x4_t;
     const LANES: usize = 4;
     const TILE_ROWS: usize = 12;
+    const STORED_OFFSET: i32 = 128;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -96,5 +98,34 @@ impl Simd for Neon {
     #[inline(always)]
     fn largest(self, x: Self::V) -> f32 {
         unsafe { vmaxnmvq_f32(x) }
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        unsafe { vdupq_n_s32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        unsafe { vld1q_s32(from) }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        unsafe { vmulq_s32(x, y) }
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: float32x4_t) {
+        unsafe {
+            let words = vmovn_u32(vcvtq_u32_f32(x));
+            // Less 128 in eight bits: the top bit flipped.
+            let bytes = veor_u8(vmovn_u16(vcombine_u16(words, words)), vdup_n_u8(128));
+            to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
+        unsafe { vst1_s16(to, vmovn_s32(vcvtnq_s32_f32(x))) }
     }
 }

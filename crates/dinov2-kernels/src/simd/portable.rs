@@ -23,8 +23,10 @@ fn zip(x: [f32; LANES], y: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 #[expect(unsafe_code, reason = "vector loads and stores")]
 impl Simd for Portable {
     type V = [f32; LANES];
+    type I = [i32; LANES];
     const LANES: usize = LANES;
     const TILE_ROWS: usize = 8;
+    const STORED_OFFSET: i32 = 0;
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -89,5 +91,34 @@ impl Simd for Portable {
     #[inline(always)]
     fn largest(self, x: Self::V) -> f32 {
         x.into_iter().fold(f32::NEG_INFINITY, |most, x| if x > most { x } else { most })
+    }
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        // SAFETY: the caller vouches for LANES i32; an array is read unaligned.
+        unsafe { from.cast::<Self::I>().read_unaligned() }
+    }
+    #[inline(always)]
+    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
+        core::array::from_fn(|lane| x[lane].wrapping_mul(y[lane]))
+    }
+    #[inline(always)]
+    fn to_f32(self, x: Self::I) -> [f32; LANES] {
+        x.map(|x| x as f32)
+    }
+    #[inline(always)]
+    unsafe fn store_factors(self, to: *mut u8, x: [f32; LANES]) {
+        // SAFETY: the caller vouches for LANES bytes.
+        unsafe { to.cast::<[u8; LANES]>().write_unaligned(x.map(|x| x as u8)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(self, to: *mut i16, x: [f32; LANES]) {
+        // 1.5 * 2^23: adding it leaves no fraction bits, so the addition rounds to nearest even.
+        const ROUND: f32 = 12_582_912.0;
+        // SAFETY: the caller vouches for LANES i16.
+        unsafe { to.cast::<[i16; LANES]>().write_unaligned(x.map(|x| ((x + ROUND) - ROUND) as i16)) }
     }
 }

@@ -16,10 +16,8 @@ fn run_enabled<K: DotKernel>(dot: Avx512F, kernel: K) -> K::Output {
 )]
 impl Dot for Avx512F {
     type Float = Avx512F;
-    type I = __m512i;
     const TILE_ROWS: usize = 12;
     const SUMS_SATURATE: bool = true;
-    const STORED_OFFSET: i32 = 0;
     const FAST_I16: bool = true;
 
     #[inline(always)]
@@ -31,33 +29,7 @@ impl Dot for Avx512F {
         self
     }
     #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I {
-        unsafe { _mm512_set1_epi32(x) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(self, from: *const i32) -> Self::I {
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
-        unsafe { _mm512_mullo_epi32(x, y) }
-    }
-    #[inline(always)]
-    fn to_f32(self, x: Self::I) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_factors(self, to: *mut u8, x: __m512) {
-        unsafe {
-            _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(x)));
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_i16(self, to: *mut i16, x: __m512) {
-        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x))) }
-    }
-    #[inline(always)]
-    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+    fn dot_i8(self, sum: __m512i, left: [__m512i; 2], right: [__m512i; 2]) -> __m512i {
         unsafe {
             let first = _mm512_maddubs_epi16(left[0], right[0]);
             let second = _mm512_maddubs_epi16(left[1], right[1]);
@@ -66,7 +38,7 @@ impl Dot for Avx512F {
         }
     }
     #[inline(always)]
-    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+    fn dot_i16(self, sum: __m512i, left: __m512i, right: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(sum, _mm512_madd_epi16(left, right)) }
     }
     #[inline(always)]
@@ -89,30 +61,6 @@ impl Dot for Avx512F {
                     let second = _mm512_set1_epi32(factors.add(1).read_unaligned());
                     for (half, sum) in sums.iter_mut().enumerate() {
                         *sum = self.dot_i8(*sum, [first, second], [weights[half], weights[2 + half]]);
-                    }
-                }
-            }
-            sums
-        }
-    }
-    #[inline(always)]
-    unsafe fn product_i16<const ROWS: usize>(
-        self,
-        left: *const i16,
-        left_stride: usize,
-        right: *const i16,
-        pairs: usize,
-    ) -> Sums<Self, ROWS> {
-        unsafe {
-            let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
-            for pair in 0..pairs {
-                let right = right.add(pair * 64).cast::<__m512i>();
-                let right = [_mm512_loadu_si512(right), _mm512_loadu_si512(right.add(1))];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
-                    let left = _mm512_set1_epi32(left);
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = self.dot_i16(*sum, left, right);
                     }
                 }
             }

@@ -1,7 +1,7 @@
 use core::arch::x86_64::*;
 
 use super::super::Avx2Fma;
-use super::{Dot, DotKernel, FloatOf, GROUP, PanelI8, Sums};
+use super::{Dot, DotKernel, GROUP, PanelI8, Sums};
 
 /// AVX2 with AVX-VNNI: `vpdpbusd` and `vpdpwssd` on 8 lanes (Alder Lake, Zen 5 and later).
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +30,8 @@ fn run_enabled<K: DotKernel>(dot: AvxVnni, kernel: K) -> K::Output {
 )]
 impl Dot for AvxVnni {
     type Float = Avx2Fma;
-    type I = __m256i;
     const TILE_ROWS: usize = 6;
     const SUMS_SATURATE: bool = false;
-    const STORED_OFFSET: i32 = 0;
     const FAST_I16: bool = true;
 
     #[inline(always)]
@@ -45,38 +43,14 @@ impl Dot for AvxVnni {
         self.0
     }
     #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I {
-        self.0.splat_i32(x)
-    }
-    #[inline(always)]
-    unsafe fn load_i32(self, from: *const i32) -> Self::I {
-        unsafe { self.0.load_i32(from) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
-        self.0.mul_i32(x, y)
-    }
-    #[inline(always)]
-    fn to_f32(self, x: Self::I) -> FloatOf<Self> {
-        self.0.to_f32(x)
-    }
-    #[inline(always)]
-    unsafe fn store_factors(self, to: *mut u8, x: FloatOf<Self>) {
-        unsafe { self.0.store_factors(to, x) }
-    }
-    #[inline(always)]
-    unsafe fn store_i16(self, to: *mut i16, x: FloatOf<Self>) {
-        unsafe { self.0.store_i16(to, x) }
-    }
-    #[inline(always)]
-    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+    fn dot_i8(self, sum: __m256i, left: [__m256i; 2], right: [__m256i; 2]) -> __m256i {
         unsafe {
             let sum = _mm256_dpbusd_avx_epi32(sum, left[0], right[0]);
             _mm256_dpbusd_avx_epi32(sum, left[1], right[1])
         }
     }
     #[inline(always)]
-    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+    fn dot_i16(self, sum: __m256i, left: __m256i, right: __m256i) -> __m256i {
         unsafe { _mm256_dpwssd_avx_epi32(sum, left, right) }
     }
     #[inline(always)]
@@ -97,30 +71,6 @@ impl Dot for AvxVnni {
                     let factors = _mm256_set1_epi32(factors);
                     for (sum, weights) in sums.iter_mut().zip(weights) {
                         *sum = _mm256_dpbusd_avx_epi32(*sum, factors, weights);
-                    }
-                }
-            }
-            sums
-        }
-    }
-    #[inline(always)]
-    unsafe fn product_i16<const ROWS: usize>(
-        self,
-        left: *const i16,
-        left_stride: usize,
-        right: *const i16,
-        pairs: usize,
-    ) -> Sums<Self, ROWS> {
-        unsafe {
-            let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-            for pair in 0..pairs {
-                let right = right.add(pair * 32).cast::<__m256i>();
-                let right = [_mm256_loadu_si256(right), _mm256_loadu_si256(right.add(1))];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
-                    let left = _mm256_set1_epi32(left);
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = self.dot_i16(*sum, left, right);
                     }
                 }
             }

@@ -39,11 +39,11 @@ pub const GROUP: usize = 4;
 /// Factors of one step through a panel.
 pub const STEP: usize = 2 * GROUP;
 
-/// Float vector of an instruction set with integer dot products.
-pub type FloatOf<D> = <<D as Dot>::Float as Simd>::V;
+/// Integer vector of an instruction set with integer dot products.
+pub type IntOf<D> = <<D as Dot>::Float as Simd>::I;
 
 /// A tile of i32 sums: rows by two vectors of columns.
-pub type Sums<D, const ROWS: usize> = [[<D as Dot>::I; 2]; ROWS];
+pub type Sums<D, const ROWS: usize> = [[IntOf<D>; 2]; ROWS];
 
 /// A panel of an int8 matrix: two vectors of output channels for all of their factors.
 #[derive(Clone, Copy)]
@@ -63,16 +63,12 @@ pub struct PanelI8 {
 pub trait Dot: Copy + Send + Sync + 'static {
     /// The float vectors that go with it.
     type Float: Simd;
-    /// A vector of as many i32 as `Float` has lanes.
-    type I: Copy;
     /// Rows of a micro-tile (two vectors wide); at most [`MAX_TILE_ROWS`].
     const TILE_ROWS: usize;
     /// Whether [`Self::product_i8`] sums products in 16 bits, which saturate: those of factors `2p`, `2p + 1`, `2p + 4`
     /// and `2p + 5` of a step. Then the positive and the negative weights among these of a column must each add up to
     /// at most 128 in magnitude, so that 255 times it stays within 16 bits.
     const SUMS_SATURATE: bool;
-    /// What a stored factor lacks to the quantised value `0..=255`: 0, or 128 where the set multiplies signed bytes.
-    const STORED_OFFSET: i32;
     /// Whether [`Self::product_i16`] is faster than f32.
     const FAST_I16: bool;
     /// Consecutive factors of one output channel that lie beside each other in a panel: [`GROUP`], or [`STEP`] where an
@@ -83,32 +79,13 @@ pub trait Dot: Copy + Send + Sync + 'static {
     fn run<K: DotKernel>(self, kernel: K) -> K::Output;
     /// The float vectors' token.
     fn float(self) -> Self::Float;
-    /// Every lane `x`.
-    fn splat_i32(self, x: i32) -> Self::I;
-    /// # Safety
-    /// `from` is valid for reading `LANES` i32; any alignment.
-    unsafe fn load_i32(self, from: *const i32) -> Self::I;
-    /// `x * y`, the low 32 bits.
-    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I;
-    /// Rounded to nearest.
-    fn to_f32(self, x: Self::I) -> FloatOf<Self>;
-    /// Stores the quantised values `x`, whole numbers in `0..=255`, as bytes, less [`Self::STORED_OFFSET`].
-    ///
-    /// # Safety
-    /// `to` is valid for writing `LANES` bytes.
-    unsafe fn store_factors(self, to: *mut u8, x: FloatOf<Self>);
-    /// Rounds to nearest even and stores as i16; |x| is at most 32767.
-    ///
-    /// # Safety
-    /// `to` is valid for writing `LANES` i16.
-    unsafe fn store_i16(self, to: *mut i16, x: FloatOf<Self>);
     /// `sum` plus, lane by lane, the dot product of [`STEP`] bytes, wrapping in 32 bits: one step of
     /// [`Self::product_i8`] for one vector of sums. `left` holds stored factors, `right` weights, [`GROUP`] of each in a
     /// lane of each vector.
-    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I;
+    fn dot_i8(self, sum: IntOf<Self>, left: [IntOf<Self>; 2], right: [IntOf<Self>; 2]) -> IntOf<Self>;
     /// `sum` plus, lane by lane, the dot product of a pair of i16, wrapping in 32 bits: one step of
     /// [`Self::product_i16`] for one vector of sums.
-    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I;
+    fn dot_i16(self, sum: IntOf<Self>, left: IntOf<Self>, right: IntOf<Self>) -> IntOf<Self>;
     /// `start + left · panel`, wrapping in 32 bits. `left` is `ROWS` rows of stored factors, `left_stride` bytes apart.
     ///
     /// # Safety
@@ -125,13 +102,32 @@ pub trait Dot: Copy + Send + Sync + 'static {
     ///
     /// # Safety
     /// Both operands are readable.
+    #[inline(always)]
     unsafe fn product_i16<const ROWS: usize>(
         self,
         left: *const i16,
         left_stride: usize,
         right: *const i16,
         pairs: usize,
-    ) -> Sums<Self, ROWS>;
+    ) -> Sums<Self, ROWS> {
+        let (simd, lanes) = (self.float(), <Self::Float as Simd>::LANES);
+        let mut sums = [[simd.splat_i32(0); 2]; ROWS];
+        for pair in 0..pairs {
+            // SAFETY: `pair < pairs`, `row < ROWS`; the caller vouches for both operands.
+            unsafe {
+                let right = right.cast::<i32>().add(pair * 2 * lanes);
+                let right = [simd.load_i32(right), simd.load_i32(right.add(lanes))];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let left = left.add(row * left_stride + 2 * pair).cast::<i32>().read_unaligned();
+                    let left = simd.splat_i32(left);
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = self.dot_i16(*sum, left, right);
+                    }
+                }
+            }
+        }
+        sums
+    }
 }
 
 /// Code that is instantiated per instruction set with integer dot products. Implementations mark `run`
@@ -188,21 +184,24 @@ mod tests {
             let mut out = [[0.0; LANES]; 2];
             // SAFETY: each array is as long as the widest vector.
             unsafe {
-                let left =
-                    [dot.load_i32(self.left[0].as_ptr().cast()), dot.load_i32(self.left[1].as_ptr().cast())];
+                let simd = dot.float();
+                let left = [
+                    simd.load_i32(self.left[0].as_ptr().cast()),
+                    simd.load_i32(self.left[1].as_ptr().cast()),
+                ];
                 let right = [
-                    dot.load_i32(self.right[0].as_ptr().cast()),
-                    dot.load_i32(self.right[1].as_ptr().cast()),
+                    simd.load_i32(self.right[0].as_ptr().cast()),
+                    simd.load_i32(self.right[1].as_ptr().cast()),
                 ];
                 let sums = [
-                    dot.dot_i8(dot.splat_i32(-7), left, right),
-                    dot.dot_i16(dot.splat_i32(-7), left[0], right[0]),
+                    dot.dot_i8(simd.splat_i32(-7), left, right),
+                    dot.dot_i16(simd.splat_i32(-7), left[0], right[0]),
                 ];
                 for (out, sum) in out.iter_mut().zip(sums) {
-                    dot.float().store(out.as_mut_ptr(), dot.to_f32(sum));
+                    simd.store(out.as_mut_ptr(), simd.to_f32(sum));
                 }
             }
-            (<D::Float as Simd>::LANES, D::STORED_OFFSET, out)
+            (<D::Float as Simd>::LANES, <D::Float as Simd>::STORED_OFFSET, out)
         }
     }
 

@@ -19,10 +19,8 @@ fn run_enabled<K: DotKernel>(dot: Neon, kernel: K) -> K::Output {
 )]
 impl Dot for Neon {
     type Float = Neon;
-    type I = int32x4_t;
     const TILE_ROWS: usize = 5;
     const SUMS_SATURATE: bool = false;
-    const STORED_OFFSET: i32 = 128;
     const FAST_I16: bool = false;
 
     #[inline(always)]
@@ -34,36 +32,7 @@ impl Dot for Neon {
         self
     }
     #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I {
-        unsafe { vdupq_n_s32(x) }
-    }
-    #[inline(always)]
-    unsafe fn load_i32(self, from: *const i32) -> Self::I {
-        unsafe { vld1q_s32(from) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
-        unsafe { vmulq_s32(x, y) }
-    }
-    #[inline(always)]
-    fn to_f32(self, x: Self::I) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(x) }
-    }
-    #[inline(always)]
-    unsafe fn store_factors(self, to: *mut u8, x: float32x4_t) {
-        unsafe {
-            let words = vmovn_u32(vcvtq_u32_f32(x));
-            // Less 128 in eight bits: the top bit flipped.
-            let bytes = veor_u8(vmovn_u16(vcombine_u16(words, words)), vdup_n_u8(128));
-            to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)));
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
-        unsafe { vst1_s16(to, vmovn_s32(vcvtnq_s32_f32(x))) }
-    }
-    #[inline(always)]
-    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+    fn dot_i8(self, sum: int32x4_t, left: [int32x4_t; 2], right: [int32x4_t; 2]) -> int32x4_t {
         unsafe {
             let mut sum = sum;
             for (left, right) in left.into_iter().zip(right) {
@@ -76,7 +45,7 @@ impl Dot for Neon {
         }
     }
     #[inline(always)]
-    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+    fn dot_i16(self, sum: int32x4_t, left: int32x4_t, right: int32x4_t) -> int32x4_t {
         unsafe {
             let (left, right) = (vreinterpretq_s16_s32(left), vreinterpretq_s16_s32(right));
             let low = vmull_s16(vget_low_s16(left), vget_low_s16(right));

@@ -32,10 +32,8 @@ fn run_enabled<K: DotKernel>(dot: NeonI8mm, kernel: K) -> K::Output {
 )]
 impl Dot for NeonI8mm {
     type Float = Neon;
-    type I = int32x4_t;
     const TILE_ROWS: usize = 8;
     const SUMS_SATURATE: bool = false;
-    const STORED_OFFSET: i32 = <Neon as Dot>::STORED_OFFSET;
     const FAST_I16: bool = false;
     const PANEL_GROUP: usize = 8;
 
@@ -47,38 +45,14 @@ impl Dot for NeonI8mm {
     fn float(self) -> Neon {
         self.0
     }
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I {
-        self.0.splat_i32(x)
-    }
-    #[inline(always)]
-    unsafe fn load_i32(self, from: *const i32) -> Self::I {
-        unsafe { self.0.load_i32(from) }
-    }
-    #[inline(always)]
-    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
-        self.0.mul_i32(x, y)
-    }
-    #[inline(always)]
-    fn to_f32(self, x: Self::I) -> float32x4_t {
-        self.0.to_f32(x)
-    }
-    #[inline(always)]
-    unsafe fn store_factors(self, to: *mut u8, x: float32x4_t) {
-        unsafe { self.0.store_factors(to, x) }
-    }
-    #[inline(always)]
-    unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
-        unsafe { self.0.store_i16(to, x) }
-    }
     /// Not by `smmla`, which sums over rows and columns and not lane by lane: a peak measured with this is far below what
     /// the products can reach.
     #[inline(always)]
-    fn dot_i8(self, sum: Self::I, left: [Self::I; 2], right: [Self::I; 2]) -> Self::I {
+    fn dot_i8(self, sum: int32x4_t, left: [int32x4_t; 2], right: [int32x4_t; 2]) -> int32x4_t {
         self.0.dot_i8(sum, left, right)
     }
     #[inline(always)]
-    fn dot_i16(self, sum: Self::I, left: Self::I, right: Self::I) -> Self::I {
+    fn dot_i16(self, sum: int32x4_t, left: int32x4_t, right: int32x4_t) -> int32x4_t {
         self.0.dot_i16(sum, left, right)
     }
     #[inline(always)]
