@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{arm, asan, avx512, fuzz};
 
@@ -24,9 +24,18 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     rustdoc()?;
     deny()?;
     asan::asan()?;
-    avx512::avx512()?;
-    arm::arm()?;
+    emulated()?;
     fuzz::fuzz(fuzz_seconds, &[])
+}
+
+/// The emulated CPUs, at the same time: one thread is all that the emulator of x86 uses.
+fn emulated() -> Result<()> {
+    std::thread::scope(|scope| {
+        let avx512 = scope.spawn(avx512::avx512);
+        let arm = arm::arm();
+        avx512.join().map_err(|_| anyhow!("xtask avx512: a panic"))??;
+        arm
+    })
 }
 
 /// The root of the repository.
