@@ -5,7 +5,8 @@
 //! matrix is rounded with error feedback. The fidelity that ends up in the file is measured on images that nothing was
 //! fitted to.
 //!
-//! int4 is a form of storage: the int8 engine runs such files, and is what their fidelity is measured with.
+//! int4 is a form of storage: the int8 engine runs such files, and is what their fidelity is measured with. It is not
+//! smoothed.
 
 mod calibration;
 mod matrices;
@@ -197,7 +198,12 @@ pub fn quantise(
         fidelity: Vec::new(),
     };
     let trial = Trial { path: scratch.path().join("trial.safetensors"), quantisation: &quantisation, config };
-    let exponents = search(&rounding, &mut exact, &trial, judges, progress)?;
+    let exponents = match options.target {
+        Target::Int8 => search(&rounding, &mut exact, &trial, judges, progress)?,
+        // Smoothing moves range into the weights, which are what int4 is short of: measured, it made the tail of the
+        // patch cosine worse (docs/benchmarks.md).
+        Target::Int4 { .. } => Exponents::default(),
+    };
 
     let (replacements, matrices) = rounding.with_feedback(exponents, progress)?;
     let mut quantised = trial.engine(model, &replacements)?;
