@@ -2,12 +2,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use common::{Case, Picture, cases};
 use dinov2_core::{Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa};
-use dinov2_weights::Model;
+use dinov2_weights::quantise::round_to_nearest_int4;
+use dinov2_weights::{INT4_GROUPS, Model, Quantisation, Replacement, fits_int4, layout, write_quantised};
 
 const PRECISIONS: [CpuPrecision; 3] = [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8];
 
@@ -50,6 +52,61 @@ fn less_precision_stays_close_to_every_source() {
             assert!(least >= gate, "{} {precision:?} on {}: {least}", case.name, isa.name());
         }
     }
+}
+
+/// Least patch cosine of int4 weights to the reference, rounded as they come: the int4 gate's 5th percentile, here for
+/// every patch.
+const LEAST_INT4_COSINE: f64 = 0.95;
+
+/// `model` with every matrix of whole groups in int4, rounded to nearest; `None` where none is.
+fn with_int4(model: &Model, group: usize) -> Option<Model> {
+    let matrices = layout::slots(model.spec());
+    let fitting = matrices.iter().filter(|slot| slot.matrix && fits_int4(&slot.shape, group));
+    let replacements: BTreeMap<_, _> = fitting
+        .map(|slot| {
+            let weight = model.f32(&slot.name).expect("a tensor of the model");
+            let groups = round_to_nearest_int4(&weight, &vec![1.0; slot.shape[1]], group);
+            (slot.name.clone(), Replacement::Int4(groups))
+        })
+        .collect();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("int4.safetensors");
+    let quantisation = Quantisation {
+        weight_limit: 64,
+        int4_group: Some(group),
+        calibration_images: 0,
+        fidelity: Vec::new(),
+    };
+    write_quantised(model, &replacements, quantisation, &path).expect("a file");
+    (!replacements.is_empty()).then(|| Model::open(&path).expect("a model file"))
+}
+
+/// int4 files run on the f32 engine and, widened, on the int8 engine of every instruction set; both stay close to the
+/// source.
+#[test]
+fn int4_stays_close_to_every_source() {
+    let mut tried = 0;
+    for case in cases("golden") {
+        let exact = case.convert().model;
+        for group in INT4_GROUPS {
+            let Some(model) = with_int4(&exact, group) else { continue };
+            tried += 1;
+            let mut engines = vec![engine(&model, 2, Isa::detect(), CpuPrecision::F32)];
+            engines.extend(Isa::available().map(|isa| engine(&model, 2, isa, CpuPrecision::Int8)));
+            for engine in &mut engines {
+                let least = (0..case.number("images")).map(|index| least_cosine(&case, engine, index));
+                let least = least.fold(1.0, f64::min);
+                let (precision, isa) = (engine.precision(), engine.isa().name());
+                println!(
+                    "{} int4 / {group}, {precision:?} on {isa}: least patch cosine {least:.6}",
+                    case.name
+                );
+                assert!(least >= LEAST_INT4_COSINE, "{} {group} {precision:?} on {isa}: {least}", case.name);
+                assert!(least < LEAST_COSINE, "{} {group}: {least} is too true for 4 bits", case.name);
+            }
+        }
+    }
+    assert!(tried >= 4, "golden models with groups: {tried}");
 }
 
 fn least_cosine(case: &Case, engine: &mut CpuEngine, index: usize) -> f64 {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, LoadError, Stage, default_threads};
 use dinov2_kernels::gemm_half::HalfFormat;
-use dinov2_weights::{Model, ModelError};
+use dinov2_weights::{Model, ModelError, Quantisation};
 
 #[cfg(feature = "tract")]
 use dinov2_onnx::{OnnxConfig, OnnxEngine, OnnxError};
@@ -80,6 +80,10 @@ impl FromStr for Precision {
     }
 }
 
+fn weights_of(quantisation: &Quantisation) -> &'static str {
+    if quantisation.int4_group.is_some() { " with int4 weights" } else { "" }
+}
+
 impl Precision {
     /// What `Auto` becomes on the CPU engine, and why: int8 if `dinov2-edge quantize` measured for this very file that it
     /// meets the gate ([`dinov2_weights::Quantisation::meets_gate`]), else f32.
@@ -87,12 +91,15 @@ impl Precision {
         match &model.metadata().quantisation {
             Some(quantisation) if quantisation.meets_gate() => {
                 let least = quantisation.fidelity.iter().map(|fidelity| fidelity.median).fold(1.0, f64::min);
+                let of = weights_of(quantisation);
                 (
                     CpuPrecision::Int8,
-                    format!("int8 meets its gate for this file (patch cosine median {least:.5})"),
+                    format!("int8{of} meets its gate for this file (patch cosine median {least:.5})"),
                 )
             }
-            Some(_) => (CpuPrecision::F32, "int8 misses its gate for this file".into()),
+            Some(quantisation) => {
+                (CpuPrecision::F32, format!("int8{} misses its gate for this file", weights_of(quantisation)))
+            }
             None => {
                 let reason = "int8 was not measured for this file (dinov2-edge quantize does)";
                 (CpuPrecision::F32, reason.into())

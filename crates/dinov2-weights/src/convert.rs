@@ -11,15 +11,16 @@ use dinov2_core::{PositionConvention, VitSpec};
 use crate::checkpoint::{Checkpoint, SourceKind, map_file};
 use crate::header::{Header, looks_like_safetensors};
 use crate::infer::{Overrides, infer};
-use crate::layout::{Slot, slots};
+use crate::layout::{SCALE_SUFFIX, Slot, slots};
 use crate::metadata::{
     FORMAT_VERSION, IMAGENET, METADATA_KEY, PixelFormat, Preprocessing, Provenance, SourceFormat,
 };
-use crate::model::SCALE_SUFFIX;
 use crate::naming::{NamedBackbone, canonical};
-use crate::storage::{encode_bf16, encode_f16, encode_f32, first_not_finite, quantise_i8};
+use crate::storage::{
+    INT4_ADVICE, INT8_LIMIT, encode_bf16, encode_f16, encode_f32, first_not_finite, quantise_i8,
+};
 use crate::writer::ModelWriter;
-use crate::{ConvertError, Metadata, Model, Storage, onnx, pth, safetensors_file};
+use crate::{ConvertError, Metadata, Model, Storage, StoredDtype, onnx, pth, safetensors_file};
 
 /// What the user decides about a conversion.
 #[derive(Clone, Debug)]
@@ -71,11 +72,12 @@ pub struct Converted {
 
 /// Reads the checkpoint at `input` and writes a model file to `output`, replacing what was there.
 ///
-/// A model file as input is stored anew: its provenance and convention stay unless `options` say otherwise. The output
-/// has its name only once it is whole.
+/// A model file as input is stored anew: its provenance and convention stay unless `options` say otherwise; what was
+/// measured of its quantisation does not hold for the new file and is left out. The output has its name only once it is
+/// whole.
 ///
 /// # Errors
-/// An input that cannot be read or understood, NaN or infinity among the weights, weights beyond the range of f16 when
+/// [`Storage::Int4`] as output, an input that cannot be read or understood, NaN or infinity among the weights, weights beyond the range of f16 when
 /// that is asked for, or an output that cannot be written.
 pub fn convert(
     input: &Path,
@@ -83,11 +85,24 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Converted, ConvertError> {
+    let matrix_dtype = match options.storage {
+        Storage::F32 => StoredDtype::F32,
+        Storage::F16 => StoredDtype::F16,
+        Storage::Bf16 => StoredDtype::Bf16,
+        Storage::Int8 => StoredDtype::I8,
+        Storage::Int4 => return Err(ConvertError::invalid(INT4_ADVICE, output.display().to_string())),
+    };
     let source = Source::open(input, options)?;
-    let wanted: Vec<Slot> =
-        slots(&source.metadata.spec).into_iter().filter(|slot| source.has(&slot.name)).collect();
+    let wanted: Vec<(Slot, StoredDtype)> = slots(&source.metadata.spec)
+        .into_iter()
+        .filter(|slot| source.has(&slot.name))
+        .map(|slot| {
+            let dtype = if slot.matrix { matrix_dtype } else { StoredDtype::F32 };
+            (slot, dtype)
+        })
+        .collect();
     let mut writer = ModelWriter::create(output, &source.metadata, &wanted)?;
-    for (done, slot) in wanted.iter().enumerate() {
+    for (done, (slot, _)) in wanted.iter().enumerate() {
         let values = source.read(&slot.name)?;
         if let Some((index, value)) = first_not_finite(&values) {
             let (tensor, path) = (slot.name.clone(), source.label.clone());
@@ -171,7 +186,8 @@ impl Source {
     }
 
     fn of_model(model: Model, options: &ConvertOptions) -> Result<Self, ConvertError> {
-        let mut metadata = Metadata { storage: options.storage, ..model.metadata().clone() };
+        let mut metadata =
+            Metadata { storage: options.storage, quantisation: None, ..model.metadata().clone() };
         let spec = &mut metadata.spec;
         spec.heads = options.heads.unwrap_or(spec.heads);
         spec.position_convention = options.convention.unwrap_or(spec.position_convention);
@@ -280,7 +296,7 @@ fn write_tensor(
         }
         Storage::Bf16 if slot.matrix => writer.write(&slot.name, &encode_bf16(values)),
         Storage::Int8 if slot.matrix => {
-            let (bytes, scales) = quantise_i8(values, slot.shape[0]);
+            let (bytes, scales) = quantise_i8(values, slot.shape[0], INT8_LIMIT);
             writer.write(&slot.name, &bytes)?;
             writer.write(&format!("{}{SCALE_SUFFIX}", slot.name), &encode_f32(&scales))
         }

@@ -2,6 +2,8 @@
 
 use dinov2_core::{MlpKind, VitSpec};
 
+use crate::StoredDtype;
+
 /// One tensor of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -24,6 +26,51 @@ impl Slot {
     /// True without elements; no slot of a valid shape is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// One entry of a file's header; a stored tensor consists of one or more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    /// Number type, a word of the safetensors format.
+    pub(crate) word: &'static str,
+    /// Bytes of one number.
+    pub(crate) size: usize,
+    pub(crate) shape: Vec<usize>,
+}
+
+/// Appended to the name of an I8 or int4 tensor to name its scales.
+pub(crate) const SCALE_SUFFIX: &str = ".scale";
+/// Appended to the name of an int4 tensor to name its zero points.
+pub(crate) const ZERO_SUFFIX: &str = ".zero";
+
+impl Slot {
+    /// What it consists of in a file: its numbers, then scales, then zero points. int4 only where
+    /// [`crate::fits_int4`].
+    pub(crate) fn parts(&self, dtype: StoredDtype) -> Vec<Part> {
+        let part = |suffix: &str, word, size, shape: &[usize]| Part {
+            name: format!("{}{suffix}", self.name),
+            word,
+            size,
+            shape: shape.to_vec(),
+        };
+        match dtype {
+            StoredDtype::F32 => vec![part("", "F32", 4, &self.shape)],
+            StoredDtype::F16 => vec![part("", "F16", 2, &self.shape)],
+            StoredDtype::Bf16 => vec![part("", "BF16", 2, &self.shape)],
+            StoredDtype::I8 => {
+                vec![part("", "I8", 1, &self.shape), part(SCALE_SUFFIX, "F32", 4, &self.shape[..1])]
+            }
+            StoredDtype::Int4 { group } => {
+                let (n, k) = (self.shape[0], self.shape[1]);
+                vec![
+                    part("", "U8", 1, &[n, k / 2]),
+                    part(SCALE_SUFFIX, "F16", 2, &[n, k / group]),
+                    part(ZERO_SUFFIX, "U8", 1, &[n, k / group]),
+                ]
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod header;
 pub mod infer;
 mod inspect;
+mod int4;
 pub mod layout;
 mod metadata;
 mod model;
@@ -33,10 +34,11 @@ mod zip;
 pub use convert::{ConvertOptions, Converted, Progress, checkpoint_from_bytes, convert, read_checkpoint};
 pub use error::{ConvertError, ModelError};
 pub use inspect::inspect;
+pub use int4::{INT4_GROUPS, Int4Groups, fits_int4};
 pub use metadata::{
-    FORMAT_VERSION, Fidelity, IMAGENET, METADATA_KEY, Metadata, Normalisation, PixelFormat, Preprocessing,
-    Provenance, Quantisation, SourceFormat,
+    FORMAT_VERSION, Fidelity, Gate, IMAGENET, METADATA_KEY, Metadata, Normalisation, PixelFormat,
+    Preprocessing, Provenance, Quantisation, SourceFormat,
 };
 pub use model::{Model, StoredTensor};
-pub use rewrite::{Replacement, write_int8};
+pub use rewrite::{Replacement, write_quantised};
 pub use storage::{Int8Rows, Storage, StoredDtype};

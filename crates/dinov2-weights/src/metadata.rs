@@ -5,7 +5,7 @@
 use dinov2_core::VitSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::Storage;
+use crate::{INT4_GROUPS, Storage};
 
 /// The key of the metadata in the safetensors header.
 pub const METADATA_KEY: &str = "dinov2_edge";
@@ -35,8 +35,11 @@ pub struct Metadata {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantisation {
-    /// Largest magnitude of a weight, in units of its scale.
+    /// Largest magnitude of an int8 weight, in units of its scale. int4 matrices are widened to it for int8 arithmetic.
     pub weight_limit: u8,
+    /// Of an int4 file, weights that share a scale: one of [`INT4_GROUPS`]. An int8 file has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int4_group: Option<usize>,
     /// Images that scales and roundings were fitted to.
     pub calibration_images: u32,
     /// Measured on images that nothing was fitted to, one entry per size.
@@ -57,16 +60,53 @@ pub struct Fidelity {
     pub p5: f64,
 }
 
+/// What a quantised model must keep of the patch cosine to f32, at every size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// Least median over the patches.
+    pub median: f64,
+    /// Least 5th percentile over the patches.
+    pub p5: f64,
+}
+
+impl Gate {
+    /// Of int8 matrices.
+    pub const INT8: Self = Self { median: 0.999, p5: 0.997 };
+    /// Of int4 matrices.
+    pub const INT4: Self = Self { median: 0.98, p5: 0.95 };
+
+    /// Whether it was measured, and at every size met.
+    pub fn is_met(self, fidelity: &[Fidelity]) -> bool {
+        !fidelity.is_empty() && fidelity.iter().all(|f| f.median >= self.median && f.p5 >= self.p5)
+    }
+}
+
 impl Quantisation {
-    /// The int8 gate: least median of the patch cosine.
-    pub const LEAST_MEDIAN: f64 = 0.999;
-    /// The int8 gate: least 5th percentile of the patch cosine.
-    pub const LEAST_P5: f64 = 0.997;
+    /// The gate of this kind of file.
+    pub fn gate(&self) -> Gate {
+        if self.int4_group.is_some() { Gate::INT4 } else { Gate::INT8 }
+    }
 
     /// Whether it was measured, and at every size the gate was met.
     pub fn meets_gate(&self) -> bool {
-        let meets = |f: &Fidelity| f.median >= Self::LEAST_MEDIAN && f.p5 >= Self::LEAST_P5;
-        !self.fidelity.is_empty() && self.fidelity.iter().all(meets)
+        self.gate().is_met(&self.fidelity)
+    }
+
+    fn check(&self, storage: Storage) -> Result<(), String> {
+        if !(1..=127).contains(&self.weight_limit) {
+            return Err(format!("weight_limit: expected 1..=127, got {}", self.weight_limit));
+        }
+        match (storage, self.int4_group) {
+            (Storage::Int4, Some(group)) if INT4_GROUPS.contains(&group) => Ok(()),
+            (Storage::Int4, got) => {
+                let got = got.map_or("none".into(), |group| group.to_string());
+                Err(format!("int4_group: expected 32 or 64, got {got}"))
+            }
+            (_, None) => Ok(()),
+            (storage, Some(group)) => {
+                Err(format!("int4_group: expected none with storage {storage}, got {group}"))
+            }
+        }
     }
 }
 
@@ -164,11 +204,23 @@ impl Metadata {
             serde_json::from_str(json).map_err(|error| format!("metadata {METADATA_KEY:?}: {error}"))?;
         metadata.spec.validate().map_err(|error| format!("metadata {METADATA_KEY:?} spec: {error}"))?;
         metadata.preprocessing.normalisation().check()?;
+        let quantisation = match (&metadata.quantisation, metadata.storage) {
+            (Some(quantisation), storage) => quantisation.check(storage),
+            (None, Storage::Int4) => Err("expected one with storage int4, got none".into()),
+            (None, _) => Ok(()),
+        };
+        quantisation.map_err(|problem| format!("metadata {METADATA_KEY:?} quantisation: {problem}"))?;
         Ok(metadata)
     }
 
+    /// Of an int4 file, weights that share a scale.
+    pub(crate) fn int4_group(&self) -> Option<usize> {
+        self.quantisation.as_ref().and_then(|quantisation| quantisation.int4_group)
+    }
+
     pub(crate) fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("strings and finite numbers are JSON")
+        // serde_json fails on maps with other keys than strings and on types that refuse; there are none here.
+        serde_json::to_string(self).expect("structs of strings and numbers are JSON")
     }
 }
 
@@ -226,8 +278,35 @@ mod tests {
             ("0.229", "0.0", "positive std"),
             (r#""source":"a","#, "", "missing field `source`"),
             ("{\"format", "[\"format", "metadata \"dinov2_edge\""),
+            (r#""storage":"int8""#, r#""storage":"int4""#, "quantisation: expected one with storage int4"),
         ] {
             let error = Metadata::parse(&JSON.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_gate_is_that_of_the_storage() {
+        let with = |storage: &str, quantisation: &str| {
+            let to = format!(
+                r#""storage":"{storage}","quantisation":{{{quantisation},"calibration_images":4,"fidelity":
+                [{{"size_px":224,"patches":256,"median":0.985,"p5":0.96}}]}}"#
+            );
+            Metadata::parse(&JSON.replacen(r#""storage":"int8""#, &to, 1))
+        };
+        let int4 = with("int4", r#""weight_limit":64,"int4_group":32"#).unwrap();
+        assert_eq!(int4.quantisation.as_ref().map(Quantisation::meets_gate), Some(true));
+        assert_eq!(Metadata::parse(&int4.to_json()).unwrap(), int4);
+        let int8 = with("int8", r#""weight_limit":64"#).unwrap();
+        assert_eq!(int8.quantisation.as_ref().map(Quantisation::meets_gate), Some(false));
+        for (storage, quantisation, told) in [
+            ("int4", r#""weight_limit":64"#, "int4_group: expected 32 or 64, got none"),
+            ("int4", r#""weight_limit":64,"int4_group":3"#, "int4_group: expected 32 or 64, got 3"),
+            ("int4", r#""weight_limit":0,"int4_group":32"#, "weight_limit: expected 1..=127, got 0"),
+            ("int8", r#""weight_limit":128"#, "weight_limit: expected 1..=127, got 128"),
+            ("int8", r#""weight_limit":64,"int4_group":32"#, "expected none with storage int8, got 32"),
+        ] {
+            let error = with(storage, quantisation).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
     }

@@ -8,12 +8,12 @@ use std::path::Path;
 use bytes::Bytes;
 use dinov2_core::{PatchGrid, VitSpec};
 
-use crate::header::{Header, TensorEntry};
-use crate::layout::{Slot, slots};
+use crate::header::Header;
+use crate::layout::{Part, Slot, slots};
 use crate::metadata::METADATA_KEY;
 use crate::pages::Pages;
-use crate::storage::{Int8Rows, StoredDtype, decode};
-use crate::{Metadata, ModelError, position};
+use crate::storage::{INT8_LIMIT, Int8Rows, StoredDtype, decode_bf16, decode_f16, decode_f32, decode_i8};
+use crate::{Metadata, ModelError, Storage, fits_int4, int4, position};
 
 /// A model file: safetensors with `dinov2_edge` metadata, in the file's pages or in memory.
 ///
@@ -38,6 +38,7 @@ struct Placed {
     shape: Vec<usize>,
     bytes: Range<usize>,
     scale: Option<Range<usize>>,
+    zero: Option<Range<usize>>,
 }
 
 /// A tensor as it lies in the file.
@@ -47,14 +48,27 @@ pub struct StoredTensor<'a> {
     pub dtype: StoredDtype,
     /// Shape, outermost first.
     pub shape: &'a [usize],
-    /// Row-major numbers, little endian. The slice need not be aligned.
+    /// Row-major numbers, little endian; of int4 two in a byte, the first in the low bits. The slice need not be aligned.
     pub bytes: &'a [u8],
-    /// For I8: f32 per output channel, `[shape[0]]`, little endian.
+    /// For I8: f32 per output channel, `[shape[0]]`; for int4: f16 per group, `[shape[0], shape[1] / group]`. Little endian.
     pub scale: Option<&'a [u8]>,
+    /// For int4: a byte per group, `[shape[0], shape[1] / group]`.
+    pub zero: Option<&'a [u8]>,
 }
 
-/// Appended to the name of an I8 tensor to name its scales.
-pub(crate) const SCALE_SUFFIX: &str = ".scale";
+impl StoredTensor<'_> {
+    /// Decodes it into `out`, of as many numbers.
+    fn decode(&self, out: &mut [f32]) {
+        let (scale, zero) = (self.scale.unwrap_or_default(), self.zero.unwrap_or_default());
+        match self.dtype {
+            StoredDtype::F32 => decode_f32(self.bytes, out),
+            StoredDtype::F16 => decode_f16(self.bytes, out),
+            StoredDtype::Bf16 => decode_bf16(self.bytes, out),
+            StoredDtype::I8 => decode_i8(self.bytes, scale, out),
+            StoredDtype::Int4 { group } => int4::decode(group, self.bytes, scale, zero, out),
+        }
+    }
+}
 
 impl Model {
     /// Maps a model file.
@@ -102,17 +116,11 @@ impl Model {
         let data_start = header.data_start;
         let mut model = Self { label, bytes, pages, data_start, metadata, tensors: BTreeMap::new() };
         for slot in slots(&model.metadata.spec) {
-            let dtype = if slot.matrix { model.metadata.storage.matrix_dtype() } else { StoredDtype::F32 };
             if slot.optional && !header.tensors.contains_key(&slot.name) {
                 continue;
             }
-            let entry = header.tensors.remove(&slot.name);
-            let bytes = model.place(&slot.name, dtype, &slot.shape, entry, data_start)?;
-            let scale = match dtype {
-                StoredDtype::I8 => Some(model.place_scale(&slot, &mut header)?),
-                _ => None,
-            };
-            model.tensors.insert(slot.name, Placed { dtype, shape: slot.shape, bytes, scale });
+            let placed = model.place_all(&slot, &mut header)?;
+            model.tensors.insert(slot.name, placed);
         }
         match header.tensors.into_iter().next() {
             None => Ok(model),
@@ -122,22 +130,51 @@ impl Model {
         }
     }
 
-    /// Checks type and shape; returns where the tensor's bytes are.
-    fn place(
-        &self,
-        name: &str,
-        dtype: StoredDtype,
-        shape: &[usize],
-        entry: Option<TensorEntry>,
-        data_start: usize,
-    ) -> Result<Range<usize>, ModelError> {
-        let expected = format!("{} {shape:?}", dtype.word());
-        let Some(entry) = entry else { return Err(self.wrong(name, expected, "nothing")) };
-        if entry.dtype != dtype.word() || entry.shape != shape {
+    /// Number type of a tensor under the file's storage. In an int4 file a matrix may be int8.
+    fn dtype(&self, slot: &Slot, header: &Header) -> StoredDtype {
+        if !slot.matrix {
+            return StoredDtype::F32;
+        }
+        match (self.metadata.storage, self.metadata.int4_group()) {
+            (Storage::F32, _) => StoredDtype::F32,
+            (Storage::F16, _) => StoredDtype::F16,
+            (Storage::Bf16, _) => StoredDtype::Bf16,
+            (Storage::Int4, Some(group)) if fits_int4(&slot.shape, group) => {
+                match header.tensors.get(&slot.name) {
+                    Some(entry) if entry.dtype == "I8" => StoredDtype::I8,
+                    _ => StoredDtype::Int4 { group },
+                }
+            }
+            (Storage::Int8 | Storage::Int4, _) => StoredDtype::I8,
+        }
+    }
+
+    /// Checks a tensor and what belongs to it.
+    fn place_all(&self, slot: &Slot, header: &mut Header) -> Result<Placed, ModelError> {
+        let dtype = self.dtype(slot, header);
+        let mut ranges = Vec::new();
+        for part in slot.parts(dtype) {
+            let range = self.place(&part, header)?;
+            self.check_numbers(&part, &range, ranges.len(), dtype)?;
+            ranges.push(range);
+        }
+        let mut ranges = ranges.into_iter();
+        let bytes = ranges.next().expect("a slot has a part of its own name");
+        Ok(Placed { dtype, shape: slot.shape.clone(), bytes, scale: ranges.next(), zero: ranges.next() })
+    }
+
+    /// Checks type and shape; returns where the bytes are.
+    fn place(&self, part: &Part, header: &mut Header) -> Result<Range<usize>, ModelError> {
+        let Part { name, word, size, shape } = part;
+        let expected = format!("{word} {shape:?}");
+        let Some(entry) = header.tensors.remove(name) else {
+            return Err(self.wrong(name, expected, "nothing"));
+        };
+        if entry.dtype != *word || entry.shape != *shape {
             return Err(self.wrong(name, expected, format!("{} {:?}", entry.dtype, entry.shape)));
         }
         let [start, end] = entry.data_offsets;
-        let bytes = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side));
+        let bytes = shape.iter().try_fold(*size, |bytes, &side| bytes.checked_mul(side));
         if bytes != Some(end - start) {
             return Err(self.wrong(
                 name,
@@ -145,22 +182,36 @@ impl Model {
                 format!("{} bytes", end - start),
             ));
         }
-        Ok(data_start + start..data_start + end)
+        Ok(header.range(&entry))
     }
 
-    fn place_scale(&self, slot: &Slot, header: &mut Header) -> Result<Range<usize>, ModelError> {
-        let name = format!("{}{SCALE_SUFFIX}", slot.name);
-        let entry = header.tensors.remove(&name);
-        let range = self.place(&name, StoredDtype::F32, &slot.shape[..1], entry, header.data_start)?;
-        let mut scales = vec![0.0; slot.shape[0]];
-        decode(StoredDtype::F32, &self.bytes[range.clone()], None, &mut scales);
-        match scales.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
-            None => Ok(range),
-            Some(row) => {
-                let got = format!("{} at index {row}", scales[row]);
-                Err(self.wrong(&name, "finite scales of at least 0", got))
+    /// Checks scales (part 1) and zero points (part 2).
+    fn check_numbers(
+        &self,
+        part: &Part,
+        range: &Range<usize>,
+        index: usize,
+        dtype: StoredDtype,
+    ) -> Result<(), ModelError> {
+        let bytes = &self.bytes[range.clone()];
+        if index == 1 {
+            let mut scales = vec![0.0; bytes.len() / part.size];
+            match dtype {
+                StoredDtype::Int4 { .. } => decode_f16(bytes, &mut scales),
+                _ => decode_f32(bytes, &mut scales),
+            }
+            if let Some(at) = scales.iter().position(|scale| !(scale.is_finite() && *scale >= 0.0)) {
+                let got = format!("{} at index {at}", scales[at]);
+                return Err(self.wrong(&part.name, "finite scales of at least 0", got));
             }
         }
+        if index == 2
+            && let Some(at) = bytes.iter().position(|&zero| zero > int4::LARGEST)
+        {
+            let got = format!("{} at index {at}", bytes[at]);
+            return Err(self.wrong(&part.name, "zero points of at most 15", got));
+        }
+        Ok(())
     }
 
     fn wrong(&self, tensor: &str, expected: impl Into<String>, got: impl Into<String>) -> ModelError {
@@ -197,7 +248,7 @@ impl Model {
         self.bytes.len()
     }
 
-    /// Names of the tensors, sorted. Scales have no name of their own here.
+    /// Names of the tensors, sorted. Scales and zero points have no name of their own here.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -214,10 +265,11 @@ impl Model {
             shape: &placed.shape,
             bytes: &self.bytes[placed.bytes.clone()],
             scale: placed.scale.clone().map(|range| &self.bytes[range]),
+            zero: placed.zero.clone().map(|range| &self.bytes[range]),
         })
     }
 
-    /// Decodes a tensor, row-major, into `out`; int8 is multiplied by its scales.
+    /// Decodes a tensor, row-major, into `out`; int8 and int4 are multiplied by their scales.
     ///
     /// # Errors
     /// A name that the model does not have, or `out` of another length than the tensor.
@@ -227,7 +279,7 @@ impl Model {
         if out.len() != elements {
             return Err(self.wrong(name, format!("a buffer of {elements} numbers"), out.len().to_string()));
         }
-        decode(tensor.dtype, tensor.bytes, tensor.scale, out);
+        tensor.decode(out);
         self.release(name);
         Ok(())
     }
@@ -239,7 +291,7 @@ impl Model {
         }
     }
 
-    /// A tensor decoded, row-major; int8 is multiplied by its scales.
+    /// A tensor decoded, row-major; int8 and int4 are multiplied by their scales.
     ///
     /// # Errors
     /// A name that the model does not have.
@@ -249,22 +301,27 @@ impl Model {
         Ok(values)
     }
 
-    /// A matrix in int8 with a scale per output channel: as it lies in the file, or rounded from another storage.
+    /// A matrix in int8 with a scale per output channel: as it lies in the file, or rounded from another storage; from
+    /// int4 to the weight limit that the file was measured with.
     ///
     /// # Errors
     /// A name that the model does not have.
     pub fn int8(&self, name: &str) -> Result<Int8Rows, ModelError> {
         let tensor = self.tensor(name)?;
         let rows = tensor.shape[0];
-        match tensor.scale {
-            Some(scale_bytes) => {
+        match (tensor.dtype, tensor.scale) {
+            (StoredDtype::I8, Some(scale_bytes)) => {
                 let mut scale = vec![0.0; rows];
-                decode(StoredDtype::F32, scale_bytes, None, &mut scale);
+                decode_f32(scale_bytes, &mut scale);
                 let values = tensor.bytes.iter().map(|&byte| byte as i8).collect();
                 self.release(name);
                 Ok(Int8Rows { values, scale })
             }
-            None => Ok(Int8Rows::round(&self.f32(name)?, rows)),
+            (StoredDtype::Int4 { .. }, _) => {
+                let limit = self.metadata.quantisation.as_ref().map_or(INT8_LIMIT, |q| q.weight_limit);
+                Ok(Int8Rows::round(&self.f32(name)?, rows, limit))
+            }
+            _ => Ok(Int8Rows::round(&self.f32(name)?, rows, INT8_LIMIT)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! How numbers lie in a model file: f32, f16, bf16, or int8 with one scale per output channel.
+//! How numbers lie in a model file: f32, f16, bf16, or int8 with one scale per output channel; int4 has [`crate::int4`].
 //!
 //! int8: for a row `w` of a weight matrix `[out, …]`, `scale = max|w| / 127` and `q = round(w / scale)`, ties away from
 //! zero, so that `|w - q·scale| <= scale / 2` for every weight and nothing is clipped. A row of zeros has scale 0.
@@ -21,6 +21,9 @@ pub enum Storage {
     Bf16,
     /// 1 byte per weight, symmetric per output channel.
     Int8,
+    /// Half a byte per weight and a scale per group of weights; single matrices may be int8. Only quantisation with
+    /// calibration images writes it (`dinov2-edge quantize --precision int4`).
+    Int4,
 }
 
 /// Number type of one tensor in a model file.
@@ -34,38 +37,23 @@ pub enum StoredDtype {
     Bf16,
     /// Signed bytes with a scale per output channel.
     I8,
+    /// Two weights a byte, with a scale and a zero point per group.
+    Int4 {
+        /// Weights of a group.
+        group: usize,
+    },
 }
 
-impl StoredDtype {
-    /// Bytes of one number.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::I8 => 1,
-        }
-    }
-
-    /// The word of the safetensors format.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
+impl std::fmt::Display for StoredDtype {
+    /// The word of the safetensors format; for int4, which has none, `int4`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::Bf16 => "BF16",
             Self::I8 => "I8",
-        }
-    }
-}
-
-impl Storage {
-    /// Number type of a matrix under this storage.
-    pub fn matrix_dtype(self) -> StoredDtype {
-        match self {
-            Self::F32 => StoredDtype::F32,
-            Self::F16 => StoredDtype::F16,
-            Self::Bf16 => StoredDtype::Bf16,
-            Self::Int8 => StoredDtype::I8,
-        }
+            Self::Int4 { .. } => "int4",
+        })
     }
 }
 
@@ -76,15 +64,23 @@ impl std::fmt::Display for Storage {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+            Self::Int4 => "int4",
         })
     }
 }
 
+/// Why no conversion writes int4.
+pub(crate) const INT4_ADVICE: &str =
+    "storage: expected f32, f16, bf16 or int8, got int4 (dinov2-edge quantize --precision int4 writes it)";
+
 impl std::str::FromStr for Storage {
     type Err = String;
 
-    /// The words of [`Storage`]'s `Display`.
+    /// The words of [`Storage`]'s `Display`, less int4: a file cannot be converted to it.
     fn from_str(word: &str) -> Result<Self, String> {
+        if word == "int4" {
+            return Err(INT4_ADVICE.into());
+        }
         [Self::F32, Self::F16, Self::Bf16, Self::Int8]
             .into_iter()
             .find(|storage| storage.to_string() == word)
@@ -137,69 +133,82 @@ pub struct Int8Rows {
 }
 
 impl Int8Rows {
-    /// Rounds a matrix of `rows` rows to nearest, ties away from zero, with `scale = max|row| / 127`.
+    /// Rounds a matrix of `rows` rows to nearest, ties away from zero, with `scale = max|row| / limit`.
     ///
     /// # Panics
-    /// When `values` is no whole number of rows, or `rows` is zero.
-    pub fn round(values: &[f32], rows: usize) -> Self {
+    /// When `values` is no whole number of rows, `rows` is zero, or `limit` beyond 1..=127.
+    pub fn round(values: &[f32], rows: usize, limit: u8) -> Self {
         assert!(rows > 0 && values.len().is_multiple_of(rows), "Int8Rows::round: values [{rows}, ...]");
-        let (bytes, scale) = quantise_i8(values, rows);
+        assert!((1..=127).contains(&limit), "Int8Rows::round: limit {limit}");
+        let (bytes, scale) = quantise_i8(values, rows, limit);
         Self { values: bytes.into_iter().map(|byte| byte as i8).collect(), scale }
+    }
+
+    /// The weights, `[rows, …]`.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let columns = self.values.len() / self.scale.len().max(1);
+        let rows = self.values.chunks_exact(columns.max(1)).zip(&self.scale);
+        rows.flat_map(|(row, &scale)| row.iter().map(move |&value| f32::from(value) * scale)).collect()
     }
 }
 
+/// Largest magnitude of an int8 weight, in units of its scale, where nobody asks for less.
+pub(crate) const INT8_LIMIT: u8 = 127;
+
 /// Quantises a matrix of `rows` rows: `(q: [rows, …] as bytes, scale: [rows])`. `values` must be finite.
-pub(crate) fn quantise_i8(values: &[f32], rows: usize) -> (Vec<u8>, Vec<f32>) {
+pub(crate) fn quantise_i8(values: &[f32], rows: usize, limit: u8) -> (Vec<u8>, Vec<f32>) {
+    let limit = f32::from(limit);
     let mut quantised = vec![0; values.len()];
     let mut scales = Vec::with_capacity(rows);
     let columns = values.len() / rows;
     for (row, quantised) in values.chunks_exact(columns).zip(quantised.chunks_exact_mut(columns)) {
         let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         // A subnormal scale would lose precision and its inverse overflow; such a row is zero for all purposes.
-        let scale = if largest / 127.0 < f32::MIN_POSITIVE { 0.0 } else { largest / 127.0 };
+        let scale = if largest / limit < f32::MIN_POSITIVE { 0.0 } else { largest / limit };
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         for (byte, &value) in quantised.iter_mut().zip(row) {
-            *byte = (value * inverse).round().clamp(-127.0, 127.0) as i8 as u8;
+            *byte = (value * inverse).round().clamp(-limit, limit) as i8 as u8;
         }
         scales.push(scale);
     }
     (quantised, scales)
 }
 
-/// Decodes little-endian numbers into `out`. `scale`: f32 bytes, one per row of an I8 tensor. Lengths are checked by
-/// the caller.
-pub(crate) fn decode(dtype: StoredDtype, bytes: &[u8], scale: Option<&[u8]>, out: &mut [f32]) {
-    match dtype {
-        StoredDtype::F32 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *out = f32::from_le_bytes(*bytes);
-            }
+/// Decodes little-endian f32 into `out`, of as many numbers.
+pub(crate) fn decode_f32(bytes: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *out = f32::from_le_bytes(*bytes);
+    }
+}
+
+/// Decodes little-endian f16 into `out`, of as many numbers.
+pub(crate) fn decode_f16(bytes: &[u8], out: &mut [f32]) {
+    let mut halves = [f16::ZERO; HALF_BLOCK];
+    for (out, bytes) in out.chunks_mut(HALF_BLOCK).zip(bytes.chunks(2 * HALF_BLOCK)) {
+        let halves = &mut halves[..out.len()];
+        for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
+            *half = f16::from_le_bytes(*bytes);
         }
-        StoredDtype::F16 => {
-            let mut halves = [f16::ZERO; HALF_BLOCK];
-            for (out, bytes) in out.chunks_mut(HALF_BLOCK).zip(bytes.chunks(2 * HALF_BLOCK)) {
-                let halves = &mut halves[..out.len()];
-                for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks().0) {
-                    *half = f16::from_le_bytes(*bytes);
-                }
-                halves.convert_to_f32_slice(out);
-            }
-        }
-        StoredDtype::Bf16 => {
-            for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-            }
-        }
-        StoredDtype::I8 => {
-            let scales = scale.unwrap_or_default().as_chunks().0;
-            let columns = out.len() / scales.len().max(1);
-            let rows = out.chunks_exact_mut(columns.max(1)).zip(bytes.chunks_exact(columns.max(1)));
-            for ((out, bytes), scale) in rows.zip(scales) {
-                let scale = f32::from_le_bytes(*scale);
-                for (out, &byte) in out.iter_mut().zip(bytes) {
-                    *out = f32::from(byte as i8) * scale;
-                }
-            }
+        halves.convert_to_f32_slice(out);
+    }
+}
+
+/// Decodes little-endian bf16 into `out`, of as many numbers.
+pub(crate) fn decode_bf16(bytes: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+        *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+    }
+}
+
+/// Decodes rows of signed bytes into `out`, of as many numbers. `scale`: f32 bytes, one per row.
+pub(crate) fn decode_i8(bytes: &[u8], scale: &[u8], out: &mut [f32]) {
+    let scales = scale.as_chunks().0;
+    let columns = out.len() / scales.len().max(1);
+    let rows = out.chunks_exact_mut(columns.max(1)).zip(bytes.chunks_exact(columns.max(1)));
+    for ((out, bytes), scale) in rows.zip(scales) {
+        let scale = f32::from_le_bytes(*scale);
+        for (out, &byte) in out.iter_mut().zip(bytes) {
+            *out = f32::from(byte as i8) * scale;
         }
     }
 }
@@ -232,10 +241,10 @@ mod tests {
         values[67..134].iter_mut().for_each(|value| *value *= 1e-6);
         values[150] = 900.0;
         values[201..268].fill(1e-40);
-        let (bytes, scales) = quantise_i8(&values, rows);
+        let (bytes, scales) = quantise_i8(&values, rows, INT8_LIMIT);
         assert_eq!((scales[0], scales[3]), (0.0, 0.0));
         let mut decoded = vec![f32::NAN; values.len()];
-        decode(StoredDtype::I8, &bytes, Some(&encode_f32(&scales)), &mut decoded);
+        decode_i8(&bytes, &encode_f32(&scales), &mut decoded);
         for (index, (value, back)) in values.iter().zip(&decoded).enumerate() {
             let step = scales[index / 67];
             assert!(
@@ -249,11 +258,11 @@ mod tests {
     fn halves_round_to_nearest() {
         let values = [1.0, 257.0 / 256.0, -3.3, 65504.0, 1e-8];
         let mut back = [0.0; 5];
-        decode(StoredDtype::F16, &encode_f16(&values), None, &mut back);
+        decode_f16(&encode_f16(&values), &mut back);
         assert_eq!(back, [1.0, 257.0 / 256.0, -3.3007813, 65504.0, 0.0]);
-        decode(StoredDtype::Bf16, &encode_bf16(&values), None, &mut back);
+        decode_bf16(&encode_bf16(&values), &mut back);
         assert_eq!(back, [1.0, 1.0, -3.296875, 65536.0, 1.0011718e-8]);
-        decode(StoredDtype::F32, &encode_f32(&values), None, &mut back);
+        decode_f32(&encode_f32(&values), &mut back);
         assert_eq!(back, values);
     }
 

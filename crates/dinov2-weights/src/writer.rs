@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::header::{TensorEntry, encode};
-use crate::layout::Slot;
+use crate::layout::{Part, Slot};
 use crate::metadata::METADATA_KEY;
-use crate::model::SCALE_SUFFIX;
 use crate::storage::StoredDtype;
 use crate::{ConvertError, Metadata};
 
@@ -24,23 +23,19 @@ pub(crate) struct ModelWriter {
 
 impl ModelWriter {
     /// Writes the header for these slots. Wider types come first, so that every tensor is aligned to its type.
-    pub(crate) fn create(path: &Path, metadata: &Metadata, slots: &[Slot]) -> Result<Self, ConvertError> {
-        let mut planned: Vec<(String, StoredDtype, Vec<usize>)> = Vec::new();
-        for slot in slots {
-            let dtype = if slot.matrix { metadata.storage.matrix_dtype() } else { StoredDtype::F32 };
-            planned.push((slot.name.clone(), dtype, slot.shape.clone()));
-            if dtype == StoredDtype::I8 {
-                let scale = format!("{}{SCALE_SUFFIX}", slot.name);
-                planned.push((scale, StoredDtype::F32, vec![slot.shape[0]]));
-            }
-        }
-        planned.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.size()));
+    pub(crate) fn create(
+        path: &Path,
+        metadata: &Metadata,
+        slots: &[(Slot, StoredDtype)],
+    ) -> Result<Self, ConvertError> {
+        let mut planned: Vec<Part> = slots.iter().flat_map(|(slot, dtype)| slot.parts(*dtype)).collect();
+        planned.sort_by_key(|part| std::cmp::Reverse(part.size));
         let mut end = 0;
         let mut entries = Vec::with_capacity(planned.len());
-        for (name, dtype, shape) in planned {
+        for Part { name, word, size, shape } in planned {
             let start = end;
-            end += shape.iter().product::<usize>() * dtype.size();
-            let entry = TensorEntry { dtype: dtype.word().into(), shape, data_offsets: [start, end] };
+            end += shape.iter().product::<usize>() * size;
+            let entry = TensorEntry { dtype: word.into(), shape, data_offsets: [start, end] };
             entries.push((name, entry));
         }
         let strings = BTreeMap::from([(METADATA_KEY.to_string(), metadata.to_json())]);

@@ -1,12 +1,16 @@
 //! Files that are cut, bent or malicious give one clear line and never a panic.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use dinov2_weights::infer::{Overrides, infer};
 use dinov2_weights::naming::canonical;
+use dinov2_weights::quantise::round_to_nearest_int4;
 use dinov2_weights::{
-    ConvertError, ConvertOptions, Model, Storage, checkpoint_from_bytes, convert, read_checkpoint,
+    ConvertError, ConvertOptions, Model, Quantisation, Replacement, Storage, StoredDtype,
+    checkpoint_from_bytes, convert, fits_int4, layout, read_checkpoint, write_quantised,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -62,6 +66,133 @@ fn model_file() -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
+/// An int4 file in groups of 32 and its model before: every matrix of whole groups is int4 but `stays_int8`.
+fn int4_file(stays_int8: &str) -> (Vec<u8>, BTreeMap<String, Replacement>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    convert(&fixture("timm.safetensors"), &path, &ConvertOptions::new(Storage::F32), &mut |_| {}).unwrap();
+    let model = Model::open(&path).unwrap();
+    let fitting = layout::slots(model.spec())
+        .into_iter()
+        .filter(|slot| slot.matrix && fits_int4(&slot.shape, 32) && !slot.name.contains(stays_int8));
+    let replacements = fitting.map(|slot| {
+        let groups = round_to_nearest_int4(&model.f32(&slot.name).unwrap(), &vec![1.0; slot.shape[1]], 32);
+        (slot.name, Replacement::Int4(groups))
+    });
+    let replacements: BTreeMap<_, _> = replacements.collect();
+    let quantisation =
+        Quantisation { weight_limit: 64, int4_group: Some(32), calibration_images: 4, fidelity: Vec::new() };
+    write_quantised(&model, &replacements, quantisation, &path).unwrap();
+    (std::fs::read(path).unwrap(), replacements)
+}
+
+/// Range of a tensor's bytes.
+fn range(bytes: &[u8], name: &str) -> Range<usize> {
+    let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let data = tensors.tensor(name).unwrap().data();
+    let start = data.as_ptr() as usize - bytes.as_ptr() as usize;
+    start..start + data.len()
+}
+
+#[test]
+fn int4_comes_back_from_a_file_and_is_widened_within_half_a_step() {
+    let (bytes, replacements) = int4_file("mlp.fc2");
+    let model = Model::from_bytes(bytes, "m").unwrap();
+    assert_eq!(replacements.len(), 3);
+    for (name, replacement) in &replacements {
+        let Replacement::Int4(groups) = replacement else { panic!("{name}") };
+        assert_eq!(model.tensor(name).unwrap().dtype, StoredDtype::Int4 { group: 32 });
+        let exact = model.f32(name).unwrap();
+        assert_eq!(exact, groups.to_f32());
+        let rows = model.int8(name).unwrap();
+        assert!(rows.values.iter().all(|value| value.unsigned_abs() <= 64));
+        let k = model.tensor(name).unwrap().shape[1];
+        for (at, (exact, got)) in exact.iter().zip(rows.to_f32()).enumerate() {
+            let step = rows.scale[at / k];
+            assert!((exact - got).abs() <= 0.50001 * step, "{name} {at}: {exact} {got} {step}");
+        }
+    }
+    for name in ["blocks.0.mlp.fc2.weight", "patch_embed.proj.weight"] {
+        assert_eq!(model.tensor(name).unwrap().dtype, StoredDtype::I8, "{name}");
+    }
+    let text = dinov2_weights::inspect(&model);
+    assert!(text.contains("int4 weights in groups of 32, 2 of 5 matrices int8"), "{text}");
+}
+
+#[test]
+fn an_int4_file_that_contradicts_itself_is_refused() {
+    let (bytes, _) = int4_file("nothing");
+    let qkv = "tensor \"blocks.0.attn.qkv.weight";
+    for (from, to, told) in [
+        (
+            r#"\"int4_group\":32"#,
+            r#"\"int4_group\":64"#,
+            r#".scale": expected F16 [192, 1], got F16 [192, 2]"#,
+        ),
+        (r#"\"int4_group\":32"#, r#"\"int4_group\":48"#, "int4_group: expected 32 or 64, got 48"),
+        (r#"\"int4_group\":32"#, r#"\"int4_grOup\":32"#, "unknown field `int4_grOup`"),
+        (r#"\"storage\":\"int4\""#, r#"\"storage\":\"int8\""#, "expected none with storage int8, got 32"),
+        (r#"\"weight_limit\":64"#, r#"\"weight_limit\":00"#, "metadata"),
+        ("attn.qkv.weight.scale", "attn.qkv.weight.scald", r#".scale": expected F16 [192, 2], got nothing"#),
+        ("attn.qkv.weight.zero", "attn.qkv.weight.zerO", r#".zero": expected U8 [192, 2], got nothing"#),
+        (
+            r#"qkv.weight":{"dtype":"U8","shape":[192,32]"#,
+            r#"qkv.weight":{"dtype":"U8","shape":[32,192]"#,
+            "expected U8 [192, 32], got U8 [32, 192]",
+        ),
+        (
+            r#"qkv.weight":{"dtype":"U8","#,
+            r#"qkv.weight":{"dtype":"I8","#,
+            "expected I8 [192, 64], got I8 [192, 32]",
+        ),
+        (
+            r#"proj.weight":{"dtype":"I8","#,
+            r#"proj.weight":{"dtype":"U8","#,
+            "expected I8 [64, 3, 2, 2], got U8",
+        ),
+    ] {
+        let error = Model::from_bytes(bent(&bytes, from, to), "m").unwrap_err().to_string();
+        assert!(error.contains(told) && !error.contains('\n'), "{error}");
+    }
+    let scale = range(&bytes, "blocks.0.attn.qkv.weight.scale").start;
+    for wrong in [half::f16::NAN, half::f16::NEG_ONE, half::f16::INFINITY] {
+        let mut bent = bytes.clone();
+        bent[scale + 6..scale + 8].copy_from_slice(&wrong.to_le_bytes());
+        let error = Model::from_bytes(bent, "m").unwrap_err().to_string();
+        let told = format!("{qkv}.scale\": expected finite scales of at least 0, got {wrong} at index 3");
+        assert!(error.starts_with(&told), "{error}");
+    }
+    let mut bent = bytes.clone();
+    bent[range(&bytes, "blocks.0.attn.qkv.weight.zero").start + 5] = 16;
+    let error = Model::from_bytes(bent, "m").unwrap_err().to_string();
+    let told = format!("{qkv}.zero\": expected zero points of at most 15, got 16 at index 5");
+    assert!(error.starts_with(&told), "{error}");
+    for cut in (0..bytes.len()).step_by(97) {
+        assert!(Model::from_bytes(bytes[..cut].to_vec(), "m").is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn nothing_is_converted_to_int4_but_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("input"), folder.path().join("output"));
+    let advice =
+        "expected f32, f16, bf16 or int8, got int4 (dinov2-edge quantize --precision int4 writes it)";
+    let told =
+        convert(&fixture("timm.safetensors"), &output, &ConvertOptions::new(Storage::Int4), &mut |_| {});
+    assert!(told.unwrap_err().to_string().contains(advice));
+    assert!("int4".parse::<Storage>().unwrap_err().contains(advice));
+    assert!(!output.exists());
+    let (bytes, _) = int4_file("nothing");
+    std::fs::write(&input, &bytes).unwrap();
+    convert(&input, &output, &ConvertOptions::new(Storage::F32), &mut |_| {}).unwrap();
+    let (small, wide) = (Model::open(&input).unwrap(), Model::open(&output).unwrap());
+    assert_eq!(wide.metadata().quantisation, None);
+    for name in small.names() {
+        assert_eq!(small.f32(name).unwrap(), wide.f32(name).unwrap(), "{name}");
+    }
+}
+
 /// Bends bytes near both ends, where headers, pickles and directories are, in a fixed pseudo-random order. Some bent
 /// files are still sound; none may panic or hang.
 #[test]
@@ -74,9 +205,15 @@ fn bent_bytes_never_panic() {
         state as usize
     };
     let mut refused = 0;
-    for name in ["official.pth", "official_training.pth", "hugging_face/model.safetensors", "model"] {
-        let is_model = name == "model";
-        let bytes = if is_model { model_file() } else { std::fs::read(fixture(name)).unwrap() };
+    for name in
+        ["official.pth", "official_training.pth", "hugging_face/model.safetensors", "model", "int4 model"]
+    {
+        let is_model = name.ends_with("model");
+        let bytes = match name {
+            "model" => model_file(),
+            "int4 model" => int4_file("mlp.fc2").0,
+            _ => std::fs::read(fixture(name)).unwrap(),
+        };
         let structure = (bytes.len() / 4).min(6000);
         for _ in 0..4000 {
             let mut bent = bytes.clone();
@@ -86,12 +223,21 @@ fn bent_bytes_never_panic() {
                 bent[at] = random() as u8;
             }
             refused += usize::from(match is_model {
-                true => Model::from_bytes(bent, "m").is_err(),
+                true => Model::from_bytes(bent, "m").map(|model| read_all(&model)).is_err(),
                 false => understand(bent.into(), Some(1)).is_err(),
             });
         }
     }
     assert!(refused > 4000, "{refused}");
+}
+
+/// Reads a sound file as the engines do.
+fn read_all(model: &Model) {
+    for slot in layout::slots(model.spec()) {
+        if slot.matrix && model.int8(&slot.name).is_ok() {
+            assert_eq!(model.f32(&slot.name).unwrap().len(), slot.len());
+        }
+    }
 }
 
 /// Replaces one text of a header by another of the same length.

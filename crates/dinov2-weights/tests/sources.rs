@@ -184,6 +184,7 @@ fn reduced_storage_keeps_within_its_rounding() {
                     StoredDtype::F32 | StoredDtype::F16 => 0.0,
                     StoredDtype::Bf16 => exact.abs() / 256.0,
                     StoredDtype::I8 => scales[index / row] * 0.50001,
+                    StoredDtype::Int4 { .. } => panic!("no conversion writes int4"),
                 };
                 assert!((exact - got).abs() <= allowed, "{} {index}: {exact} {got}", slot.name);
             }

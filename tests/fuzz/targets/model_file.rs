@@ -1,11 +1,16 @@
 //! Bytes as a model file: opened, described and read as the engines do.
 #![no_main]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use dinov2_core::PatchGrid;
-use dinov2_weights::{ConvertOptions, Model, Storage, convert, inspect};
+use dinov2_weights::quantise::round_to_nearest_int4;
+use dinov2_weights::{
+    ConvertOptions, Model, Quantisation, Replacement, Storage, convert, fits_int4, inspect, layout,
+    write_quantised,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// Where libFuzzer's first argument, the corpus, lies; model files are made, not committed.
@@ -21,11 +26,37 @@ fn write_seeds() {
         let seed = Path::new(&corpus).join(format!("seed-{storage:?}"));
         let converted =
             convert(&checkpoint, &seed, &ConvertOptions::new(storage), &mut |_| {}).expect("fixture");
-        let file = fs::read(&seed).expect("just written");
-        let header = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
-        assert_eq!(file.len() as u64, converted.file_bytes);
-        fs::write(seed.with_extension("header"), file[8..8 + header].trim_ascii_end()).expect("corpus");
+        assert_eq!(write_header(&seed), converted.file_bytes);
     }
+    write_int4_seed(Path::new(&corpus));
+}
+
+/// The header of a seed beside it; returns the length of the seed.
+fn write_header(seed: &Path) -> u64 {
+    let file = fs::read(seed).expect("just written");
+    let header = u64::from_le_bytes(file[..8].try_into().expect("8 bytes")) as usize;
+    fs::write(seed.with_extension("header"), file[8..8 + header].trim_ascii_end()).expect("corpus");
+    file.len() as u64
+}
+
+fn write_int4_seed(corpus: &Path) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/golden/hf_registers");
+    let seed = corpus.join("seed-Int4");
+    convert(&source, &seed, &ConvertOptions::new(Storage::F32), &mut |_| {}).expect("fixture");
+    let model = Model::open(&seed).expect("just written");
+    let matrices =
+        layout::slots(model.spec()).into_iter().filter(|slot| slot.matrix && fits_int4(&slot.shape, 32));
+    let replacements: BTreeMap<_, _> = matrices
+        .map(|slot| {
+            let weight = model.f32(&slot.name).expect("a tensor of the model");
+            let groups = round_to_nearest_int4(&weight, &vec![1.0; slot.shape[1]], 32);
+            (slot.name, Replacement::Int4(groups))
+        })
+        .collect();
+    let quantisation =
+        Quantisation { weight_limit: 64, int4_group: Some(32), calibration_images: 0, fidelity: Vec::new() };
+    write_quantised(&model, &replacements, quantisation, &seed).expect("corpus");
+    write_header(&seed);
 }
 
 /// What goes wrong in a model file is its header, weights are only weights: a header alone gets a body of zeros of the
@@ -52,6 +83,9 @@ fn read(file: Vec<u8>) {
     let names: Vec<String> = model.names().map(str::to_owned).collect();
     for name in &names {
         let _ = model.f32(name);
+        if model.tensor(name).is_ok_and(|tensor| tensor.shape.len() == 2) {
+            let _ = model.int8(name);
+        }
     }
     let _ = inspect(&model);
     let _ = model.position_embedding(PatchGrid { rows: 2, cols: 3 });

@@ -38,7 +38,7 @@ enum Command {
     Run(run::Args),
     /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
     Convert(convert::Args),
-    /// Make an int8 model file, calibrated on images
+    /// Make an int8 or int4 model file, calibrated on images
     Quantize(quantize::Args),
     /// Show what a model file holds
     Inspect(inspect::Args),

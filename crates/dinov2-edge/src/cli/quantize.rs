@@ -1,12 +1,14 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::bail;
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::quantise::{ImageSet, LEAST_IMAGES, Picture, Progress, QuantiseOptions, Report, quantise};
-use dinov2_edge::weights::Quantisation;
+use dinov2_edge::quantise::{
+    ImageSet, LEAST_IMAGES, MatrixReport, Picture, Progress, QuantiseOptions, Report, Target, check, quantise,
+};
+use dinov2_edge::weights::INT4_GROUPS;
 use dinov2_edge::{Weights, default_threads};
 use serde_json::json;
 
@@ -25,12 +27,19 @@ pub(crate) struct Args {
     /// Model file to write
     #[arg(long, short)]
     output: PathBuf,
-    /// Arithmetic that the file is made for: int8
+    /// Form of the weights: int8, or int4, which halves the file; both run in int8 arithmetic at the same speed
     #[arg(long, default_value = "int8")]
-    precision: Target,
+    precision: Bits,
+    /// With --precision int4, weights that share a scale: 32 or 64 [default: 64]
+    #[arg(long, value_name = "WEIGHTS", value_parser = group)]
+    group: Option<usize>,
+    /// With --precision int4, most of the weights, 0 to 1, that stay int8: the matrices that int4 would hurt most
+    /// [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    int8_share: Option<f64>,
     /// Short sides at which the model will run; the statistics and the fidelity are taken at all of them
-    #[arg(long, value_delimiter = ',', default_value = "224,518")]
-    sizes: Vec<usize>,
+    #[arg(long, value_parser = sizes, default_value = "224,518")]
+    sizes: Sizes,
     /// Images used, evenly spread over those given; a third of them only measures the fidelity
     #[arg(long, default_value_t = 96)]
     images: usize,
@@ -45,36 +54,93 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What a file can be quantised for.
-#[derive(Clone, Copy, Debug)]
-enum Target {
+/// What a file can be quantised to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bits {
     Int8,
+    Int4,
 }
 
-impl FromStr for Target {
+impl FromStr for Bits {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
         match word {
             "int8" => Ok(Self::Int8),
-            _ => Err(format!("expected int8, got {word:?}")),
+            "int4" => Ok(Self::Int4),
+            _ => Err(format!("expected int8 or int4, got {word:?}")),
         }
     }
 }
 
+/// Short sides, none twice.
+#[derive(Clone, Debug)]
+struct Sizes(Vec<usize>);
+
+fn sizes(word: &str) -> Result<Sizes, String> {
+    let wrong = || format!("expected short sides in pixels, such as 224,518, got {word:?}");
+    let mut sizes = Vec::new();
+    for part in word.split(',') {
+        match part.parse() {
+            Ok(Size::Short(side)) if !sizes.contains(&side) => sizes.push(side),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(Sizes(sizes))
+}
+
+fn group(word: &str) -> Result<usize, String> {
+    let group = word.parse().ok().filter(|group| INT4_GROUPS.contains(group));
+    group.ok_or_else(|| format!("expected 32 or 64, got {word:?}"))
+}
+
+fn share(word: &str) -> Result<f64, String> {
+    let share = word.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("expected a number of 0 to 1, got {word:?}"))
+}
+
+/// Weights that share a scale in int4, where nobody says.
+const DEFAULT_GROUP: usize = 64;
+/// Most of the weights that stay int8 in an int4 file, where nobody says: the matrices of a ViT-S are alike, and the gate
+/// is met without (docs/benchmarks.md).
+const DEFAULT_INT8_SHARE: f64 = 0.0;
+
+impl Args {
+    /// The arguments that need no file to be judged.
+    fn target(&self) -> anyhow::Result<Target> {
+        let output = self.output.display();
+        if self.output.is_dir() {
+            bail!(super::usage(format!("--output: expected a file, got a folder: {output}")));
+        }
+        let folder = self.output.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if !folder.unwrap_or(Path::new(".")).is_dir() {
+            bail!(super::usage(format!("--output: expected a file in a folder that exists, got {output}")));
+        }
+        if self.images < LEAST_IMAGES {
+            bail!(super::usage(format!("--images: expected at least {LEAST_IMAGES}, got {}", self.images)));
+        }
+        if self.precision == Bits::Int8 && (self.group.is_some() || self.int8_share.is_some()) {
+            bail!(super::usage("--group and --int8-share: expected --precision int4, got int8"));
+        }
+        Ok(match self.precision {
+            Bits::Int8 => Target::Int8,
+            Bits::Int4 => Target::Int4 {
+                group: self.group.unwrap_or(DEFAULT_GROUP),
+                int8_share: self.int8_share.unwrap_or(DEFAULT_INT8_SHARE),
+            },
+        })
+    }
+}
+
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
-    let Target::Int8 = args.precision;
-    if args.output.is_dir() {
-        bail!(super::usage(format!("--output: expected a file, got a folder: {}", args.output.display())));
-    }
-    if args.images < LEAST_IMAGES {
-        bail!(super::usage(format!("--images: expected at least {LEAST_IMAGES}, got {}", args.images)));
-    }
+    let target = args.target()?;
     let Weights::Model(model) = open_weights(Some(&args.model))? else {
         bail!("quantize: expected a model file, got an ONNX file (dinov2-edge convert makes one)");
     };
+    check(&model)?;
     let images = load(args, model.spec().patch_size)?;
     let options = QuantiseOptions {
+        target,
         weight_limit: args.weight_limit,
         threads: args.threads.unwrap_or_else(default_threads),
     };
@@ -104,7 +170,7 @@ fn load(args: &Args, patch_size: usize) -> anyhow::Result<Vec<ImageSet>> {
     }
     let mut sets = Vec::new();
     let mut fits = Vec::new();
-    for &size_px in &args.sizes {
+    for &size_px in &args.sizes.0 {
         sets.push(ImageSet { size_px, calibration: Vec::new(), held_out: Vec::new() });
         fits.push(Fit::new(Size::Short(size_px), patch_size).map_err(super::usage)?);
     }
@@ -126,6 +192,10 @@ fn load(args: &Args, patch_size: usize) -> anyhow::Result<Vec<ImageSet>> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    // A stream may end before it has given what was asked for.
+    if taken < LEAST_IMAGES {
+        bail!("calibration: expected at least {LEAST_IMAGES} images, got {taken}");
+    }
     Ok(sets)
 }
 
@@ -136,26 +206,14 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
         let rows: Vec<_> = matrices
             .iter()
             .map(|m| {
-                json!({ "name": m.name, "outliers": m.outliers, "output_error": m.output_error,
-                        "nearest_error": m.nearest_error })
+                json!({ "name": m.name, "bits": m.bits, "weights": m.weights, "outliers": m.outliers, "output_error": m.output_error,
+                        "nearest_error": m.nearest_error, "int4_error": m.int4_error })
             })
             .collect();
         let line = json!({ "exponents": exponents, "matrices": rows, "quantisation": quantisation });
         writeln!(stdout, "{line}")?;
     } else {
-        writeln!(
-            stdout,
-            "{:<22} {:>9} {:>13} {:>15}",
-            "matrix", "outliers", "output error", "without feedback"
-        )?;
-        for m in matrices {
-            let (name, outliers) = (&m.name, m.outliers);
-            writeln!(
-                stdout,
-                "{name:<22} {outliers:>9.1} {:>13.5} {:>15.5}",
-                m.output_error, m.nearest_error
-            )?;
-        }
+        table(&mut stdout, matrices)?;
         let [attention, mlp] = exponents.map(|alpha| alpha.map_or("none".into(), |alpha| alpha.to_string()));
         writeln!(stdout, "smoothing exponents: attention {attention}, MLP {mlp}")?;
         for f in &quantisation.fidelity {
@@ -167,8 +225,32 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
             )?;
         }
     }
-    let gate = (Quantisation::LEAST_MEDIAN, Quantisation::LEAST_P5);
+    let gate = quantisation.gate();
     let verdict = if quantisation.meets_gate() { "meets" } else { "misses" };
-    eprintln!("wrote {}: {verdict} the gate (median {}, p5 {})", args.output.display(), gate.0, gate.1);
+    let bits = if quantisation.int4_group.is_some() { "int4" } else { "int8" };
+    let mib = std::fs::metadata(&args.output)?.len() as f64 / f64::from(1 << 20);
+    eprintln!(
+        "wrote {}: {mib:.1} MiB, {verdict} the {bits} gate (median {}, p5 {})",
+        args.output.display(),
+        gate.median,
+        gate.p5
+    );
+    Ok(())
+}
+
+fn table(stdout: &mut impl Write, matrices: &[MatrixReport]) -> std::io::Result<()> {
+    writeln!(
+        stdout,
+        "{:<22} {:>4} {:>9} {:>13} {:>16} {:>8}",
+        "matrix", "bits", "outliers", "output error", "without feedback", "in int4"
+    )?;
+    for m in matrices {
+        let in_int4 = m.int4_error.map_or(String::new(), |error| format!("{error:.5}"));
+        let row = format!(
+            "{:<22} {:>4} {:>9.1} {:>13.5} {:>16.5} {in_int4:>8}",
+            m.name, m.bits, m.outliers, m.output_error, m.nearest_error
+        );
+        writeln!(stdout, "{}", row.trim_end())?;
+    }
     Ok(())
 }

@@ -67,6 +67,7 @@ pub fn model_path(folder: &Path, repository: &str, revision: &str, storage: Stor
         Storage::F16 => "-f16",
         Storage::Bf16 => "-bf16",
         Storage::Int8 => "-int8",
+        Storage::Int4 => "-int4",
     });
     folder.join(name + ".safetensors")
 }
@@ -79,7 +80,7 @@ pub fn find_local(folder: &Path, name: &str) -> Option<PathBuf> {
     let exact = is_file_name.then(|| folder.join(format!("{name}.safetensors")));
     let repository = super::repository(name).ok();
     let stored = repository.into_iter().flat_map(|repository| {
-        [Storage::F32, Storage::Bf16, Storage::F16, Storage::Int8]
+        [Storage::F32, Storage::Bf16, Storage::F16, Storage::Int8, Storage::Int4]
             .map(|storage| model_path(folder, &repository, super::config::DEFAULT_REVISION, storage))
     });
     exact.into_iter().chain(stored).find(|path| path.is_file())

@@ -161,6 +161,7 @@ fn stored_share(storage: Storage) -> u64 {
         Storage::F32 => 1,
         Storage::F16 | Storage::Bf16 => 2,
         Storage::Int8 => 4,
+        Storage::Int4 => 7,
     }
 }
 

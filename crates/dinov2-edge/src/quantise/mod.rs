@@ -1,20 +1,26 @@
-//! Calibrated int8 quantisation of a model file.
+//! Calibrated int8 and int4 quantisation of a model file.
 //!
 //! Images go through the f32 engine once, for the statistics of every matrix's inputs. Then the smoothing exponent is
 //! searched, separately for the two LayerNorms of a block, on the patch cosine of the int8 engine itself; then every
 //! matrix is rounded with error feedback. The fidelity that ends up in the file is measured on images that nothing was
 //! fitted to.
+//!
+//! int4 is a form of storage: the int8 engine runs such files, and is what their fidelity is measured with. It is not
+//! smoothed.
 
 mod calibration;
 mod matrices;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dinov2_core::{ExtractError, Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, LoadError};
 use dinov2_kernels::Pool;
-use dinov2_weights::{ConvertError, Fidelity, Model, ModelError, Quantisation, write_int8};
+use dinov2_weights::{
+    ConvertError, Fidelity, Model, ModelError, Quantisation, Replacement, Storage, write_quantised,
+};
 
 pub use calibration::Picture;
 pub use matrices::MatrixReport;
@@ -39,9 +45,25 @@ pub struct ImageSet {
     pub held_out: Vec<Picture>,
 }
 
+/// What the matrices become.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// A scale per output channel.
+    Int8,
+    /// A scale and a zero point per group. Matrices whose rows are no whole groups stay int8.
+    Int4 {
+        /// Weights of a group, one of [`dinov2_weights::INT4_GROUPS`].
+        group: usize,
+        /// Most of the weights, as a share, that stay int8: the matrices whose outputs int4 would change most.
+        int8_share: f64,
+    },
+}
+
 /// How a model is quantised.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantiseOptions {
+    /// What the matrices become.
+    pub target: Target,
     /// Largest magnitude of a weight, in units of its scale: 127, or 64 for CPUs that sum products in 16 bits.
     pub weight_limit: u8,
     /// Threads.
@@ -81,9 +103,17 @@ pub enum QuantiseError {
         /// Number given.
         got: usize,
     },
-    /// The model is int8 already: its rounding errors cannot be undone.
-    #[error("quantize: expected a model in f32, f16 or bf16, got int8: {0}")]
-    AlreadyInt8(String),
+    /// The model is int8 or int4 already: its rounding errors cannot be undone.
+    #[error("quantize: expected a model in f32, f16 or bf16, got {storage}: {model}")]
+    AlreadyQuantised {
+        /// int8 or int4.
+        storage: Storage,
+        /// The model.
+        model: String,
+    },
+    /// An engine computes something that is no number.
+    #[error("quantize: expected finite features on the images, got NaN or infinity")]
+    Features,
     /// The inputs of a matrix are not finite, or all zero.
     #[error("{matrix}: expected finite inputs on the calibration images, got none")]
     Inputs {
@@ -110,11 +140,24 @@ pub enum QuantiseError {
 /// Least number of images that [`quantise`] takes.
 pub const LEAST_IMAGES: usize = 4;
 
+/// Refuses a model that is quantised already.
+///
+/// # Errors
+/// [`QuantiseError::AlreadyQuantised`].
+pub fn check(model: &Model) -> Result<(), QuantiseError> {
+    match model.metadata().storage {
+        Storage::F32 | Storage::F16 | Storage::Bf16 => Ok(()),
+        storage @ (Storage::Int8 | Storage::Int4) => {
+            Err(QuantiseError::AlreadyQuantised { storage, model: model.label().into() })
+        }
+    }
+}
+
 /// Quantises `model` to `output`. `images`: at least one size with at least one image each to fit to and to measure
 /// with; the exponents are judged by the first size's.
 ///
 /// # Errors
-/// Too few images, a model that is int8 already, files that cannot be read or written.
+/// Too few images, a model that [`check`] refuses, files that cannot be read or written.
 pub fn quantise(
     model: &Model,
     images: &[ImageSet],
@@ -122,9 +165,7 @@ pub fn quantise(
     output: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, QuantiseError> {
-    if model.metadata().storage == dinov2_weights::Storage::Int8 {
-        return Err(QuantiseError::AlreadyInt8(model.label().into()));
-    }
+    check(model)?;
     let count = images.iter().map(|set| set.calibration.len().min(set.held_out.len())).min().unwrap_or(0);
     if count == 0 {
         return Err(QuantiseError::TooFewImages { needed: LEAST_IMAGES, got: 0 });
@@ -138,15 +179,34 @@ pub fn quantise(
         progress(Progress { stage: "statistics", done, total: pictures.len() });
         calibration.add(&mut exact, &pool, picture)?;
     }
-    let rounding = Rounding { model, calibration: &calibration, limit: options.weight_limit, pool: &pool };
+    let rounding = Rounding {
+        model,
+        calibration: &calibration,
+        limit: options.weight_limit,
+        target: options.target,
+        pool: &pool,
+    };
     let scratch = tempfile::tempdir()?;
-    let trial = scratch.path().join("trial.safetensors");
     let judges = &images[0].calibration[..JUDGES.min(images[0].calibration.len())];
-    let exponents = search(&rounding, &mut exact, config, judges, &trial, progress)?;
+    let mut quantisation = Quantisation {
+        weight_limit: options.weight_limit,
+        int4_group: match options.target {
+            Target::Int8 => None,
+            Target::Int4 { group, .. } => Some(group),
+        },
+        calibration_images: pictures.len() as u32,
+        fidelity: Vec::new(),
+    };
+    let trial = Trial { path: scratch.path().join("trial.safetensors"), quantisation: &quantisation, config };
+    let exponents = match options.target {
+        Target::Int8 => search(&rounding, &mut exact, &trial, judges, progress)?,
+        // Smoothing moves range into the weights, which are what int4 is short of: measured, it made the tail of the
+        // patch cosine worse (docs/benchmarks.md).
+        Target::Int4 { .. } => Exponents::default(),
+    };
 
     let (replacements, matrices) = rounding.with_feedback(exponents, progress)?;
-    write_int8(model, &replacements, None, &trial)?;
-    let mut quantised = int8_engine(&trial, config)?;
+    let mut quantised = trial.engine(model, &replacements)?;
     let mut fidelity = Vec::new();
     for (done, set) in images.iter().enumerate() {
         progress(Progress { stage: "fidelity", done, total: images.len() });
@@ -159,25 +219,38 @@ pub fn quantise(
             p5: at(0.05),
         });
     }
-    let calibration_images = pictures.len() as u32;
-    let quantisation = Quantisation { weight_limit: options.weight_limit, calibration_images, fidelity };
-    write_int8(model, &replacements, Some(quantisation.clone()), output)?;
+    quantisation.fidelity = fidelity;
+    write_quantised(model, &replacements, quantisation.clone(), output)?;
     Ok(Report { exponents: [exponents.attention, exponents.mlp], matrices, quantisation })
 }
 
-fn int8_engine(path: &Path, config: CpuConfig) -> Result<CpuEngine, QuantiseError> {
-    let mut config = config;
-    config.precision = CpuPrecision::Int8;
-    Ok(CpuEngine::new(&Model::open(path)?, config)?)
+/// A file that is tried out.
+struct Trial<'a> {
+    path: PathBuf,
+    quantisation: &'a Quantisation,
+    config: CpuConfig,
+}
+
+impl Trial<'_> {
+    /// The int8 engine with the file that these make.
+    fn engine(
+        &self,
+        model: &Model,
+        replacements: &BTreeMap<String, Replacement>,
+    ) -> Result<CpuEngine, QuantiseError> {
+        write_quantised(model, replacements, self.quantisation.clone(), &self.path)?;
+        let mut config = self.config;
+        config.precision = CpuPrecision::Int8;
+        Ok(CpuEngine::new(&Model::open(&self.path)?, config)?)
+    }
 }
 
 /// The exponents with the best mean patch cosine: first the same for both norms, then each by itself.
 fn search(
     rounding: &Rounding<'_>,
     exact: &mut CpuEngine,
-    config: CpuConfig,
+    trial: &Trial<'_>,
     judges: &[Picture],
-    trial: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Exponents, QuantiseError> {
     let choices: Vec<Option<f32>> = std::iter::once(None).chain(EXPONENTS.map(Some)).collect();
@@ -185,8 +258,8 @@ fn search(
     let mut judge = |exponents: Exponents| -> Result<f64, QuantiseError> {
         progress(Progress { stage: "smoothing", done, total });
         done += 1;
-        write_int8(rounding.model, &rounding.to_nearest(exponents)?, None, trial)?;
-        let cosines = patch_cosines(exact, &mut int8_engine(trial, config)?, judges)?;
+        let mut candidate = trial.engine(rounding.model, &rounding.to_nearest(exponents)?)?;
+        let cosines = patch_cosines(exact, &mut candidate, judges)?;
         Ok(cosines.iter().sum::<f64>() / cosines.len() as f64)
     };
     let mut best = (f64::NEG_INFINITY, Exponents::default());
@@ -224,6 +297,9 @@ fn patch_cosines(
         let dim = want.dim();
         let rows = want.patches().chunks_exact(dim).zip(got.patches().chunks_exact(dim));
         cosines.extend(rows.map(|(want, got)| crate::cosine(want, got)));
+    }
+    if cosines.iter().any(|cosine| !cosine.is_finite()) {
+        return Err(QuantiseError::Features);
     }
     cosines.sort_by(f64::total_cmp);
     Ok(cosines)
