@@ -102,7 +102,7 @@ fn int4_stays_close_to_every_source() {
                     case.name
                 );
                 assert!(least >= LEAST_INT4_COSINE, "{} {group} {precision:?} on {isa}: {least}", case.name);
-                assert!(least < LEAST_COSINE, "{} {group}: {least} is too true for 4 bits", case.name);
+                assert!(least < 0.999, "{} {group}: {least} is too true for 4 bits", case.name);
             }
         }
     }

@@ -73,7 +73,7 @@ impl FromStr for Precision {
             "int8" => Ok(Self::Int8),
             _ => Err(ChoiceError {
                 what: "precision",
-                expected: "auto, f32, bf16, f16 or int8",
+                expected: "auto, f32, bf16, f16 or int8 (what int4 files run in)",
                 got: word.into(),
             }),
         }
