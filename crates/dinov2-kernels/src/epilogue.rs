@@ -18,22 +18,6 @@ pub enum Epilogue {
     SwiGlu,
 }
 
-/// The output channel in a column of a panel, `None` in the padding.
-pub(crate) fn channel_of(
-    panel: usize,
-    column: usize,
-    panel_cols: usize,
-    n: usize,
-    gated: bool,
-) -> Option<usize> {
-    if !gated {
-        return Some(panel * panel_cols + column).filter(|&channel| channel < n);
-    }
-    let lanes = panel_cols / 2;
-    let within_half = Some(panel * lanes + column % lanes).filter(|&channel| channel < n / 2)?;
-    Some(within_half + column / lanes * (n / 2))
-}
-
 /// The output matrix of a GEMM, written by many tasks, each its own tiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Output<'a> {

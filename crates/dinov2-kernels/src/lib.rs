@@ -14,6 +14,7 @@ mod aligned;
 mod blocking;
 mod disjoint;
 mod epilogue;
+mod layer_shape;
 #[cfg(test)]
 mod test_util;
 

@@ -12,7 +12,8 @@ pub(crate) mod tile;
 
 use crate::blocking::Blocking;
 use crate::disjoint::Disjoint;
-use crate::epilogue::{Epilogue, Output, channel_of};
+use crate::epilogue::{Epilogue, Output};
+use crate::layer_shape::LayerShape;
 use crate::simd::{Kernel, Simd};
 use crate::{AlignedBuffer, Isa, Pool};
 use tile::{Rows, for_rows};
@@ -23,11 +24,7 @@ pub struct PackedLinear {
     panels: AlignedBuffer,
     /// `[panels][panel_cols]`.
     bias: AlignedBuffer,
-    panel_cols: usize,
-    /// Output channels, both halves of a gated layer included.
-    n: usize,
-    k: usize,
-    gated: bool,
+    shape: LayerShape,
 }
 
 impl PackedLinear {
@@ -45,30 +42,22 @@ impl PackedLinear {
     /// # Panics
     /// When lengths disagree, a dimension is zero or the number of output channels is odd.
     pub fn pack_gated(isa: Isa, weight: &[f32], bias: &[f32], k: usize) -> Self {
-        assert!(bias.len().is_multiple_of(2), "pack_gated: an even number of output channels");
         Self::pack_rows(isa, weight, bias, k, true)
     }
 
     fn pack_rows(isa: Isa, weight: &[f32], bias: &[f32], k: usize, gated: bool) -> Self {
-        let n = bias.len();
-        assert!(n > 0 && k > 0, "pack: n and k above zero");
-        assert_eq!(weight.len(), n * k, "pack: weight [n, k]");
-        let panel_cols = isa.panel_cols();
+        let shape = LayerShape::new(isa, bias.len(), k, gated);
+        assert_eq!(weight.len(), bias.len() * k, "pack: weight [n, k]");
+        let panel_cols = shape.panel_cols;
         let mut packed = Self {
-            panels: AlignedBuffer::default(),
-            bias: AlignedBuffer::default(),
-            panel_cols,
-            n,
-            k,
-            gated,
+            panels: AlignedBuffer::zeroed(shape.panels() * k * panel_cols),
+            bias: AlignedBuffer::zeroed(shape.panels() * panel_cols),
+            shape,
         };
-        let count = packed.panel_count();
-        packed.panels.resize(count * k * panel_cols);
-        packed.bias.resize(count * panel_cols);
-        for panel in 0..count {
+        for panel in 0..shape.panels() {
             let columns = &mut packed.panels[panel * k * panel_cols..][..k * panel_cols];
             for column in 0..panel_cols {
-                let Some(channel) = channel_of(panel, column, panel_cols, n, gated) else { continue };
+                let Some(channel) = shape.channel(panel, column) else { continue };
                 packed.bias[panel * panel_cols + column] = bias[channel];
                 let row = &weight[channel * k..][..k];
                 for (slot, &value) in columns.iter_mut().skip(column).step_by(panel_cols).zip(row) {
@@ -81,26 +70,17 @@ impl PackedLinear {
 
     /// Columns of `out`.
     pub fn out_cols(&self) -> usize {
-        if self.gated { self.n / 2 } else { self.n }
+        self.shape.out_cols()
     }
 
     /// Columns of `input`.
     pub fn in_cols(&self) -> usize {
-        self.k
+        self.shape.k
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         (self.panels.len() + self.bias.len()) * size_of::<f32>()
-    }
-
-    fn panel_count(&self) -> usize {
-        self.out_cols().div_ceil(self.cols_per_panel())
-    }
-
-    /// Columns of `out` that one panel yields.
-    fn cols_per_panel(&self) -> usize {
-        if self.gated { self.panel_cols / 2 } else { self.panel_cols }
     }
 
     /// `out = epilogue(input · weightᵀ + bias)` for all rows. `input: [rows, k]`, `out: [rows, out_cols]`.
@@ -109,18 +89,17 @@ impl PackedLinear {
     /// When lengths disagree, when the layer was packed for another instruction set, or when the epilogue does not
     /// fit the packing.
     pub fn apply(&self, isa: Isa, pool: &Pool, epilogue: Epilogue, input: &[f32], out: &mut [f32]) {
-        assert_eq!(self.panel_cols, isa.panel_cols(), "apply: packed for this instruction set");
-        assert_eq!(self.gated, epilogue == Epilogue::SwiGlu, "apply: SwiGLU with a gated packing");
-        assert!(input.len().is_multiple_of(self.k), "apply: input [rows, {}]", self.k);
-        let rows = input.len() / self.k;
-        assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
+        let LayerShape { k, panel_cols, .. } = self.shape;
+        assert!(input.len().is_multiple_of(k), "apply: input [rows, {k}]");
+        let rows = input.len() / k;
+        self.shape.check(isa, epilogue, (rows, k), out);
         let out = Disjoint::new(out);
         let out = Output { out: &out, cols: self.out_cols(), epilogue };
         let blocking = Blocking::new(
             rows,
             isa.tile_rows(),
-            self.panel_count(),
-            self.k * self.panel_cols * size_of::<f32>(),
+            self.shape.panels(),
+            k * panel_cols * size_of::<f32>(),
             pool.threads(),
         );
         pool.run(blocking.tasks(), &|task| {
@@ -168,12 +147,12 @@ impl Rows for LayerTile<'_> {
     #[expect(unsafe_code, reason = "the micro-kernel works on raw pointers")]
     fn run<S: Simd, const ROWS: usize>(self, simd: S) {
         let (block, layer) = (self.block, self.block.layer);
-        let k = layer.k;
+        let LayerShape { k, panel_cols, .. } = layer.shape;
         let input = &block.input[self.row * k..][..ROWS * k];
-        let weight = &layer.panels[self.panel * k * layer.panel_cols..][..k * layer.panel_cols];
+        let weight = &layer.panels[self.panel * k * panel_cols..][..k * panel_cols];
         // SAFETY: `input` is ROWS rows of k, `weight` is k rows of a panel's two vectors.
         let sums = unsafe { tile::product::<S, ROWS>(simd, input.as_ptr(), k, weight.as_ptr(), k) };
-        let bias = &layer.bias[self.panel * layer.panel_cols..][..layer.panel_cols];
+        let bias = &layer.bias[self.panel * panel_cols..][..panel_cols];
         // SAFETY: `bias` is two vectors long.
         let bias = unsafe { [simd.load(bias.as_ptr()), simd.load(bias.as_ptr().add(S::LANES))] };
         for (index, sum) in sums.into_iter().enumerate() {

@@ -33,11 +33,8 @@ impl PackedLinearI8 {
     /// When lengths disagree, when the layer was packed for another instruction set, or when the epilogue does not
     /// fit the packing.
     pub fn apply(&self, isa: Isa, pool: &Pool, epilogue: Epilogue, input: &QuantisedRows, out: &mut [f32]) {
-        assert_eq!(self.isa, isa.name(), "apply: packed for this instruction set");
-        assert_eq!(self.gated, epilogue == Epilogue::SwiGlu, "apply: SwiGLU with a gated packing");
-        assert_eq!(input.cols(), self.k, "apply: input [rows, k]");
         let rows = input.rows();
-        assert_eq!(out.len(), rows * self.out_cols(), "apply: out [rows, out_cols]");
+        self.shape.check(isa, epilogue, (rows, input.cols()), out);
         let out = Disjoint::new(out);
         let out = Output { out: &out, cols: self.out_cols(), epilogue };
         let blocking =

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use dinov2_core::limits;
 
-use crate::epilogue::channel_of;
+use crate::layer_shape::LayerShape;
 use crate::simd::dot::{Dot, DotKernel, GROUP, PanelI8, ROW_ALIGN, STEP};
 use crate::{AlignedBuffer, Isa};
 
@@ -34,12 +34,7 @@ pub struct Int8Weight<'a> {
 
 /// An int8 linear layer in the layout of one instruction set.
 pub struct PackedLinearI8 {
-    pub(super) isa: &'static str,
-    pub(super) gated: bool,
-    pub(super) k: usize,
-    /// Output channels, both halves of a gated layer included.
-    n: usize,
-    panel_cols: usize,
+    pub(super) shape: LayerShape,
     /// `[all steps][STEP / group][panel_cols][group]`, with [`Dot::PANEL_GROUP`].
     weights: AlignedBuffer<i8>,
     /// `[all steps]`.
@@ -76,38 +71,21 @@ impl PackedLinearI8 {
     /// # Panics
     /// As [`Self::pack`], and when the number of output channels is odd.
     pub fn pack_gated(isa: Isa, weight: Int8Weight<'_>) -> Self {
-        assert!(weight.bias.len().is_multiple_of(2), "pack_gated: an even number of output channels");
         Self::pack_rows(isa, weight, true)
     }
 
     fn pack_rows(isa: Isa, weight: Int8Weight<'_>, gated: bool) -> Self {
         let Int8Weight { values, scale, bias, k } = weight;
-        let n = bias.len();
-        assert!(n > 0 && k > 0 && k <= MAX_K, "pack: n above zero, k in 1..={MAX_K}");
-        assert_eq!((values.len(), scale.len()), (n * k, n), "pack: weight [n, k], scale [n]");
-        let panel_cols = isa.panel_cols();
-        let mut packed = Self {
-            isa: isa.name(),
-            gated,
-            k,
-            n,
-            panel_cols,
-            weights: AlignedBuffer::default(),
-            offsets: AlignedBuffer::default(),
-            starts: Vec::new(),
-            scale: AlignedBuffer::default(),
-            bias: AlignedBuffer::default(),
-            sum: AlignedBuffer::default(),
-        };
-        let slots = packed.out_cols().div_ceil(packed.cols_per_panel()) * panel_cols;
-        packed.scale.resize(slots);
-        packed.bias.resize(slots);
-        packed.sum.resize(slots);
+        let shape = LayerShape::new(isa, bias.len(), k, gated);
+        assert!(k <= MAX_K, "pack: k of at most {MAX_K}");
+        let lengths = (values.len(), scale.len());
+        assert_eq!(lengths, (bias.len() * k, bias.len()), "pack: weight [n, k], scale [n]");
+        let panel_cols = shape.panel_cols;
         let (split, group) = isa.run_dot(Layout);
         // Twice over the same steps: how many there are, then what is in them.
-        let mut steps = Steps { packed: &packed, values, split, group, rest: Vec::new(), step: Vec::new() };
+        let mut steps = Steps { shape, values, split, group, rest: Vec::new(), step: Vec::new() };
         let mut starts = alloc::vec![0u32];
-        for panel in 0..slots / panel_cols {
+        for panel in 0..shape.panels() {
             let mut count = 0;
             steps.for_each(panel, |_, _| count += 1);
             starts.push(starts[panel] + count);
@@ -123,11 +101,18 @@ impl PackedLinearI8 {
                 step += 1;
             });
         }
-        (packed.weights, packed.offsets, packed.starts) = (weights, offsets, starts);
+        let slots = shape.panels() * panel_cols;
+        let mut packed = Self {
+            shape,
+            weights,
+            offsets,
+            starts,
+            scale: AlignedBuffer::zeroed(slots),
+            bias: AlignedBuffer::zeroed(slots),
+            sum: AlignedBuffer::zeroed(slots),
+        };
         for slot in 0..slots {
-            let Some(channel) = channel_of(slot / panel_cols, slot % panel_cols, panel_cols, n, gated) else {
-                continue;
-            };
+            let Some(channel) = shape.channel(slot / panel_cols, slot % panel_cols) else { continue };
             packed.scale[slot] = scale[channel];
             packed.bias[slot] = bias[channel];
             packed.sum[slot] = values[channel * k..][..k].iter().map(|&w| i32::from(w)).sum();
@@ -137,12 +122,12 @@ impl PackedLinearI8 {
 
     /// Columns of `out`.
     pub fn out_cols(&self) -> usize {
-        if self.gated { self.n / 2 } else { self.n }
+        self.shape.out_cols()
     }
 
     /// Columns of the input.
     pub fn in_cols(&self) -> usize {
-        self.k
+        self.shape.k
     }
 
     /// Bytes held.
@@ -156,7 +141,7 @@ impl PackedLinearI8 {
 
     /// Steps over all panels, relative to what they would be without splitting.
     pub fn step_ratio(&self) -> f64 {
-        let needed = self.panels() * self.k.next_multiple_of(ROW_ALIGN) / STEP;
+        let needed = self.panels() * self.shape.k.next_multiple_of(ROW_ALIGN) / STEP;
         self.offsets.len() as f64 / needed as f64
     }
 
@@ -171,7 +156,7 @@ impl PackedLinearI8 {
 
     pub(super) fn panel(&self, panel: usize) -> PanelI8 {
         let steps = self.starts[panel] as usize..self.starts[panel + 1] as usize;
-        let step = self.panel_cols * STEP;
+        let step = self.shape.panel_cols * STEP;
         PanelI8 {
             weights: self.weights[steps.start * step..steps.end * step].as_ptr(),
             offsets: self.offsets[steps.clone()].as_ptr(),
@@ -180,12 +165,8 @@ impl PackedLinearI8 {
     }
 
     pub(super) fn channels(&self, panel: usize) -> Channels<'_> {
-        let slots: Range<usize> = panel * self.panel_cols..(panel + 1) * self.panel_cols;
+        let slots: Range<usize> = panel * self.shape.panel_cols..(panel + 1) * self.shape.panel_cols;
         Channels { scale: &self.scale[slots.clone()], bias: &self.bias[slots.clone()], sum: &self.sum[slots] }
-    }
-
-    fn cols_per_panel(&self) -> usize {
-        if self.gated { self.panel_cols / 2 } else { self.panel_cols }
     }
 }
 
@@ -202,7 +183,7 @@ impl DotKernel for Layout {
 
 /// The steps of a panel in order.
 struct Steps<'a> {
-    packed: &'a PackedLinearI8,
+    shape: LayerShape,
     values: &'a [i8],
     split: bool,
     /// [`Dot::PANEL_GROUP`].
@@ -216,9 +197,9 @@ struct Steps<'a> {
 impl Steps<'_> {
     /// Calls `each(offset, weights: [STEP / group][panel_cols][group])`.
     fn for_each(&mut self, panel: usize, mut each: impl FnMut(u16, &[i8])) {
-        let panel_cols = self.packed.panel_cols;
+        let LayerShape { k, panel_cols, .. } = self.shape;
         self.step.resize(panel_cols * STEP, 0);
-        for offset in (0..self.packed.k.next_multiple_of(ROW_ALIGN)).step_by(STEP) {
+        for offset in (0..k.next_multiple_of(ROW_ALIGN)).step_by(STEP) {
             self.gather(panel, offset);
             loop {
                 for (column, rest) in self.rest.as_chunks_mut::<STEP>().0.iter_mut().enumerate() {
@@ -238,12 +219,12 @@ impl Steps<'_> {
 
     /// Copies the weights of the factors from `offset` into `rest`.
     fn gather(&mut self, panel: usize, offset: usize) {
-        let PackedLinearI8 { k, n, panel_cols, gated, .. } = *self.packed;
+        let LayerShape { k, panel_cols, .. } = self.shape;
         self.rest.clear();
         self.rest.resize(panel_cols * STEP, 0);
         let width = STEP.min(k.saturating_sub(offset));
         for (column, rest) in self.rest.chunks_exact_mut(STEP).enumerate().filter(|_| width > 0) {
-            if let Some(channel) = channel_of(panel, column, panel_cols, n, gated) {
+            if let Some(channel) = self.shape.channel(panel, column) {
                 rest[..width].copy_from_slice(&self.values[channel * k + offset..][..width]);
             }
         }
