@@ -1,9 +1,10 @@
 //! Compute kernels of the CPU engine: one folder per operation, each with its definition in plain scalar code
-//! (`scalar.rs`) and one vector form, written once against the [`simd::Simd`] trait and instantiated per instruction
-//! set (portable, AVX2+FMA, AVX-512F, NEON).
+//! (`scalar.rs`). Floats have one vector form, written against [`simd::Simd`] and instantiated per instruction set;
+//! integer products and 16-bit floats have a micro-kernel per set ([`simd::dot::Dot`], [`simd::half::Half`]).
 //!
-//! All tensors are row-major f32, outermost dimension first. Nothing here allocates per call: weights are packed once
-//! ([`gemm_f32::PackedLinear`]), scratch is sized by the caller. Work is split over a [`Pool`].
+//! Tensors between kernels are row-major f32, outermost dimension first. Nothing here allocates per call: weights are
+//! packed once ([`gemm_f32::PackedLinear`], [`gemm_half::PackedLinearHalf`], [`gemm_i8::PackedLinearI8`]), scratch is
+//! sized by the caller. Work is split over a [`Pool`].
 //!
 //! What this crate does not do: it knows no model, no file and no token order; the engine does.
 #![cfg_attr(not(feature = "std"), no_std)]

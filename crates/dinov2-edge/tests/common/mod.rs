@@ -1,0 +1,43 @@
+//! Running the program as its users do.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A file of the sample media.
+pub(crate) fn media(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/media").join(name);
+    path.to_string_lossy().into_owned()
+}
+
+fn program(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dinov2-edge"));
+    command.args(words).stdin(Stdio::null());
+    // Whatever this machine has pulled must not matter.
+    command.env("DINOV2_EDGE_MODELS", "no-such-folder");
+    command.output().expect("the program starts")
+}
+
+/// Runs it and expects success; returns stdout.
+pub(crate) fn succeeds(words: &[&str]) -> String {
+    let output = program(words);
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Runs it and expects this exit code and one line on stderr that contains `told`.
+pub(crate) fn fails(words: &[&str], code: i32, told: &str) {
+    let output = program(words);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(errors.len() == 1 && errors[0].contains(told), "{words:?}: {stderr}");
+}
+
+/// What a folder holds, sorted.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    files
+}
