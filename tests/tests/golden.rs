@@ -225,3 +225,44 @@ mod onnx {
         check_refusal(onnx_engine(&cases("golden")[0].convert()).as_mut());
     }
 }
+
+/// The same for the GPU engine.
+#[cfg(not(emulated))]
+mod gpu {
+    use super::*;
+    use crate::common::gpu::gpu;
+    use dinov2_wgpu::{Gpu, GpuPrecision, WgpuEngine};
+
+    const GPU_LIMIT: f64 = 1e-4;
+
+    fn gpu_engine(gpu: &Gpu, converted: &Converted) -> Box<dyn Extractor> {
+        let engine = WgpuEngine::new(gpu, &converted.model, GpuPrecision::F32);
+        Box::new(engine.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    #[test]
+    fn engine_agrees_with_every_source() {
+        let Some(gpu) = gpu(false) else { return };
+        let mut verdict = Verdict::new(GPU_LIMIT);
+        for case in cases("golden") {
+            verdict.absorb(compare_case(&case, gpu_engine(&gpu, &case.convert()).as_mut(), GPU_LIMIT));
+        }
+        verdict.finish();
+    }
+
+    #[test]
+    fn engine_agrees_on_the_hard_sizes() {
+        let Some(gpu) = gpu(false) else { return };
+        let mut verdict = Verdict::new(GPU_LIMIT);
+        for case in cases("hard_sizes") {
+            verdict.absorb(compare_hard_sizes(&case, gpu_engine(&gpu, &case.convert()).as_mut(), GPU_LIMIT));
+        }
+        verdict.finish();
+    }
+
+    #[test]
+    fn engine_refuses_images_off_the_patch_grid() {
+        let Some(gpu) = gpu(false) else { return };
+        check_refusal(gpu_engine(&gpu, &cases("golden")[0].convert()).as_mut());
+    }
+}

@@ -1,5 +1,9 @@
 use crate::{GridError, PatchGrid};
 
+/// What engines subtract from every pixel before the patch embedding: an integer near 255 times ImageNet's mean
+/// (124, 116, 104). Folding the mean into the weights alone would subtract two large, nearly equal sums.
+pub const PIXEL_CENTRE: u8 = 116;
+
 /// Borrowed RGB pixels: u8, interleaved, rows without padding. `pixels: [height_px, width_px, 3]`.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageView<'a> {

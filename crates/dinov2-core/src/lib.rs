@@ -18,6 +18,6 @@ mod taps;
 pub use extractor::{ExtractError, Extractor};
 pub use features::Features;
 pub use grid::{GridError, PatchGrid};
-pub use image::{ImageError, ImageView};
+pub use image::{ImageError, ImageView, PIXEL_CENTRE};
 pub use spec::{MlpKind, PositionConvention, SpecError, VitSpec, limits};
 pub use taps::{Facet, Tap, TapError, Taps};

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use dinov2_core::{MlpKind, VitSpec};
 use dinov2_kernels::gemm_f32::PackedLinear;
 use dinov2_kernels::layer_norm::LayerNorm;
-use dinov2_kernels::{Isa, Pool, patch_embed};
-use dinov2_weights::{Model, ModelError};
+use dinov2_kernels::{Isa, Pool};
+use dinov2_weights::{Model, ModelError, PixelFilters};
 
 use crate::CpuPrecision;
 use crate::linear::{Linear, Unpacked};
@@ -110,12 +110,8 @@ impl Weights {
 }
 
 fn load_patch_embed(model: &Model, isa: Isa) -> Result<PackedLinear, LoadError> {
-    let preprocessing = &model.metadata().preprocessing;
+    let PixelFilters { weight, bias } = model.pixel_filters()?;
     let patch_size = model.spec().patch_size;
-    let mut weight = model.f32("patch_embed.proj.weight")?;
-    let mut bias = model.f32("patch_embed.proj.bias")?;
-    patch_embed::fold_normalisation(&mut weight, &mut bias, preprocessing.mean, preprocessing.std);
-    let weight = patch_embed::interleave_channels(&weight, patch_size);
     Ok(PackedLinear::pack(isa, &weight, &bias, 3 * patch_size * patch_size))
 }
 

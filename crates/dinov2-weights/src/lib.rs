@@ -22,6 +22,7 @@ pub mod naming;
 pub mod onnx;
 mod pages;
 mod pickle;
+mod pixel_filters;
 pub mod position;
 mod pth;
 pub mod quantise;
@@ -40,5 +41,6 @@ pub use metadata::{
     Preprocessing, Provenance, Quantisation, SourceFormat,
 };
 pub use model::{Model, StoredTensor};
+pub use pixel_filters::{PixelFilters, fold_normalisation, interleave_channels};
 pub use rewrite::{Replacement, write_quantised};
 pub use storage::{Int8Rows, Storage, StoredDtype};

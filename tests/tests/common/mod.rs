@@ -1,6 +1,9 @@
 //! Reading the fixtures of `fixtures/make_golden.py`, and comparing with them.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[cfg(not(emulated))]
+pub(crate) mod gpu;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,52 +1,16 @@
 //! Patch embedding straight from u8 pixels: each patch becomes one row of centred pixel values, and the convolution
 //! (stride = kernel, no padding) is a linear layer over these rows.
 //!
-//! ImageNet's mean and standard deviation are folded into weight and bias ([`fold_normalisation`]), which is exact in
-//! real arithmetic. Pixels are centred by an integer first: folding alone would subtract two large, nearly equal sums.
+//! ImageNet's mean and standard deviation are folded into weight and bias when a model is loaded, which is exact in real
+//! arithmetic; pixels are centred by an integer first ([`PIXEL_CENTRE`]).
 
 #[cfg(test)]
 mod scalar;
 
-use alloc::vec::Vec;
-
-use dinov2_core::{ImageView, PatchGrid};
+use dinov2_core::{ImageView, PIXEL_CENTRE, PatchGrid};
 
 use crate::Pool;
 use crate::disjoint::Disjoint;
-
-/// Subtracted from every pixel: an integer near 255 times ImageNet's mean (124, 116, 104).
-pub const CENTRE: u8 = 116;
-
-/// Folds `(pixel / 255 - mean) / std` into the patch embedding, so that it takes `pixel - CENTRE` instead.
-/// `weight: [dim, 3, patch, patch]` in place; `bias: [dim]` in place; `mean`, `std` in RGB order for inputs in 0..=1.
-///
-/// # Panics
-/// When lengths disagree.
-pub fn fold_normalisation(weight: &mut [f32], bias: &mut [f32], mean: [f32; 3], std: [f32; 3]) {
-    let dim = bias.len();
-    assert!(
-        dim > 0 && weight.len().is_multiple_of(3 * dim),
-        "fold_normalisation: weight [dim, 3, patch, patch]"
-    );
-    let channel_len = weight.len() / dim / 3;
-    for (filter, bias) in weight.chunks_exact_mut(3 * channel_len).zip(bias) {
-        let mut shift = f64::from(*bias);
-        for (channel, values) in filter.chunks_exact_mut(channel_len).enumerate() {
-            let (mean, std) = (f64::from(mean[channel]), f64::from(std[channel]));
-            let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
-            shift += sum * (f64::from(CENTRE) / 255.0 - mean) / std;
-            values.iter_mut().for_each(|value| *value = (f64::from(*value) / (255.0 * std)) as f32);
-        }
-        *bias = shift as f32;
-    }
-}
-
-/// Reorders filters from `[dim, 3, patch, patch]` to `[dim, patch, patch, 3]`, the order of interleaved pixels.
-pub fn interleave_channels(weight: &[f32], patch_size: usize) -> Vec<f32> {
-    let area = patch_size * patch_size;
-    let filters = weight.chunks_exact(3 * area);
-    filters.flat_map(|filter| (0..area * 3).map(|at| filter[at % 3 * area + at / 3])).collect()
-}
 
 /// Gathers the centred pixels of every patch: `rows_out: [rows * cols, patch * patch * 3]`, pixels interleaved.
 ///
@@ -79,7 +43,7 @@ pub fn gather_patches(
             let segments = pixels.chunks_exact(patch_size * 3);
             for (patch, segment) in patches.chunks_exact_mut(patch_len).zip(segments) {
                 for (value, &pixel) in patch[line * patch_size * 3..].iter_mut().zip(segment) {
-                    *value = f32::from(i16::from(pixel) - i16::from(CENTRE));
+                    *value = f32::from(i16::from(pixel) - i16::from(PIXEL_CENTRE));
                 }
             }
         }
@@ -94,6 +58,8 @@ mod tests {
     use crate::test_util::{numbers, relative_l2};
     use crate::{Isa, simd::isas_under_test};
     use alloc::vec;
+    use alloc::vec::Vec;
+    use dinov2_weights::{fold_normalisation, interleave_channels};
 
     const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
     const STD: [f32; 3] = [0.229, 0.224, 0.225];

@@ -1,0 +1,46 @@
+//! What is kept between starts: a folder per device, driver and version of this crate.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::AdapterFacts;
+
+/// A folder of small files. Nothing in it is needed: what cannot be read is made anew, what cannot be written is not kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(root: &Path, facts: &AdapterFacts) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (&facts.name, &facts.driver, facts.api, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        let plain =
+            |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+        let name: String = facts.name.chars().take(24).map(plain).collect();
+        Self { path: root.join(format!("{name}-{:016x}", hasher.finish())) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.path.join(name)).ok()
+    }
+
+    /// Written under a temporary name and renamed, so that no reader ever sees half of it.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        fs::create_dir_all(&self.path)?;
+        let temporary = self.path.join(format!("{name}.{}", std::process::id()));
+        let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes));
+        let outcome = written.and_then(|()| fs::rename(&temporary, self.path.join(name)));
+        if outcome.is_err() {
+            // Best effort: the folder may not be writable at all.
+            let _ = fs::remove_file(&temporary);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,328 @@
+use std::collections::VecDeque;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
+use dinov2_weights::Model;
+use wgpu::{Buffer, BufferAsyncError, BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
+
+use crate::activations::Activations;
+use crate::choice::Choices;
+use crate::kernels::Real;
+use crate::layout::Layout;
+use crate::plan::{Parts, Place, Plan};
+use crate::profile::{Profile, StageTimes};
+use crate::weights::{Numbers, Weights};
+use crate::{Gpu, GpuError};
+
+/// Frames that may be submitted before the first is received: one that computes, one that is uploaded or read.
+pub const FRAMES_IN_FLIGHT: usize = 2;
+/// How long a frame may take. Drivers reset a hanging device sooner; this is for those that do not.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Grids whose plans are kept. Folders of pictures rarely mix more aspect ratios than this within a short run.
+const PLANS: usize = 8;
+
+/// Which arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GpuPrecision {
+    /// 32-bit floats throughout.
+    F32,
+    /// Activations and float weights in 16 bits, the residual stream and every long sum in 32.
+    F16,
+    /// 8-bit matrices with dynamic scales per token; the rest in f16 where the device has it, else in f32.
+    Int8,
+}
+
+/// Runs a model on a GPU.
+pub struct WgpuEngine {
+    gpu: Gpu,
+    spec: VitSpec,
+    layout: Layout,
+    precision: GpuPrecision,
+    numbers: Numbers,
+    weights: Weights,
+    choices: Choices,
+    activations: Option<Activations>,
+    /// The most recently used comes last.
+    plans: Vec<Plan>,
+    /// Buffers that results are read from, free ones.
+    readbacks: Vec<Buffer>,
+    in_flight: VecDeque<InFlight>,
+    profile: Profile,
+}
+
+/// A submitted frame.
+struct InFlight {
+    submission: SubmissionIndex,
+    mapped: mpsc::Receiver<Result<(), BufferAsyncError>>,
+    readback: Buffer,
+    result_bytes: u64,
+    grid: PatchGrid,
+    taps: Taps,
+    tokens_place: Place,
+    tap_places: Vec<Place>,
+}
+
+impl WgpuEngine {
+    /// Uploads a model file's weights, quantised ones as they are.
+    ///
+    /// # Errors
+    /// A precision that the device does not have, a model file that does not yield a tensor, or one that is too large.
+    pub fn new(gpu: &Gpu, model: &Model, precision: GpuPrecision) -> Result<Self, GpuError> {
+        let real = match precision {
+            GpuPrecision::F32 => Real::F32,
+            GpuPrecision::F16 if gpu.facts().f16 => Real::F16,
+            GpuPrecision::F16 => return Err(GpuError::NoF16 { adapter: gpu.facts().name.clone() }),
+            GpuPrecision::Int8 => {
+                if gpu.facts().f16 {
+                    Real::F16
+                } else {
+                    Real::F32
+                }
+            }
+        };
+        let numbers = Numbers { real, int8: precision == GpuPrecision::Int8 };
+        let spec = model.spec().clone();
+        let layout = Layout::new(&spec);
+        Ok(Self {
+            weights: Weights::upload(gpu, model, &layout, numbers)?,
+            choices: Choices::new(gpu),
+            gpu: gpu.clone(),
+            spec,
+            layout,
+            precision,
+            numbers,
+            activations: None,
+            plans: Vec::new(),
+            readbacks: Vec::new(),
+            in_flight: VecDeque::new(),
+            profile: Profile::new(),
+        })
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Arithmetic in use.
+    pub fn precision(&self) -> GpuPrecision {
+        self.precision
+    }
+
+    /// Measures every stage of the frames to come, at some cost to the frame as a whole. Without timestamps on the device
+    /// nothing is measured.
+    pub fn set_profiling(&mut self, on: bool) {
+        self.profile.set(&self.gpu, on);
+    }
+
+    /// Where the last measured frame's time went on the device.
+    pub fn stage_times(&self) -> Option<&StageTimes> {
+        self.profile.times()
+    }
+
+    /// Frames that were submitted and not yet received.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Uploads a frame and starts its work; [`Self::receive`] yields frames in the order of their submission. Uploading,
+    /// computing and reading of up to [`FRAMES_IN_FLIGHT`] frames overlap.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`], or too many frames are in flight.
+    pub fn submit(&mut self, image: ImageView<'_>, taps: &Taps) -> Result<(), ExtractError> {
+        if self.in_flight.len() == FRAMES_IN_FLIGHT {
+            let message = format!("submit: expected less than {FRAMES_IN_FLIGHT} frames in flight");
+            return Err(ExtractError::Engine(message));
+        }
+        taps.check(&self.spec)?;
+        let grid = self.grid_of(&image)?;
+        self.gpu.check()?;
+        self.prepare(grid, taps)?;
+        let frame = self.start(image)?;
+        self.in_flight.push_back(frame);
+        Ok(())
+    }
+
+    /// Waits for the oldest frame in flight and writes its features.
+    ///
+    /// # Errors
+    /// A device that was lost or does not answer, or no frame is in flight.
+    pub fn receive(&mut self, out: &mut Features) -> Result<(), ExtractError> {
+        let Some(frame) = self.in_flight.pop_front() else {
+            return Err(ExtractError::Engine("receive: expected a frame in flight, got none".into()));
+        };
+        self.wait(&frame)?;
+        out.prepare(&self.spec, frame.grid, &frame.taps);
+        read_results(&frame, out)?;
+        frame.readback.unmap();
+        self.profile.read(&self.gpu)?;
+        self.readbacks.push(frame.readback);
+        Ok(())
+    }
+
+    fn grid_of(&self, image: &ImageView<'_>) -> Result<PatchGrid, ExtractError> {
+        let grid = image.grid(self.spec.patch_size)?;
+        if grid.len() > limits::MAX_PATCHES {
+            return Err(ExtractError::TooManyPatches { patches: grid.len(), most: limits::MAX_PATCHES });
+        }
+        Ok(grid)
+    }
+
+    /// Makes the plan of this grid the last of the plans.
+    fn prepare(&mut self, grid: PatchGrid, taps: &Taps) -> Result<(), ExtractError> {
+        if let Some(found) = self.plans.iter().position(|plan| plan.grid == grid && plan.taps == *taps) {
+            self.plans[found..].rotate_left(1);
+            return Ok(());
+        }
+        let known = self.activations.take().filter(|activations| activations.has_room(&self.layout, grid));
+        let activations = match known {
+            Some(activations) => activations,
+            None => {
+                // Their bindings are of the buffers that are about to be replaced.
+                self.plans.clear();
+                Activations::new(&self.gpu, &self.layout, self.numbers, grid)?
+            }
+        };
+        let activations = self.activations.insert(activations);
+        if self.plans.len() == PLANS {
+            self.plans.remove(0);
+        }
+        let parts = Parts {
+            gpu: &self.gpu,
+            spec: &self.spec,
+            layout: &self.layout,
+            numbers: self.numbers,
+            weights: &self.weights,
+            activations,
+            choices: &self.choices,
+        };
+        self.plans.push(Plan::new(parts, grid, taps)?);
+        self.gpu.save_pipelines();
+        Ok(())
+    }
+
+    /// Runs the last plan on an image.
+    fn start(&mut self, image: ImageView<'_>) -> Result<InFlight, GpuError> {
+        let (Some(plan), Some(activations)) = (self.plans.last(), &self.activations) else {
+            return Err(GpuError::Driver("no plan for this frame".into()));
+        };
+        let readback = match self.readbacks.pop().filter(|buffer| buffer.size() >= plan.result_bytes) {
+            Some(buffer) => buffer,
+            None => self.gpu.buffer(
+                "readback",
+                plan.result_bytes,
+                BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            )?,
+        };
+        write_pixels(&self.gpu, &activations.pixels, image.pixels());
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let tokens = &activations.tokens;
+        encoder.copy_buffer_to_buffer(&plan.initial, 0, tokens, 0, plan.initial.size().min(tokens.size()));
+        self.profile.encode(&plan.steps, &mut encoder);
+        encoder.copy_buffer_to_buffer(&plan.results, 0, &readback, 0, plan.result_bytes);
+        let submission = self.gpu.queue().submit([encoder.finish()]);
+        let (sender, mapped) = mpsc::channel();
+        readback.map_async(MapMode::Read, 0..plan.result_bytes, move |outcome| {
+            // The receiver is gone if the engine is.
+            let _ = sender.send(outcome);
+        });
+        self.gpu.check()?;
+        Ok(InFlight {
+            submission,
+            mapped,
+            readback,
+            result_bytes: plan.result_bytes,
+            grid: plan.grid,
+            taps: plan.taps.clone(),
+            tokens_place: plan.tokens_place,
+            tap_places: plan.tap_places.clone(),
+        })
+    }
+
+    fn wait(&self, frame: &InFlight) -> Result<(), GpuError> {
+        let poll =
+            PollType::Wait { submission_index: Some(frame.submission.clone()), timeout: Some(PATIENCE) };
+        match self.gpu.device().poll(poll) {
+            Ok(_) => {}
+            Err(PollError::Timeout) => return Err(GpuError::Timeout { seconds: PATIENCE.as_secs() }),
+            Err(error) => return Err(GpuError::Driver(error.to_string())),
+        }
+        self.gpu.check()?;
+        match frame.mapped.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(GpuError::Lost(error.to_string())),
+            Err(_) => Err(GpuError::Timeout { seconds: PATIENCE.as_secs() }),
+        }
+    }
+}
+
+/// Writes bytes to the start of a buffer; copies are in whole words.
+fn write_pixels(gpu: &Gpu, buffer: &Buffer, pixels: &[u8]) {
+    let (whole, rest) = pixels.split_at(pixels.len() & !3);
+    if !whole.is_empty() {
+        gpu.queue().write_buffer(buffer, 0, whole);
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 4];
+        word[..rest.len()].copy_from_slice(rest);
+        gpu.queue().write_buffer(buffer, whole.len() as u64, &word);
+    }
+}
+
+fn read_results(frame: &InFlight, out: &mut Features) -> Result<(), GpuError> {
+    let view = frame.readback.get_mapped_range(0..frame.result_bytes);
+    let view = view.map_err(|error| GpuError::Driver(error.to_string()))?;
+    copy_rows(&view, &frame.tokens_place, out.tokens_mut());
+    for (tap, place) in frame.taps.iter().zip(&frame.tap_places) {
+        if let Some(values) = out.tap_mut(tap) {
+            copy_rows(&view, place, values);
+        }
+    }
+    Ok(())
+}
+
+fn copy_rows(bytes: &[u8], place: &Place, out: &mut [f32]) {
+    let start = place.offset as usize;
+    let bytes = &bytes[start..start + 4 * place.rows * place.stride];
+    let rows = bytes.chunks_exact(4 * place.stride).zip(out.chunks_exact_mut(place.width));
+    for (from, to) in rows {
+        bytemuck::cast_slice_mut(to).copy_from_slice(&from[..4 * place.width]);
+    }
+}
+
+impl Extractor for WgpuEngine {
+    fn spec(&self) -> &VitSpec {
+        &self.spec
+    }
+
+    fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
+        self.submit(image, taps)?;
+        while self.in_flight.len() > 1 {
+            // A frame that somebody submitted and did not fetch.
+            self.receive(out)?;
+        }
+        self.receive(out)
+    }
+
+    /// Uploads, computation and readback of neighbouring images overlap.
+    fn extract_batch(
+        &mut self,
+        images: &[ImageView<'_>],
+        taps: &Taps,
+        out: &mut [Features],
+    ) -> Result<(), ExtractError> {
+        ExtractError::check_lengths(images, out)?;
+        let mut out = out.iter_mut();
+        for image in images {
+            if self.in_flight.len() == FRAMES_IN_FLIGHT
+                && let Some(out) = out.next()
+            {
+                self.receive(out)?;
+            }
+            self.submit(*image, taps)?;
+        }
+        out.try_for_each(|out| self.receive(out))
+    }
+}

@@ -1,0 +1,79 @@
+use dinov2_core::ExtractError;
+use dinov2_weights::ModelError;
+
+/// Why there is no GPU engine, or why it stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// No adapter, or none that was asked for.
+    #[error("gpu: expected {wanted}, got {found} (drivers: Vulkan, Metal or DirectX 12)")]
+    NoAdapter {
+        /// What was looked for.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+    /// The driver refused to open the device.
+    #[error("gpu {adapter}: cannot be opened: {reason}")]
+    Open {
+        /// Name of the adapter.
+        adapter: String,
+        /// The driver's reason.
+        reason: String,
+    },
+    /// f16 was asked for.
+    #[error("precision: gpu {adapter} has no 16-bit floats: use --precision f32 or int8")]
+    NoF16 {
+        /// Name of the adapter.
+        adapter: String,
+    },
+    /// The model file does not yield a tensor.
+    #[error("{0}")]
+    Model(String),
+    /// A model that the kernels do not cover.
+    #[error("gpu: {what}: expected at most {most}, got {got}")]
+    Unsupported {
+        /// Quantity of the model.
+        what: &'static str,
+        /// Its limit.
+        most: usize,
+        /// Its value.
+        got: usize,
+    },
+    /// A matrix or a frame larger than one buffer of the device.
+    #[error("gpu: {what} takes {bytes} bytes, but a buffer of this device holds at most {most}")]
+    TooLarge {
+        /// What does not fit.
+        what: String,
+        /// Bytes that it takes.
+        bytes: u64,
+        /// The device's limit.
+        most: u64,
+    },
+    /// The device has no more memory.
+    #[error("gpu: out of memory ({0}); try a smaller size, or --backend cpu")]
+    OutOfMemory(String),
+    /// The device is gone: unplugged, reset or shut down. A new engine may find it again.
+    #[error("gpu: the device was lost: {0}")]
+    Lost(String),
+    /// The device did not finish a frame in time.
+    #[error("gpu: no answer within {seconds} s")]
+    Timeout {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The driver or the graphics library refused something.
+    #[error("gpu: {0}")]
+    Driver(String),
+}
+
+impl From<ModelError> for GpuError {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error.to_string())
+    }
+}
+
+impl From<GpuError> for ExtractError {
+    fn from(error: GpuError) -> Self {
+        Self::Engine(error.to_string())
+    }
+}

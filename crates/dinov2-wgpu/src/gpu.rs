@@ -1,0 +1,222 @@
+//! An open device, shared by the engines that run on it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use wgpu::{
+    Buffer, BufferDescriptor, BufferUsages, Device, DeviceDescriptor, DeviceLostReason, ExperimentalFeatures,
+    Features, Limits, MemoryHints, Queue, Trace,
+};
+
+use crate::adapter::{self, AdapterFacts};
+use crate::kernels::{Constant, Shader, gemm_cooperative};
+use crate::pipelines::{Pipeline, Pipelines};
+use crate::{GpuError, disk};
+
+/// Which device, and how much of it is used.
+#[derive(Clone, Debug, Default)]
+pub struct GpuConfig {
+    /// Part of the adapter's name, whatever the case; `None` for the most capable one.
+    pub adapter: Option<String>,
+    /// Keep to WebGPU's default limits and features, as the smallest devices have them.
+    pub portable: bool,
+    /// Folder for compiled pipelines and measured choices; `None` keeps nothing.
+    pub cache: Option<PathBuf>,
+}
+
+/// An open device. Clones share it.
+#[derive(Clone)]
+pub struct Gpu {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: Device,
+    queue: Queue,
+    facts: AdapterFacts,
+    pipelines: Mutex<Pipelines>,
+    trouble: Trouble,
+    cache: Option<disk::Folder>,
+}
+
+/// The first thing that went wrong outside of a call that could tell.
+#[derive(Clone, Default)]
+struct Trouble(Arc<Mutex<Option<GpuError>>>);
+
+impl Trouble {
+    fn report(&self, error: GpuError) {
+        let mut first = lock(&self.0);
+        // What a lost device causes is told later than the loss, or sooner.
+        if first.is_none() || matches!(error, GpuError::Lost(_)) {
+            *first = Some(error);
+        }
+    }
+}
+
+/// Another thread's panic does not spoil what these locks guard: whole values.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// No adapter that fits, or a driver that refuses.
+    pub fn open(config: &GpuConfig) -> Result<Self, GpuError> {
+        pollster::block_on(Self::open_async(config))
+    }
+
+    /// As [`Self::open`], for hosts that must not block, such as browsers.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_async(config: &GpuConfig) -> Result<Self, GpuError> {
+        let adapter = adapter::choose(config.adapter.as_deref()).await?;
+        let mut facts = adapter::facts(&adapter);
+        let (features, limits) = if config.portable {
+            (Features::empty(), Limits::defaults())
+        } else {
+            (wanted_features(&adapter), adapter.limits())
+        };
+        facts.f16 &= features.contains(Features::SHADER_F16);
+        facts.cooperative_matrix &= features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+        let descriptor = DeviceDescriptor {
+            label: Some("dinov2"),
+            required_features: features,
+            required_limits: limits,
+            experimental_features: experimental(features),
+            memory_hints: MemoryHints::Performance,
+            trace: Trace::Off,
+        };
+        let opened = adapter.request_device(&descriptor).await;
+        let (device, queue) = opened
+            .map_err(|error| GpuError::Open { adapter: facts.name.clone(), reason: error.to_string() })?;
+        let trouble = Trouble::default();
+        let reporter = trouble.clone();
+        device.on_uncaptured_error(Arc::new(move |error| reporter.report(of_driver(error))));
+        let reporter = trouble.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            let reason = match reason {
+                DeviceLostReason::Destroyed => "it was shut down",
+                DeviceLostReason::Unknown => "the driver gave it up",
+            };
+            reporter.report(GpuError::Lost(format!("{reason} ({})", message.trim())));
+        });
+        let cache = config.cache.as_deref().map(|root| disk::Folder::new(root, &facts));
+        let pipelines = Pipelines::new(&device, &adapter.get_info(), cache.as_ref());
+        let pipelines = Mutex::new(pipelines);
+        Ok(Self { inner: Arc::new(Inner { device, queue, facts, pipelines, trouble, cache }) })
+    }
+
+    /// What is known about the device, as far as it is used.
+    pub fn facts(&self) -> &AdapterFacts {
+        &self.inner.facts
+    }
+
+    /// Shuts the device down, whatever runs on it; every engine that uses it fails from then on.
+    pub fn shut_down(&self) {
+        self.inner.device.destroy();
+    }
+
+    /// Bytes of device memory that are allocated, where the driver's allocator tells.
+    pub fn allocated_bytes(&self) -> Option<u64> {
+        self.inner.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.inner.device
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.inner.queue
+    }
+
+    pub(crate) fn cache(&self) -> Option<&disk::Folder> {
+        self.inner.cache.as_ref()
+    }
+
+    pub(crate) fn has(&self, feature: Features) -> bool {
+        self.inner.device.features().contains(feature)
+    }
+
+    /// What went wrong so far, if anything did.
+    pub(crate) fn check(&self) -> Result<(), GpuError> {
+        match &*lock(&self.inner.trouble.0) {
+            None => Ok(()),
+            Some(error) => Err(error.clone()),
+        }
+    }
+
+    /// Bytes that one binding may have.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        let limits = self.inner.device.limits();
+        limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+    }
+
+    /// A buffer of zeros.
+    pub(crate) fn buffer(&self, what: &str, bytes: u64, usage: BufferUsages) -> Result<Buffer, GpuError> {
+        let most = self.most_bytes();
+        if bytes > most {
+            return Err(GpuError::TooLarge { what: what.into(), bytes, most });
+        }
+        let size = bytes.max(16).next_multiple_of(16);
+        let descriptor = BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        let buffer = self.inner.device.create_buffer(&descriptor);
+        self.check().map(|()| buffer)
+    }
+
+    /// A buffer that kernels read.
+    pub(crate) fn upload(&self, what: &str, bytes: &[u8]) -> Result<Buffer, GpuError> {
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+        let buffer = self.buffer(what, bytes.len() as u64, usage)?;
+        self.inner.queue.write_buffer(&buffer, 0, bytes);
+        Ok(buffer)
+    }
+
+    /// The compiled shader, from the cache where it is at hand.
+    pub(crate) fn pipeline(
+        &self,
+        shader: &Shader,
+        constants: &[Constant],
+    ) -> Result<Arc<Pipeline>, GpuError> {
+        let pipeline = lock(&self.inner.pipelines).get(&self.inner.device, shader, constants);
+        self.check().map(|()| pipeline)
+    }
+
+    /// Keeps compiled pipelines for the next start, where the driver lets them be read.
+    pub(crate) fn save_pipelines(&self) {
+        if let Some(folder) = &self.inner.cache {
+            lock(&self.inner.pipelines).save(folder);
+        }
+    }
+}
+
+fn wanted_features(adapter: &wgpu::Adapter) -> Features {
+    let mut wanted =
+        Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE;
+    if gemm_cooperative::is_offered(adapter) {
+        wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+    }
+    adapter.features() & wanted
+}
+
+fn experimental(features: Features) -> ExperimentalFeatures {
+    if !features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+        return ExperimentalFeatures::disabled();
+    }
+    #[expect(unsafe_code, reason = "cooperative matrices are still experimental in wgpu")]
+    // SAFETY: only our own shader uses them, within the sizes that the adapter lists.
+    unsafe {
+        ExperimentalFeatures::enabled()
+    }
+}
+
+fn of_driver(error: wgpu::Error) -> GpuError {
+    match error {
+        wgpu::Error::OutOfMemory { source } => GpuError::OutOfMemory(source.to_string()),
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            GpuError::Driver(description)
+        }
+    }
+}

@@ -1,0 +1,9 @@
+// What changes from grid to grid; everything else is an override. `Frame` in frame.rs.
+struct Frame {
+    tokens: u32,
+    patches: u32,
+    grid_cols: u32,
+    // Bytes of a line of pixels.
+    line_bytes: u32,
+}
+@group(0) @binding(0) var<uniform> frame: Frame;

@@ -1,0 +1,6 @@
+// Float weights as they are multiplied.
+@group(0) @binding(1) var<storage, read> weights: array<Real4>; // [4 * K4, N4]
+
+fn weight4(index: u32) -> Real4 {
+    return weights[index];
+}

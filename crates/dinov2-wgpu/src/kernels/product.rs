@@ -1,0 +1,103 @@
+//! What the families of matrix products have in common.
+
+use super::{Constant, EPILOGUE, GEMM_TILE, narrow};
+use crate::matrix::Matrix;
+use crate::step::Stage;
+
+/// What is applied to the outputs before they are written: `ACTIVATION` in `parts/epilogue.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Activation {
+    None,
+    Gelu,
+    /// Needs gate and value in turn ([`crate::matrix::Layer::gated`]) and tiles with even `cols4`.
+    SwiGlu,
+}
+
+/// Where the outputs go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Output {
+    /// Replace what was there, as the activations' number type.
+    Store,
+    /// Are added to an f32 matrix.
+    Add,
+}
+
+/// One application of a matrix: `output = activation(input x weights * scale + bias)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub(crate) stage: Stage,
+    pub(crate) matrix: &'a Matrix,
+    pub(crate) activation: Activation,
+    pub(crate) output: Output,
+    /// Row stride of the output.
+    pub(crate) out_stride: usize,
+    /// Row of the output that belongs to row 0 of the input.
+    pub(crate) first_row: usize,
+    /// Rows of the input; buffers have room for whole tiles.
+    pub(crate) rows: usize,
+}
+
+/// How workgroups share out the output: `parts/gemm_tile.wgsl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tile {
+    pub(crate) thread_cols: usize,
+    pub(crate) thread_rows: usize,
+    /// Rows of an invocation.
+    pub(crate) rows: usize,
+    /// Columns of an invocation, in vectors of four.
+    pub(crate) cols4: usize,
+    /// Columns of the input in a tile, in vectors: of four floats, or of sixteen integers.
+    pub(crate) block: usize,
+}
+
+impl Tile {
+    pub(crate) fn height(self) -> usize {
+        self.thread_rows * self.rows
+    }
+
+    pub(crate) fn width(self) -> usize {
+        4 * self.thread_cols * self.cols4
+    }
+
+    pub(crate) fn threads(self) -> usize {
+        self.thread_cols * self.thread_rows
+    }
+
+    /// Bytes of workgroup memory where a vector of the input and one of the weights take `vector_bytes`.
+    pub(crate) fn bytes(self, vector_bytes: usize) -> usize {
+        (self.height() + self.width()) * self.block * vector_bytes
+    }
+
+    pub(crate) fn suits(self, activation: Activation) -> bool {
+        activation != Activation::SwiGlu || self.cols4.is_multiple_of(2)
+    }
+}
+
+impl Product<'_> {
+    pub(super) fn parts(&self) -> [&'static str; 3] {
+        let output = match self.output {
+            Output::Store => include_str!("parts/output_store.wgsl"),
+            Output::Add => include_str!("parts/output_add.wgsl"),
+        };
+        [EPILOGUE, GEMM_TILE, output]
+    }
+
+    /// Constants of `parts/epilogue.wgsl` and `parts/gemm_tile.wgsl`.
+    pub(super) fn constants(&self, tile: Tile) -> Vec<Constant> {
+        vec![
+            ("ACTIVATION", f64::from(self.activation as u32)),
+            ("OUT4", (self.out_stride / 4) as f64),
+            ("FIRST_ROW", self.first_row as f64),
+            ("N4", (self.matrix.n / 4) as f64),
+            ("THREAD_COLS", tile.thread_cols as f64),
+            ("THREAD_ROWS", tile.thread_rows as f64),
+            ("ROWS", tile.rows as f64),
+            ("COLS4", tile.cols4 as f64),
+        ]
+    }
+
+    pub(super) fn workgroups(&self, tile: Tile) -> [u32; 3] {
+        assert!(self.matrix.n.is_multiple_of(tile.width()) && tile.suits(self.activation), "{tile:?}");
+        [narrow(self.matrix.n / tile.width()), narrow(self.rows.div_ceil(tile.height())), 1]
+    }
+}

@@ -1,0 +1,320 @@
+//! Everything about frames of one grid that does not change from frame to frame: the dispatches with their buffers, and
+//! where the results lie.
+
+use dinov2_core::{ExtractError, Facet, PatchGrid, Tap, Taps, VitSpec};
+use dinov2_weights::position;
+use wgpu::{Buffer, BufferUsages};
+
+use crate::activations::Activations;
+use crate::choice::Choices;
+use crate::frame::Frame;
+use crate::kernels::columns::Columns;
+use crate::kernels::product::{Activation, Output, Product};
+use crate::kernels::{
+    Real, attention, cls_attention, columns, gemm_float, gemm_i8, layer_norm, layer_norm_quantised,
+    patch_rows, quantise,
+};
+use crate::layout::Layout;
+use crate::matrix::{Form, Matrix};
+use crate::step::{Slice, Stage, Step};
+use crate::weights::{Block, Numbers, Weights, mlp_activation};
+use crate::{Gpu, GpuError};
+
+/// Parts of a buffer that are bound apart begin at a multiple of this: WebGPU's default limit.
+const OFFSET_ALIGN: u64 = 256;
+
+/// Where one result lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) offset: u64,
+    /// Numbers of a row that count, and from row to row.
+    pub(crate) width: usize,
+    pub(crate) stride: usize,
+    pub(crate) rows: usize,
+}
+
+impl Place {
+    fn bytes(&self) -> u64 {
+        (self.rows * self.stride * 4) as u64
+    }
+}
+
+/// How a model runs on frames of one grid.
+pub(crate) struct Plan {
+    pub(crate) grid: PatchGrid,
+    pub(crate) taps: Taps,
+    pub(crate) steps: Vec<Step>,
+    /// Tokens that a frame starts from.
+    pub(crate) initial: Buffer,
+    /// f32.
+    pub(crate) results: Buffer,
+    pub(crate) result_bytes: u64,
+    pub(crate) tokens_place: Place,
+    /// In the order of the taps.
+    pub(crate) tap_places: Vec<Place>,
+}
+
+/// What a plan is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) spec: &'a VitSpec,
+    pub(crate) layout: &'a Layout,
+    pub(crate) numbers: Numbers,
+    pub(crate) weights: &'a Weights,
+    pub(crate) activations: &'a Activations,
+    pub(crate) choices: &'a Choices,
+}
+
+impl Plan {
+    pub(crate) fn new(parts: Parts<'_>, grid: PatchGrid, taps: &Taps) -> Result<Self, ExtractError> {
+        let Parts { gpu, spec, layout, weights, .. } = parts;
+        let positions =
+            position::resample(&weights.position_table, spec.position_table, grid, spec.position_convention)
+                .map_err(ExtractError::Engine)?;
+        let initial = weights.initial_tokens(layout, &positions, layout.rows(grid));
+        let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let initial_buffer = gpu.buffer("initial tokens", (initial.len() * 4) as u64, usage)?;
+        gpu.queue().write_buffer(&initial_buffer, 0, bytemuck::cast_slice(&initial));
+
+        let tokens = spec.tokens(grid);
+        let mut end = 0;
+        let mut place = |rows, width, stride| {
+            let place = Place { offset: end, width, stride, rows };
+            end = (end + place.bytes()).next_multiple_of(OFFSET_ALIGN);
+            place
+        };
+        let tokens_place = place(tokens, spec.dim, layout.tokens);
+        let tap_places: Vec<Place> = taps
+            .iter()
+            .map(|tap| match tap {
+                Tap::Layer { norm: true, .. } => place(tokens, spec.dim, layout.tokens),
+                Tap::Layer { norm: false, .. } | Tap::Facet { .. } => place(tokens, spec.dim, spec.dim),
+                Tap::ClsAttention => place(spec.heads, tokens, tokens),
+            })
+            .collect();
+        let results = gpu.buffer("results", end, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
+        let frame = Frame::new(layout, grid).upload(gpu)?;
+        let builder = Builder { parts, grid, tokens, frame: &frame, results: &results };
+        let steps = builder.steps(taps, &tokens_place, &tap_places)?;
+        Ok(Self {
+            grid,
+            taps: taps.clone(),
+            steps,
+            initial: initial_buffer,
+            results,
+            result_bytes: end,
+            tokens_place,
+            tap_places,
+        })
+    }
+}
+
+struct Builder<'a> {
+    parts: Parts<'a>,
+    grid: PatchGrid,
+    tokens: usize,
+    frame: &'a Buffer,
+    results: &'a Buffer,
+}
+
+impl Builder<'_> {
+    fn steps(&self, taps: &Taps, tokens_place: &Place, tap_places: &[Place]) -> Result<Vec<Step>, GpuError> {
+        let Parts { gpu, layout, weights, activations, .. } = self.parts;
+        let Activations { pixels, patch_rows, tokens, .. } = activations;
+        let mut steps = vec![patch_rows::step(gpu, layout, self.grid, self.frame, pixels, patch_rows)?];
+        let embed = Product {
+            stage: Stage::PatchEmbed,
+            matrix: &weights.patch_embed,
+            activation: Activation::None,
+            output: Output::Add,
+            out_stride: layout.tokens,
+            first_row: layout.prefix,
+            rows: self.grid.len(),
+        };
+        steps.push(self.float_product(embed, Real::F32, patch_rows, tokens)?);
+        for (layer, block) in weights.blocks.iter().enumerate() {
+            self.block(layer, block, taps, tap_places, &mut steps)?;
+        }
+        steps.push(self.norm(Stage::LayerNorm, self.result(tokens_place))?);
+        Ok(steps)
+    }
+
+    fn block(
+        &self,
+        layer: usize,
+        block: &Block,
+        taps: &Taps,
+        places: &[Place],
+        steps: &mut Vec<Step>,
+    ) -> Result<(), GpuError> {
+        let Parts { gpu, layout, numbers, activations, .. } = self.parts;
+        let Activations { tokens, normed, qkv, attended, hidden, .. } = activations;
+        let product = |stage, matrix, activation, output, out_stride| Product {
+            stage,
+            matrix,
+            activation,
+            output,
+            out_stride,
+            first_row: 0,
+            rows: self.tokens,
+        };
+        let qkv_product = product(Stage::Qkv, &block.qkv, Activation::None, Output::Store, layout.qkv);
+        let projection =
+            product(Stage::Projection, &block.projection, Activation::None, Output::Add, layout.tokens);
+        let activation = mlp_activation(layout.mlp);
+        let mlp_in = product(Stage::MlpIn, &block.mlp_in, activation, Output::Store, layout.hidden);
+        let mlp_out = product(Stage::MlpOut, &block.mlp_out, Activation::None, Output::Add, layout.tokens);
+
+        self.normed_product(&block.norm1, qkv_product, normed, qkv, steps)?;
+        for (tap, place) in taps.iter().zip(places) {
+            self.attention_tap(layer, tap, place, steps)?;
+        }
+        steps.push(attention::step(gpu, layout, numbers.real, self.tokens, [self.frame, qkv, attended])?);
+        self.plain_product(projection, attended, tokens, steps)?;
+        self.normed_product(&block.norm2, mlp_in, normed, hidden, steps)?;
+        self.plain_product(mlp_out, hidden, tokens, steps)?;
+        for (tap, place) in taps.iter().zip(places) {
+            self.layer_tap(layer, tap, place, steps)?;
+        }
+        Ok(())
+    }
+
+    /// `output = product(layer_norm(tokens))`.
+    fn normed_product(
+        &self,
+        norm: &layer_norm::Norm,
+        product: Product<'_>,
+        normed: &Buffer,
+        output: &Buffer,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), GpuError> {
+        let Parts { gpu, numbers, activations, .. } = self.parts;
+        if product.matrix.form == Form::Int8 {
+            let quantised = &activations.quantised;
+            steps.push(layer_norm_quantised::step(
+                gpu,
+                norm,
+                self.tokens,
+                self.frame,
+                &activations.tokens,
+                quantised,
+            )?);
+            steps.push(self.int8_product(product, output)?);
+        } else {
+            let buffers = [self.frame, &activations.tokens, normed].map(Slice::from);
+            steps.push(layer_norm::step(gpu, Stage::LayerNorm, norm, numbers.real, self.tokens, buffers)?);
+            steps.push(self.float_product(product, numbers.real, normed, output)?);
+        }
+        Ok(())
+    }
+
+    /// `output = product(input)`.
+    fn plain_product(
+        &self,
+        product: Product<'_>,
+        input: &Buffer,
+        output: &Buffer,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), GpuError> {
+        let Parts { gpu, numbers, activations, .. } = self.parts;
+        let Matrix { form, k, .. } = *product.matrix;
+        if form == Form::Int8 {
+            let quantised = &activations.quantised;
+            steps.push(quantise::step(gpu, numbers.real, self.tokens, k, self.frame, input, quantised)?);
+            steps.push(self.int8_product(product, output)?);
+        } else {
+            steps.push(self.float_product(product, numbers.real, input, output)?);
+        }
+        Ok(())
+    }
+
+    fn float_product(
+        &self,
+        product: Product<'_>,
+        real: Real,
+        input: &Buffer,
+        output: &Buffer,
+    ) -> Result<Step, GpuError> {
+        let tile = self.parts.choices.float_tile(&product, real);
+        gemm_float::step(self.parts.gpu, product, tile, real, input.into(), output.into())
+    }
+
+    fn int8_product(&self, product: Product<'_>, output: &Buffer) -> Result<Step, GpuError> {
+        let Parts { gpu, numbers, activations, choices, .. } = self.parts;
+        let tile = choices.int8_tile(&product);
+        gemm_i8::step(gpu, product, tile, numbers.real, &activations.quantised, output.into())
+    }
+
+    fn result(&self, place: &Place) -> Slice<'_> {
+        Slice { buffer: self.results, offset: place.offset, bytes: Some(place.bytes()) }
+    }
+
+    /// The final LayerNorm of the tokens.
+    fn norm(&self, stage: Stage, output: Slice<'_>) -> Result<Step, GpuError> {
+        let Parts { gpu, weights, activations, .. } = self.parts;
+        let buffers = [self.frame.into(), (&activations.tokens).into(), output];
+        layer_norm::step(gpu, stage, &weights.norm, Real::F32, self.tokens, buffers)
+    }
+
+    fn attention_tap(
+        &self,
+        layer: usize,
+        tap: Tap,
+        place: &Place,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), GpuError> {
+        let Parts { gpu, layout, numbers, activations, weights, .. } = self.parts;
+        let buffers = [self.frame.into(), (&activations.qkv).into(), self.result(place)];
+        match tap {
+            Tap::Facet { layer: wanted, facet } if wanted == layer => {
+                let part = match facet {
+                    Facet::Query => 0,
+                    Facet::Key => 1,
+                    Facet::Value => 2,
+                };
+                let of_facet = Columns {
+                    width: layout.dim,
+                    first: part * layout.heads * layout.head,
+                    head: layout.head_dim,
+                    head_pitch: layout.head,
+                    stride: layout.qkv,
+                };
+                steps.push(columns::step(gpu, of_facet, numbers.real, self.tokens, buffers)?);
+            }
+            Tap::ClsAttention if layer + 1 == weights.blocks.len() => {
+                steps.push(cls_attention::step(gpu, layout, numbers.real, buffers)?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn layer_tap(
+        &self,
+        layer: usize,
+        tap: Tap,
+        place: &Place,
+        steps: &mut Vec<Step>,
+    ) -> Result<(), GpuError> {
+        let Parts { gpu, layout, activations, .. } = self.parts;
+        match tap {
+            Tap::Layer { layer: wanted, norm: true } if wanted == layer => {
+                steps.push(self.norm(Stage::Taps, self.result(place))?);
+            }
+            Tap::Layer { layer: wanted, norm: false } if wanted == layer => {
+                let all = Columns {
+                    width: layout.dim,
+                    first: 0,
+                    head: layout.dim,
+                    head_pitch: layout.dim,
+                    stride: layout.tokens,
+                };
+                let buffers = [self.frame.into(), (&activations.tokens).into(), self.result(place)];
+                steps.push(columns::step(gpu, all, Real::F32, self.tokens, buffers)?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
