@@ -3,123 +3,17 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, LoadError, Stage, default_threads};
-use dinov2_kernels::gemm_half::HalfFormat;
-use dinov2_weights::{Model, ModelError, Quantisation};
+use dinov2_weights::{Model, ModelError};
+#[cfg(feature = "wgpu")]
+use dinov2_wgpu::{GpuError, GpuPrecision, WgpuEngine};
+
+use crate::choice::{Backend, Precision};
 
 #[cfg(feature = "tract")]
 use dinov2_onnx::{OnnxConfig, OnnxEngine, OnnxError};
-
-/// Which engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// The fastest that runs this model: cpu for a model file, onnx for an ONNX file.
-    Auto,
-    /// The native CPU engine.
-    Cpu,
-    /// tract, running an ONNX file or a model file exported on the fly; needs the feature `tract`.
-    Onnx,
-}
-
-/// Which arithmetic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// The fastest that meets its gate for this model file on this CPU: [`Precision::choose`].
-    Auto,
-    /// 32-bit floats throughout; reduced storage is expanded when the model is loaded.
-    F32,
-    /// bf16 matrices; the CPU engine only, on instruction sets whose 16-bit floats these are.
-    Bf16,
-    /// f16 matrices, likewise.
-    F16,
-    /// 8-bit matrices with dynamic scales per token; the CPU engine only.
-    Int8,
-}
-
-/// A word that names no backend or precision.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: expected {expected}, got {got:?}")]
-pub struct ChoiceError {
-    what: &'static str,
-    expected: &'static str,
-    got: String,
-}
-
-impl FromStr for Backend {
-    type Err = ChoiceError;
-
-    fn from_str(word: &str) -> Result<Self, ChoiceError> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "onnx" => Ok(Self::Onnx),
-            _ => Err(ChoiceError { what: "backend", expected: "auto, cpu or onnx", got: word.into() }),
-        }
-    }
-}
-
-impl FromStr for Precision {
-    type Err = ChoiceError;
-
-    fn from_str(word: &str) -> Result<Self, ChoiceError> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            "f16" => Ok(Self::F16),
-            "int8" => Ok(Self::Int8),
-            _ => Err(ChoiceError {
-                what: "precision",
-                expected: "auto, f32, bf16, f16 or int8 (what int4 files run in)",
-                got: word.into(),
-            }),
-        }
-    }
-}
-
-fn weights_of(quantisation: &Quantisation) -> &'static str {
-    if quantisation.int4_group.is_some() { " with int4 weights" } else { "" }
-}
-
-impl Precision {
-    /// What `Auto` becomes on the CPU engine, and why: int8 if `dinov2-edge quantize` measured for this very file that it
-    /// meets the gate ([`dinov2_weights::Quantisation::meets_gate`]), else f32.
-    pub fn choose(model: &Model) -> (CpuPrecision, String) {
-        match &model.metadata().quantisation {
-            Some(quantisation) if quantisation.meets_gate() => {
-                let least = quantisation.fidelity.iter().map(|fidelity| fidelity.median).fold(1.0, f64::min);
-                let of = weights_of(quantisation);
-                (
-                    CpuPrecision::Int8,
-                    format!("int8{of} meets its gate for this file (patch cosine median {least:.5})"),
-                )
-            }
-            Some(quantisation) => {
-                (CpuPrecision::F32, format!("int8{} misses its gate for this file", weights_of(quantisation)))
-            }
-            None => {
-                let reason = "int8 was not measured for this file (dinov2-edge quantize does)";
-                (CpuPrecision::F32, reason.into())
-            }
-        }
-    }
-
-    fn on_cpu(self, model: &Model, isa: Isa) -> Result<CpuPrecision, EngineError> {
-        Ok(match self {
-            Self::Auto => Self::choose(model).0,
-            Self::F32 => CpuPrecision::F32,
-            Self::Bf16 if isa.half_format() == HalfFormat::Bf16 => CpuPrecision::Half,
-            Self::F16 if isa.half_format() == HalfFormat::F16 => CpuPrecision::Half,
-            Self::Bf16 | Self::F16 => {
-                return Err(EngineError::HalfFormat { isa: isa.name(), format: isa.half_format().name() });
-            }
-            Self::Int8 => CpuPrecision::Int8,
-        })
-    }
-}
 
 /// Where the weights are.
 #[derive(Debug)]
@@ -155,7 +49,7 @@ impl Weights {
 }
 
 /// What the user asks of an engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// Which engine.
     pub backend: Backend,
@@ -167,6 +61,8 @@ pub struct EngineConfig {
     pub isa: Option<Isa>,
     /// Reuse from frame to frame; the CPU engine only.
     pub incremental: Option<Incremental>,
+    /// Part of a GPU's name; `None` for the most capable one.
+    pub gpu: Option<String>,
 }
 
 impl Default for EngineConfig {
@@ -177,6 +73,7 @@ impl Default for EngineConfig {
             threads: None,
             isa: None,
             incremental: None,
+            gpu: None,
         }
     }
 }
@@ -191,14 +88,23 @@ pub enum EngineError {
     #[cfg(feature = "tract")]
     #[error(transparent)]
     Onnx(#[from] OnnxError),
-    /// The CPU engine was asked to run an ONNX file.
+    /// The GPU engine cannot be opened or cannot load the model.
+    #[cfg(feature = "wgpu")]
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// An engine for model files was asked to run an ONNX file.
     #[error(
-        "backend cpu: expected a model file, got an ONNX file (make one: dinov2-edge convert {path} -o MODEL.safetensors)"
+        "backend {backend}: expected a model file, got an ONNX file (make one: dinov2-edge convert {path} -o MODEL.safetensors)"
     )]
-    CpuNeedsModelFile {
+    NeedsModelFile {
+        /// The backend.
+        backend: &'static str,
         /// The ONNX file.
         path: String,
     },
+    /// The GPU engine was asked for a precision that it does not have.
+    #[error("precision: expected auto, f32, f16 or int8 for backend wgpu, got bf16")]
+    GpuPrecision,
     /// The ONNX engine was asked for a precision that it does not have.
     #[error("precision: expected auto or f32 for backend onnx (the CPU engine has others, for model files)")]
     OnnxPrecision,
@@ -210,21 +116,56 @@ pub enum EngineError {
         /// Name of its format.
         format: &'static str,
     },
-    /// The ONNX engine was asked to reuse what it computed.
-    #[error("incremental: expected backend cpu, got onnx")]
-    OnnxIncremental,
+    /// Another engine than the CPU's was asked to reuse what it computed.
+    #[error("incremental: expected backend cpu, got {backend}")]
+    Incremental {
+        /// The backend.
+        backend: &'static str,
+    },
+    /// Another engine than the CPU's was asked for an instruction set.
+    #[error("isa: expected backend cpu, got {backend}")]
+    Isa {
+        /// The backend.
+        backend: &'static str,
+    },
+    /// This build has no GPU engine.
+    #[error("backend wgpu: this program was built without it (build with `--features wgpu`)")]
+    WithoutWgpu,
     /// This build has no engine for ONNX files.
     #[error("backend onnx: this program was built without it (build with `--features tract`)")]
     WithoutTract,
 }
 
-/// The engine that a run uses.
-pub enum Engine {
+/// The engine that a run uses, and why.
+pub struct Engine {
+    runner: Runner,
+    reason: String,
+    notes: Vec<String>,
+    /// What takes over if the GPU fails; only where the backend was left to us.
+    fallback: Option<Fallback>,
+}
+
+/// The engine itself.
+pub enum Runner {
     /// [`Backend::Cpu`].
     Cpu(Box<CpuEngine>),
-    /// [`Backend::Onnx`].
+    /// [`Backend::Wgpu`].
+    #[cfg(feature = "wgpu")]
+    Wgpu(Box<WgpuEngine>),
+    /// [`Backend::Onnx`], with its threads.
     #[cfg(feature = "tract")]
     Onnx(Box<OnnxEngine>, usize),
+}
+
+struct Fallback {
+    model: Model,
+    config: CpuConfig,
+}
+
+impl Fallback {
+    fn load(self) -> Result<CpuEngine, LoadError> {
+        CpuEngine::new(&self.model, self.config)
+    }
 }
 
 impl Engine {
@@ -233,105 +174,238 @@ impl Engine {
     /// # Errors
     /// Weights that the engine cannot load, or an engine that this build lacks.
     pub fn new(weights: &Weights, config: EngineConfig) -> Result<Self, EngineError> {
-        let threads = config.threads.unwrap_or_else(default_threads);
         match (config.backend, weights) {
-            (Backend::Auto | Backend::Cpu, Weights::Model(model)) => {
-                let mut cpu = CpuConfig::with_threads(threads);
-                cpu.isa = config.isa.unwrap_or(cpu.isa);
-                cpu.precision = config.precision.on_cpu(model, cpu.isa)?;
-                cpu.incremental = config.incremental;
-                Ok(Self::Cpu(Box::new(CpuEngine::new(model, cpu)?)))
+            (Backend::Auto, Weights::Model(model)) => Self::fastest(model, &config),
+            (Backend::Cpu, Weights::Model(model)) => {
+                let (cpu, reason) = cpu_config(model, &config)?;
+                Ok(Self::with(Runner::Cpu(Box::new(CpuEngine::new(model, cpu)?)), reason))
             }
-            (Backend::Cpu, Weights::Onnx(path)) => {
-                Err(EngineError::CpuNeedsModelFile { path: path.display().to_string() })
-            }
-            (Backend::Auto | Backend::Onnx, _)
-                if !matches!(config.precision, Precision::Auto | Precision::F32) =>
-            {
-                Err(EngineError::OnnxPrecision)
-            }
-            (Backend::Auto | Backend::Onnx, _) if config.incremental.is_some() => {
-                Err(EngineError::OnnxIncremental)
-            }
-            (Backend::Auto | Backend::Onnx, weights) => Self::onnx(weights, threads),
+            (Backend::Wgpu, Weights::Model(model)) => Self::wgpu(model, &config),
+            (Backend::Cpu, Weights::Onnx(path)) => Err(needs_model_file("cpu", path)),
+            (Backend::Wgpu, Weights::Onnx(path)) => Err(needs_model_file("wgpu", path)),
+            (Backend::Auto | Backend::Onnx, weights) => Self::onnx(weights, &config),
         }
     }
 
+    fn with(runner: Runner, reason: String) -> Self {
+        Self { runner, reason, notes: Vec::new(), fallback: None }
+    }
+
+    /// [`Backend::Auto`] for a model file.
+    fn fastest(model: &Model, config: &EngineConfig) -> Result<Self, EngineError> {
+        let (cpu, cpu_reason) = cpu_config(model, config)?;
+        #[cfg(feature = "wgpu")]
+        let (gpu, notes) = crate::comparison::gpu_if_faster(model, config, cpu);
+        #[cfg(feature = "wgpu")]
+        if let Some((engine, reason)) = gpu {
+            let runner = Runner::Wgpu(Box::new(engine));
+            let fallback = Some(Fallback { model: model.clone(), config: cpu });
+            return Ok(Self { runner, reason, notes, fallback });
+        }
+        let engine = Self::with(Runner::Cpu(Box::new(CpuEngine::new(model, cpu)?)), cpu_reason);
+        #[cfg(feature = "wgpu")]
+        let engine = Self { notes, ..engine };
+        Ok(engine)
+    }
+
+    #[cfg(feature = "wgpu")]
+    fn wgpu(model: &Model, config: &EngineConfig) -> Result<Self, EngineError> {
+        let backend = "wgpu";
+        if config.incremental.is_some() {
+            return Err(EngineError::Incremental { backend });
+        }
+        if config.isa.is_some() {
+            return Err(EngineError::Isa { backend });
+        }
+        let gpu = crate::comparison::open_gpu(config)?;
+        let precision = config.precision.on_gpu(model, gpu.facts().f16)?;
+        let engine = WgpuEngine::new(&gpu, model, precision)?;
+        Ok(Self::with(Runner::Wgpu(Box::new(engine)), "backend wgpu was asked for".into()))
+    }
+
+    #[cfg(not(feature = "wgpu"))]
+    fn wgpu(_model: &Model, _config: &EngineConfig) -> Result<Self, EngineError> {
+        Err(EngineError::WithoutWgpu)
+    }
+
+    fn onnx(weights: &Weights, config: &EngineConfig) -> Result<Self, EngineError> {
+        let backend = "onnx";
+        if !matches!(config.precision, Precision::Auto | Precision::F32) {
+            return Err(EngineError::OnnxPrecision);
+        }
+        if config.incremental.is_some() {
+            return Err(EngineError::Incremental { backend });
+        }
+        Self::tract(weights, config.threads.unwrap_or_else(default_threads))
+    }
+
     #[cfg(feature = "tract")]
-    fn onnx(weights: &Weights, threads: NonZeroUsize) -> Result<Self, EngineError> {
+    fn tract(weights: &Weights, threads: NonZeroUsize) -> Result<Self, EngineError> {
         let config = OnnxConfig { threads };
-        let engine = match weights {
-            Weights::Model(model) => OnnxEngine::from_model(model, config)?,
-            Weights::Onnx(path) => OnnxEngine::open(path, config)?,
+        let (engine, reason) = match weights {
+            Weights::Model(model) => (OnnxEngine::from_model(model, config)?, "backend onnx was asked for"),
+            Weights::Onnx(path) => (OnnxEngine::open(path, config)?, "an ONNX file"),
         };
-        Ok(Self::Onnx(Box::new(engine), threads.get()))
+        Ok(Self::with(Runner::Onnx(Box::new(engine), threads.get()), reason.into()))
     }
 
     #[cfg(not(feature = "tract"))]
-    fn onnx(_weights: &Weights, _threads: NonZeroUsize) -> Result<Self, EngineError> {
+    fn tract(_weights: &Weights, _threads: NonZeroUsize) -> Result<Self, EngineError> {
         Err(EngineError::WithoutTract)
     }
 
-    /// `cpu` or `onnx`.
+    /// The engine itself.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// Why this engine in this precision.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What happened that the user should know: why a GPU is not used, or no longer. Yields each note once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// `cpu`, `wgpu` or `onnx`.
     pub fn backend(&self) -> &'static str {
-        match self {
-            Self::Cpu(_) => "cpu",
+        match &self.runner {
+            Runner::Cpu(_) => "cpu",
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(_) => "wgpu",
             #[cfg(feature = "tract")]
-            Self::Onnx(..) => "onnx",
+            Runner::Onnx(..) => "onnx",
         }
     }
 
     /// The arithmetic in use.
     pub fn precision(&self) -> &'static str {
-        match self {
-            Self::Cpu(engine) => match engine.precision() {
+        match &self.runner {
+            Runner::Cpu(engine) => match engine.precision() {
                 CpuPrecision::F32 => "f32",
                 CpuPrecision::Half => engine.isa().half_format().name(),
                 CpuPrecision::Int8 => "int8",
             },
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => match engine.precision() {
+                GpuPrecision::F32 => "f32",
+                GpuPrecision::F16 => "f16",
+                GpuPrecision::Int8 => "int8",
+            },
             #[cfg(feature = "tract")]
-            Self::Onnx(..) => "f32",
+            Runner::Onnx(..) => "f32",
         }
     }
 
-    /// Threads in use.
+    /// Threads in use; of the GPU engine the caller's.
     pub fn threads(&self) -> usize {
-        match self {
-            Self::Cpu(engine) => engine.threads(),
+        match &self.runner {
+            Runner::Cpu(engine) => engine.threads(),
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(_) => 1,
             #[cfg(feature = "tract")]
-            Self::Onnx(_, threads) => *threads,
+            Runner::Onnx(_, threads) => *threads,
         }
     }
 
     /// Of an engine that reuses what it computed, the share of rows that the last frame computed anew.
     pub fn recomputed_share(&self) -> Option<f64> {
-        match self {
-            Self::Cpu(engine) => engine.recomputed_share(),
-            #[cfg(feature = "tract")]
-            Self::Onnx(..) => None,
+        match &self.runner {
+            Runner::Cpu(engine) => engine.recomputed_share(),
+            #[cfg(any(feature = "wgpu", feature = "tract"))]
+            _ => None,
         }
     }
 
-    /// Where the last frame's time went, in milliseconds; empty for an engine that does not tell.
+    /// Where the last frame's time went, in milliseconds; empty for an engine that does not tell, such as the GPU's without
+    /// [`Self::set_profiling`].
     pub fn stage_ms(&self) -> Vec<(&'static str, f64)> {
-        match self {
-            Self::Cpu(engine) => {
+        match &self.runner {
+            Runner::Cpu(engine) => {
                 let times = engine.stage_times();
                 Stage::ALL.iter().map(|&stage| (stage.name(), times.get(stage).as_secs_f64() * 1e3)).collect()
             }
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => crate::comparison::stage_ms(engine),
             #[cfg(feature = "tract")]
-            Self::Onnx(..) => Vec::new(),
+            Runner::Onnx(..) => Vec::new(),
+        }
+    }
+
+    /// Turns the timing of stages on where it costs time; returns whether it does on this engine, so that frames timed as a
+    /// whole and frames timed by stages are better kept apart.
+    pub fn set_profiling(&mut self, on: bool) -> bool {
+        match &mut self.runner {
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => {
+                engine.set_profiling(on);
+                true
+            }
+            _ => {
+                let _ = on;
+                false
+            }
+        }
+    }
+
+    /// Replaces a GPU that failed by the CPU, where the backend was left to us; `false` if nothing can be done.
+    fn fall_back(&mut self, error: &ExtractError) -> bool {
+        let failed = matches!(error, ExtractError::Engine(_));
+        let Some(fallback) = self.fallback.take_if(|_| failed) else { return false };
+        match fallback.load() {
+            Ok(engine) => {
+                self.notes.push(format!("{error}; going on with the CPU"));
+                self.runner = Runner::Cpu(Box::new(engine));
+                true
+            }
+            Err(second) => {
+                self.notes.push(format!("the CPU cannot take over: {second}"));
+                false
+            }
+        }
+    }
+
+    fn extractor(&mut self) -> &mut dyn Extractor {
+        match &mut self.runner {
+            Runner::Cpu(engine) => engine.as_mut(),
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => engine.as_mut(),
+            #[cfg(feature = "tract")]
+            Runner::Onnx(engine, _) => engine.as_mut(),
         }
     }
 }
 
+/// Arithmetic and threads of the CPU engine, and the reason for the arithmetic.
+fn cpu_config(model: &Model, config: &EngineConfig) -> Result<(CpuConfig, String), EngineError> {
+    let mut cpu = CpuConfig::with_threads(config.threads.unwrap_or_else(default_threads));
+    cpu.isa = config.isa.unwrap_or(cpu.isa);
+    cpu.precision = config.precision.on_cpu(model, cpu.isa)?;
+    cpu.incremental = config.incremental;
+    let reason = match config.precision {
+        Precision::Auto => Precision::choose(model).1,
+        asked => format!("{asked:?} was asked for").to_lowercase(),
+    };
+    Ok((cpu, reason))
+}
+
+fn needs_model_file(backend: &'static str, path: &Path) -> EngineError {
+    EngineError::NeedsModelFile { backend, path: path.display().to_string() }
+}
+
 impl fmt::Display for Engine {
-    /// `cpu f32 (avx2), 2 threads`.
+    /// `cpu f32 (avx2), 2 threads` or `wgpu f16 (NVIDIA Orin)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let detail = match self {
-            Self::Cpu(engine) => engine.isa().name(),
+        let detail = match &self.runner {
+            Runner::Cpu(engine) => engine.isa().name(),
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => {
+                return write!(f, "{} {} ({})", self.backend(), self.precision(), engine.gpu().facts().name);
+            }
             #[cfg(feature = "tract")]
-            Self::Onnx(..) => "tract",
+            Runner::Onnx(..) => "tract",
         };
         let plural = if self.threads() == 1 { "" } else { "s" };
         write!(f, "{} {} ({detail}), {} thread{plural}", self.backend(), self.precision(), self.threads())
@@ -340,18 +414,19 @@ impl fmt::Display for Engine {
 
 impl Extractor for Engine {
     fn spec(&self) -> &VitSpec {
-        match self {
-            Self::Cpu(engine) => engine.spec(),
+        match &self.runner {
+            Runner::Cpu(engine) => engine.spec(),
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => engine.spec(),
             #[cfg(feature = "tract")]
-            Self::Onnx(engine, _) => engine.spec(),
+            Runner::Onnx(engine, _) => engine.spec(),
         }
     }
 
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
-        match self {
-            Self::Cpu(engine) => engine.extract(image, taps, out),
-            #[cfg(feature = "tract")]
-            Self::Onnx(engine, _) => engine.extract(image, taps, out),
+        match self.extractor().extract(image, taps, out) {
+            Err(error) if self.fall_back(&error) => self.extractor().extract(image, taps, out),
+            outcome => outcome,
         }
     }
 
@@ -361,10 +436,9 @@ impl Extractor for Engine {
         taps: &Taps,
         out: &mut [Features],
     ) -> Result<(), ExtractError> {
-        match self {
-            Self::Cpu(engine) => engine.extract_batch(images, taps, out),
-            #[cfg(feature = "tract")]
-            Self::Onnx(engine, _) => engine.extract_batch(images, taps, out),
+        match self.extractor().extract_batch(images, taps, out) {
+            Err(error) if self.fall_back(&error) => self.extractor().extract_batch(images, taps, out),
+            outcome => outcome,
         }
     }
 }

@@ -16,13 +16,16 @@
 //! ```
 //!
 //! This crate is the facade and the command line. The parts are crates of their own: `dinov2-core` (vocabulary),
-//! `dinov2-weights` (checkpoints, the model file), `dinov2-cpu` and `dinov2-onnx` (engines), `dinov2-io` (frames in,
+//! `dinov2-weights` (checkpoints, the model file), `dinov2-cpu`, `dinov2-wgpu` and `dinov2-onnx` (engines), `dinov2-io` (frames in,
 //! features out), `dinov2-heads` (what reads features).
 //!
-//! Features: `bundled-model` puts the 24 MB model into the binary and `hub` brings `pull`; both are on by default.
-//! `tract` brings the engine that runs ONNX files.
+//! Features: `bundled-model` puts the 24 MB model into the binary, `hub` brings `pull`, `wgpu` the GPU engine; these are on by
+//! default. `tract` brings the engine that runs ONNX files.
 
 mod bundled;
+mod choice;
+#[cfg(feature = "wgpu")]
+mod comparison;
 mod engine;
 pub mod hub;
 pub mod machine;
@@ -30,11 +33,16 @@ pub mod quantise;
 mod similarity;
 
 pub use bundled::{BUNDLED_NAME, bundled_model};
+pub use choice::{Backend, ChoiceError, Precision};
+#[cfg(feature = "wgpu")]
+pub use comparison::{Comparison, last_comparison};
 pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
 pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matrix, default_threads};
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;
 pub use dinov2_weights as weights;
-pub use engine::{Backend, Engine, EngineConfig, EngineError, Precision, Weights};
+#[cfg(feature = "wgpu")]
+pub use dinov2_wgpu as gpu;
+pub use engine::{Engine, EngineConfig, EngineError, Runner, Weights};
 pub use similarity::cosine;

@@ -91,6 +91,16 @@ pub fn gpus() -> Vec<String> {
     found
 }
 
+/// Whether there may be a GPU: on Linux and Android, whether any driver's device is there. Cheaper than asking the drivers.
+pub fn may_have_gpu() -> bool {
+    /// NVIDIA (desktop, Jetson), Mali and Adreno drivers without a DRM node.
+    const DEVICES: [&str; 5] =
+        ["/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0", "/dev/mali0", "/dev/kgsl-3d0"];
+    !cfg!(any(target_os = "linux", target_os = "android"))
+        || !gpus().is_empty()
+        || DEVICES.iter().any(|device| Path::new(device).exists())
+}
+
 fn listed(folder: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok())

@@ -21,16 +21,16 @@ impl Choices {
 
     pub(crate) fn float_tile(&self, product: &Product<'_>, real: Real) -> Tile {
         let fits = |tile: &Tile| gemm_float::tile_bytes(*tile, real) <= self.workgroup_bytes;
-        self.first(&gemm_float::TILES, product, fits)
+        self.first(&gemm_float::TILES, fits)
     }
 
     pub(crate) fn int8_tile(&self, product: &Product<'_>) -> Tile {
-        self.first(&gemm_i8::TILES, product, |tile| gemm_i8::tile_bytes(*tile) <= self.workgroup_bytes)
+        self.first(&gemm_i8::TILES, |tile| gemm_i8::tile_bytes(*tile) <= self.workgroup_bytes)
     }
 
-    fn first(&self, tiles: &[Tile], product: &Product<'_>, fits: impl Fn(&Tile) -> bool) -> Tile {
+    fn first(&self, tiles: &[Tile], fits: impl Fn(&Tile) -> bool) -> Tile {
         let usable =
-            |tile: &&Tile| fits(tile) && tile.threads() <= self.invocations && tile.suits(product.activation);
+            |tile: &&Tile| fits(tile) && tile.threads() <= self.invocations;
         *tiles.iter().find(usable).expect("the first tile is within WebGPU's default limits")
     }
 }

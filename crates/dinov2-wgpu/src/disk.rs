@@ -23,10 +23,6 @@ impl Folder {
         Self { path: root.join(format!("{name}-{:016x}", hasher.finish())) }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.path.join(name)).ok()
     }

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
 use dinov2_weights::Model;
@@ -49,6 +49,8 @@ pub struct WgpuEngine {
     readbacks: Vec<Buffer>,
     in_flight: VecDeque<InFlight>,
     profile: Profile,
+    /// Of the last frame received.
+    host_time: Duration,
 }
 
 /// A submitted frame.
@@ -61,6 +63,7 @@ struct InFlight {
     taps: Taps,
     tokens_place: Place,
     tap_places: Vec<Place>,
+    host_time: Duration,
 }
 
 impl WgpuEngine {
@@ -97,6 +100,7 @@ impl WgpuEngine {
             readbacks: Vec::new(),
             in_flight: VecDeque::new(),
             profile: Profile::new(),
+            host_time: Duration::ZERO,
         })
     }
 
@@ -121,6 +125,11 @@ impl WgpuEngine {
         self.profile.times()
     }
 
+    /// What the host did for the last frame besides waiting: upload, encoding, submission, readback.
+    pub fn host_time(&self) -> Duration {
+        self.host_time
+    }
+
     /// Frames that were submitted and not yet received.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -140,7 +149,9 @@ impl WgpuEngine {
         let grid = self.grid_of(&image)?;
         self.gpu.check()?;
         self.prepare(grid, taps)?;
-        let frame = self.start(image)?;
+        let begun = Instant::now();
+        let mut frame = self.start(image)?;
+        frame.host_time = begun.elapsed();
         self.in_flight.push_back(frame);
         Ok(())
     }
@@ -154,9 +165,11 @@ impl WgpuEngine {
             return Err(ExtractError::Engine("receive: expected a frame in flight, got none".into()));
         };
         self.wait(&frame)?;
+        let begun = Instant::now();
         out.prepare(&self.spec, frame.grid, &frame.taps);
         read_results(&frame, out)?;
         frame.readback.unmap();
+        self.host_time = frame.host_time + begun.elapsed();
         self.profile.read(&self.gpu)?;
         self.readbacks.push(frame.readback);
         Ok(())
@@ -238,6 +251,7 @@ impl WgpuEngine {
             taps: plan.taps.clone(),
             tokens_place: plan.tokens_place,
             tap_places: plan.tap_places.clone(),
+            host_time: Duration::ZERO,
         })
     }
 

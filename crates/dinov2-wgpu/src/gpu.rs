@@ -132,8 +132,18 @@ impl Gpu {
         &self.inner.queue
     }
 
-    pub(crate) fn cache(&self) -> Option<&disk::Folder> {
-        self.inner.cache.as_ref()
+    /// What [`Self::keep`] was given under this name, for this device and driver; `None` without a cache.
+    pub fn kept(&self, name: &str) -> Option<Vec<u8>> {
+        self.inner.cache.as_ref()?.read(name)
+    }
+
+    /// Keeps a small file for the next start, beside compiled pipelines. Nothing may depend on it: what cannot be written is
+    /// not kept.
+    pub fn keep(&self, name: &str, bytes: &[u8]) {
+        if let Some(folder) = &self.inner.cache {
+            // Without a cache the next start is slower, nothing else.
+            let _ = folder.write(name, bytes);
+        }
     }
 
     pub(crate) fn has(&self, feature: Features) -> bool {

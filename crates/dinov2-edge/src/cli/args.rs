@@ -15,7 +15,7 @@ pub(crate) struct EngineArgs {
     /// Model file, ONNX file, or name of a pulled model [default: the bundled model]
     #[arg(long, short, value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
-    /// Engine: auto, cpu or onnx
+    /// Engine: auto, cpu, wgpu or onnx
     #[arg(long, default_value = "auto")]
     pub(crate) backend: Backend,
     /// Arithmetic: auto, f32, bf16, f16 or int8
@@ -27,6 +27,9 @@ pub(crate) struct EngineArgs {
     /// Instruction set of the CPU engine, to measure or to rule out what the CPU has [default: the best]
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<Isa>,
+    /// Part of the name of the GPU to use [default: the most capable one; `doctor` lists them]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gpu: Option<String>,
 }
 
 /// Reuse from frame to frame.
@@ -54,6 +57,7 @@ impl EngineArgs {
             threads: self.threads,
             isa: self.isa,
             incremental: None,
+            gpu: self.gpu.clone(),
         }
     }
 

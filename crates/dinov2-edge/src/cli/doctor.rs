@@ -2,7 +2,7 @@ use std::io::Write;
 use std::process::Command;
 
 use dinov2_edge::machine;
-use dinov2_edge::{Engine, EngineConfig, Extractor, Isa, Precision, Weights};
+use dinov2_edge::{Engine, EngineConfig, Extractor, Isa};
 use serde_json::{Value, json};
 
 use super::args::{EngineArgs, open_weights};
@@ -49,9 +49,28 @@ fn machine_findings() -> Vec<Finding> {
         Finding { key: "features", value: json!(machine::cpu_features()) },
         Finding { key: "memory", value: json!(memory) },
         Finding { key: "gpus", value: json!(machine::gpus()) },
+        Finding { key: "adapters", value: json!(adapters()) },
         Finding { key: "cameras", value: json!(cameras.collect::<Vec<_>>()) },
         Finding { key: "ffmpeg", value: json!(ffmpeg()) },
     ]
+}
+
+/// What the GPU engine could run on.
+#[cfg(feature = "wgpu")]
+fn adapters() -> Vec<String> {
+    let describe = |adapter: dinov2_edge::gpu::AdapterFacts| {
+        let mut words = vec![adapter.api.to_string()];
+        words.extend(adapter.f16.then(|| "f16".into()));
+        words.extend(adapter.cooperative_matrix.then(|| "cooperative matrices".into()));
+        words.extend(adapter.software.then(|| "imitated by the CPU".into()));
+        format!("{} [{}; {}]", adapter.name, adapter.driver, words.join(", "))
+    };
+    dinov2_edge::gpu::adapters().into_iter().map(describe).collect()
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn adapters() -> Vec<String> {
+    Vec::new()
 }
 
 /// First line of `ffmpeg -version`.
@@ -71,18 +90,13 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
         Ok(engine) => engine,
         Err(error) => return vec![model, Finding { key: "engine", value: json!(format!("none: {error}")) }],
     };
-    let reason = match (&weights, engine.backend(), args.precision) {
-        (Weights::Model(model), "cpu", Precision::Auto) => Precision::choose(model).1,
-        (_, "cpu", precision) => format!("{precision:?} was asked for").to_lowercase(),
-        _ => "an ONNX file, or asked for".into(),
-    };
     let isas: Vec<&str> = Isa::available().map(Isa::name).collect();
     vec![
         model,
         Finding { key: "shape", value: json!(engine.spec().name()) },
         Finding { key: "isas", value: json!(isas) },
         Finding { key: "engine", value: json!(engine.to_string()) },
-        Finding { key: "reason", value: json!(reason) },
+        Finding { key: "reason", value: json!(engine.reason()) },
     ]
 }
 

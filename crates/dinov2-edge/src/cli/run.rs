@@ -124,6 +124,9 @@ pub(crate) fn main(args: Args) -> anyhow::Result<()> {
         taps,
         output,
     };
+    for note in pipeline.engine.take_notes() {
+        eprintln!("note: {note}");
+    }
     eprintln!("{}: {}, {}", pipeline.meta.model_file, pipeline.meta.model, pipeline.engine);
     let total = match (source.len_hint(), args.frames) {
         (Some(len), Some(most)) => Some(len.min(most)),
@@ -132,7 +135,7 @@ pub(crate) fn main(args: Args) -> anyhow::Result<()> {
     let bar = progress::counter(total.map(|total| total as u64), "frames");
     let outcome = pipeline.run(source.as_mut(), &args, &bar);
     bar.finish_and_clear();
-    for note in source.take_notes() {
+    for note in source.take_notes().into_iter().chain(pipeline.engine.take_notes()) {
         eprintln!("note: {note}");
     }
     let frames = outcome?;

@@ -66,7 +66,7 @@ impl Side {
     ) -> anyhow::Result<Engine> {
         let weights = open_weights(self.model.as_deref().or(default_model))?;
         let (backend, precision) = (self.backend, self.precision);
-        let config = EngineConfig { backend, precision, threads, isa: None, incremental };
+        let config = EngineConfig { backend, precision, threads, incremental, ..EngineConfig::default() };
         Ok(Engine::new(&weights, config)?)
     }
 }

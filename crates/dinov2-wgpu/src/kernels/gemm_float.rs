@@ -4,19 +4,13 @@ use crate::matrix::Form;
 use crate::step::{Slice, Step};
 use crate::{Gpu, GpuError};
 
-const fn tile(thread_cols: usize, thread_rows: usize, rows: usize, cols4: usize, block: usize) -> Tile {
-    Tile { thread_cols, thread_rows, rows, cols4, block }
+const fn tile(thread_cols: usize, thread_rows: usize, block: usize) -> Tile {
+    Tile { thread_cols, thread_rows, block }
 }
 
 /// What is tried on a device; the first is taken where nothing is measured.
-pub(crate) const TILES: [Tile; 6] = [
-    tile(8, 8, 4, 2, 4),
-    tile(8, 8, 8, 2, 4),
-    tile(16, 16, 4, 1, 4),
-    tile(16, 8, 4, 1, 8),
-    tile(8, 8, 4, 1, 8),
-    tile(8, 16, 4, 2, 4),
-];
+pub(crate) const TILES: [Tile; 6] =
+    [tile(8, 8, 4), tile(8, 16, 4), tile(4, 8, 8), tile(4, 16, 4), tile(8, 4, 4), tile(8, 8, 8)];
 
 /// Workgroup memory of a tile.
 pub(crate) fn tile_bytes(tile: Tile, real: Real) -> usize {

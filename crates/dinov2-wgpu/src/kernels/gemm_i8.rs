@@ -4,18 +4,13 @@ use super::{Access, Real, Shader};
 use crate::step::{Slice, Step};
 use crate::{Gpu, GpuError};
 
-const fn tile(thread_cols: usize, thread_rows: usize, rows: usize, cols4: usize, block: usize) -> Tile {
-    Tile { thread_cols, thread_rows, rows, cols4, block }
+const fn tile(thread_cols: usize, thread_rows: usize, block: usize) -> Tile {
+    Tile { thread_cols, thread_rows, block }
 }
 
 /// What is tried on a device; the first is taken where nothing is measured.
-pub(crate) const TILES: [Tile; 5] = [
-    tile(8, 8, 4, 2, 2),
-    tile(8, 8, 8, 2, 2),
-    tile(16, 16, 4, 1, 2),
-    tile(16, 8, 4, 1, 2),
-    tile(8, 8, 4, 1, 2),
-];
+pub(crate) const TILES: [Tile; 5] =
+    [tile(8, 8, 2), tile(8, 16, 2), tile(4, 8, 2), tile(4, 16, 2), tile(8, 4, 2)];
 
 /// Workgroup memory of a tile.
 pub(crate) fn tile_bytes(tile: Tile) -> usize {

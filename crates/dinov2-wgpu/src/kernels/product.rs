@@ -9,7 +9,7 @@ use crate::step::Stage;
 pub(crate) enum Activation {
     None,
     Gelu,
-    /// Needs gate and value in turn ([`crate::matrix::Layer::gated`]) and tiles with even `cols4`.
+    /// Needs gate and value in turn ([`crate::matrix::Layer::gated`]).
     SwiGlu,
 }
 
@@ -42,21 +42,17 @@ pub(crate) struct Product<'a> {
 pub(crate) struct Tile {
     pub(crate) thread_cols: usize,
     pub(crate) thread_rows: usize,
-    /// Rows of an invocation.
-    pub(crate) rows: usize,
-    /// Columns of an invocation, in vectors of four.
-    pub(crate) cols4: usize,
     /// Columns of the input in a tile, in vectors: of four floats, or of sixteen integers.
     pub(crate) block: usize,
 }
 
 impl Tile {
     pub(crate) fn height(self) -> usize {
-        self.thread_rows * self.rows
+        4 * self.thread_rows
     }
 
     pub(crate) fn width(self) -> usize {
-        4 * self.thread_cols * self.cols4
+        8 * self.thread_cols
     }
 
     pub(crate) fn threads(self) -> usize {
@@ -66,10 +62,6 @@ impl Tile {
     /// Bytes of workgroup memory where a vector of the input and one of the weights take `vector_bytes`.
     pub(crate) fn bytes(self, vector_bytes: usize) -> usize {
         (self.height() + self.width()) * self.block * vector_bytes
-    }
-
-    pub(crate) fn suits(self, activation: Activation) -> bool {
-        activation != Activation::SwiGlu || self.cols4.is_multiple_of(2)
     }
 }
 
@@ -91,13 +83,11 @@ impl Product<'_> {
             ("N4", (self.matrix.n / 4) as f64),
             ("THREAD_COLS", tile.thread_cols as f64),
             ("THREAD_ROWS", tile.thread_rows as f64),
-            ("ROWS", tile.rows as f64),
-            ("COLS4", tile.cols4 as f64),
         ]
     }
 
     pub(super) fn workgroups(&self, tile: Tile) -> [u32; 3] {
-        assert!(self.matrix.n.is_multiple_of(tile.width()) && tile.suits(self.activation), "{tile:?}");
+        assert!(self.matrix.n.is_multiple_of(tile.width()), "{tile:?}");
         [narrow(self.matrix.n / tile.width()), narrow(self.rows.div_ceil(tile.height())), 1]
     }
 }

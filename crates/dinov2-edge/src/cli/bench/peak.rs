@@ -4,7 +4,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 use dinov2_core::MlpKind;
-use dinov2_edge::{CpuPrecision, Engine, Extractor, Isa, PatchGrid, VitSpec, machine};
+use dinov2_edge::{CpuPrecision, Engine, Extractor, Isa, PatchGrid, Runner, VitSpec, machine};
 use dinov2_kernels::Pool;
 use dinov2_kernels::peak::{Arithmetic, operations_per_second, read_bytes_per_second};
 use serde_json::{Map, Value, json};
@@ -75,10 +75,10 @@ impl PeakReport {
     /// Measures the peaks of the engine's instruction set, and rates its `stages` (name, samples in milliseconds) of
     /// frames of this grid.
     pub(super) fn measure(engine: &Engine, grid: PatchGrid, stages: &[(&'static str, Vec<f64>)]) -> Self {
-        let isa = match engine {
-            Engine::Cpu(engine) => engine.isa(),
-            #[cfg(feature = "tract")]
-            Engine::Onnx(..) => Isa::detect(),
+        let isa = match engine.runner() {
+            Runner::Cpu(engine) => engine.isa(),
+            #[cfg(any(feature = "wgpu", feature = "tract"))]
+            _ => Isa::detect(),
         };
         let one_thread = Peaks::measure(isa, NonZeroUsize::MIN);
         let threads = NonZeroUsize::new(engine.threads()).filter(|threads| threads.get() > 1);
@@ -167,9 +167,9 @@ fn round(value: f64) -> Value {
 
 /// What a stage multiplies in.
 fn stage_arithmetic(engine: &Engine, stage: &str) -> Arithmetic {
-    match engine {
-        Engine::Cpu(engine) if stage == "attention" && engine.has_attention_i16() => Arithmetic::Int16,
-        Engine::Cpu(engine) if stage != "attention" => match engine.precision() {
+    match engine.runner() {
+        Runner::Cpu(engine) if stage == "attention" && engine.has_attention_i16() => Arithmetic::Int16,
+        Runner::Cpu(engine) if stage != "attention" => match engine.precision() {
             CpuPrecision::F32 => Arithmetic::F32,
             CpuPrecision::Half => Arithmetic::Half,
             CpuPrecision::Int8 => Arithmetic::Int8,

@@ -33,23 +33,26 @@ fn silu4(x: vec4<f32>) -> vec4<f32> {
     return x / (1.0 + exp(-max(x, vec4(-80.0))));
 }
 
-// The gate that waits for its value.
-var<private> gate: vec4<f32>;
-
-// Takes the outputs of one row from left to right; gates and values alternate, gates at even `col4`.
-fn emit(input_row: u32, col4: u32, value: vec4<f32>) {
-    let row = FIRST_ROW + input_row;
+// Writes two vectors of outputs of one row; for SwiGLU they are gate and value of one vector.
+fn emit(input_row: u32, col_a: u32, a: vec4<f32>, b: vec4<f32>, col_b: u32) {
+    let row = (FIRST_ROW + input_row) * OUT4;
     if ACTIVATION == SWIGLU {
-        if col4 % 2 == 0 {
-            gate = silu4(value);
-        } else if col4 / 2 < OUT4 {
-            finish(row * OUT4 + col4 / 2, gate * value);
+        if col_a / 2 < OUT4 {
+            finish(row + col_a / 2, silu4(a) * b);
         }
-    } else if col4 < OUT4 {
-        if ACTIVATION == GELU {
-            finish(row * OUT4 + col4, gelu4(value));
-        } else {
-            finish(row * OUT4 + col4, value);
-        }
+        return;
     }
+    if col_a < OUT4 {
+        finish(row + col_a, activated(a));
+    }
+    if col_b < OUT4 {
+        finish(row + col_b, activated(b));
+    }
+}
+
+fn activated(x: vec4<f32>) -> vec4<f32> {
+    if ACTIVATION == GELU {
+        return gelu4(x);
+    }
+    return x;
 }

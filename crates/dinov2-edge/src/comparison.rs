@@ -1,0 +1,179 @@
+//! Whether the GPU is faster than the CPU: measured once per machine and model, and kept.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps};
+use dinov2_cpu::{CpuConfig, CpuEngine};
+use dinov2_weights::Model;
+use dinov2_wgpu::{Gpu, GpuConfig, GpuError, Stage, WgpuEngine};
+use serde::{Deserialize, Serialize};
+
+use crate::{EngineConfig, EngineError, machine};
+
+/// Side of the frame that is measured, in patches: 224 pixels at patch 14.
+const SIDE: usize = 16;
+/// Frames that are not timed: the first ones plan, compile and page in.
+const WARMUP: usize = 2;
+/// Timed frames of each engine, in turn.
+const ROUNDS: usize = 5;
+
+/// Times of one frame on both engines.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// Median of the CPU engine.
+    pub cpu_ms: f64,
+    /// Median of the GPU engine.
+    pub gpu_ms: f64,
+}
+
+impl Comparison {
+    /// Whether the GPU is worth its start.
+    pub fn favours_gpu(self) -> bool {
+        self.gpu_ms < self.cpu_ms
+    }
+}
+
+/// Opens the GPU that the configuration names.
+pub(crate) fn open_gpu(config: &EngineConfig) -> Result<Gpu, GpuError> {
+    Gpu::open(&GpuConfig { adapter: config.gpu.clone(), portable: false, cache: cache_folder() })
+}
+
+/// `$XDG_CACHE_HOME/dinov2-edge/gpu`, or under `~/.cache`; `None` without a home.
+fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    cache.map(|cache| cache.join("dinov2-edge/gpu"))
+}
+
+/// The GPU engine and why, if it is faster than the CPU engine on this machine; what the user should know in either case.
+/// Programs that imitate a GPU never are.
+pub(crate) fn gpu_if_faster(
+    model: &Model,
+    config: &EngineConfig,
+    cpu: CpuConfig,
+) -> (Option<(WgpuEngine, String)>, Vec<String>) {
+    if config.isa.is_some() || config.incremental.is_some() || !machine::may_have_gpu() {
+        return (None, Vec::new());
+    }
+    match try_gpu(model, config, cpu) {
+        Ok(found) => (found, Vec::new()),
+        Err(error) => (None, vec![format!("{error}; using the CPU")]),
+    }
+}
+
+fn try_gpu(
+    model: &Model,
+    config: &EngineConfig,
+    cpu: CpuConfig,
+) -> Result<Option<(WgpuEngine, String)>, EngineError> {
+    let gpu = match open_gpu(config) {
+        // A machine without a driver is nothing to report, a GPU that was asked for and is not there is.
+        Err(GpuError::NoAdapter { .. }) if config.gpu.is_none() => return Ok(None),
+        opened => opened?,
+    };
+    if gpu.facts().software {
+        return Ok(None);
+    }
+    // What the CPU alone computes in, the GPU is not asked for.
+    let Ok(precision) = config.precision.on_gpu(model, gpu.facts().f16) else { return Ok(None) };
+    let known = last_comparison(&gpu, model, config);
+    if known.is_some_and(|known| !known.favours_gpu()) {
+        return Ok(None);
+    }
+    let mut engine = WgpuEngine::new(&gpu, model, precision)?;
+    let comparison = match known {
+        Some(known) => known,
+        None => {
+            let comparison = measure(&mut CpuEngine::new(model, cpu)?, &mut engine)
+                .map_err(|error| GpuError::Driver(error.to_string()))?;
+            keep(&gpu, model, config, comparison);
+            comparison
+        }
+    };
+    let Comparison { cpu_ms, gpu_ms } = comparison;
+    let reason = format!("a frame took {gpu_ms:.1} ms on the GPU and {cpu_ms:.1} ms on the CPU");
+    Ok(comparison.favours_gpu().then_some((engine, reason)))
+}
+
+/// Name of the file that keeps a comparison: of these engines in these precisions.
+fn file_name(model: &Model, config: &EngineConfig) -> String {
+    let spec = model.spec();
+    let threads = config.threads.map_or("all".into(), |threads| threads.to_string());
+    let precision = format!("{:?}", config.precision).to_lowercase();
+    let shape = format!("{}x{}-{}", spec.dim, spec.depth, spec.mlp_hidden);
+    format!("cpu-or-gpu-{shape}-{:?}-{precision}-{threads}.json", model.metadata().storage).to_lowercase()
+}
+
+/// What was measured before for this device, model shape, precision and number of threads.
+pub fn last_comparison(gpu: &Gpu, model: &Model, config: &EngineConfig) -> Option<Comparison> {
+    serde_json::from_slice(&gpu.kept(&file_name(model, config))?).ok()
+}
+
+fn keep(gpu: &Gpu, model: &Model, config: &EngineConfig, comparison: Comparison) {
+    if let Ok(json) = serde_json::to_vec(&comparison) {
+        gpu.keep(&file_name(model, config), &json);
+    }
+}
+
+/// Medians of both engines on the same frame, in turn.
+fn measure(cpu: &mut dyn Extractor, gpu: &mut dyn Extractor) -> Result<Comparison, ExtractError> {
+    let side_px = SIDE * cpu.spec().patch_size;
+    let pixels: Vec<u8> = (0..side_px * side_px * 3).map(|at| (at * 7 % 251) as u8).collect();
+    let image =
+        ImageView::new(&pixels, side_px, side_px).map_err(|error| ExtractError::Engine(error.to_string()))?;
+    let mut features = Features::new();
+    let mut frame_ms = |engine: &mut dyn Extractor| -> Result<f64, ExtractError> {
+        let start = Instant::now();
+        engine.extract(image, &Taps::none(), &mut features)?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    };
+    let (mut cpu_ms, mut gpu_ms) = (Vec::new(), Vec::new());
+    for _ in 0..WARMUP + ROUNDS {
+        cpu_ms.push(frame_ms(cpu)?);
+        gpu_ms.push(frame_ms(gpu)?);
+    }
+    let median = |times: &mut Vec<f64>| {
+        let times = &mut times[WARMUP..];
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    };
+    Ok(Comparison { cpu_ms: median(&mut cpu_ms), gpu_ms: median(&mut gpu_ms) })
+}
+
+/// Times of the last frame that was profiled, and the host's own work for the last frame.
+pub(crate) fn stage_ms(engine: &WgpuEngine) -> Vec<(&'static str, f64)> {
+    let Some(times) = engine.stage_times() else { return Vec::new() };
+    let stages = Stage::ALL.iter().map(|&stage| (stage.name(), times.get(stage).as_secs_f64() * 1e3));
+    stages.chain([("host", engine.host_time().as_secs_f64() * 1e3)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dinov2_core::VitSpec;
+    use std::time::Duration;
+
+    /// An engine that does nothing but take its time.
+    struct Sleeper<'a>(&'a VitSpec, Duration);
+
+    impl Extractor for Sleeper<'_> {
+        fn spec(&self) -> &VitSpec {
+            self.0
+        }
+
+        fn extract(&mut self, _: ImageView<'_>, _: &Taps, _: &mut Features) -> Result<(), ExtractError> {
+            std::thread::sleep(self.1);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_faster_engine_is_favoured() {
+        let model = crate::bundled_model().unwrap();
+        let engine = |ms| Sleeper(model.spec(), Duration::from_millis(ms));
+        assert!(measure(&mut engine(20), &mut engine(1)).unwrap().favours_gpu());
+        assert!(!measure(&mut engine(1), &mut engine(20)).unwrap().favours_gpu());
+    }
+}
