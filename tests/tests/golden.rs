@@ -242,7 +242,7 @@ mod gpu {
 
     #[test]
     fn engine_agrees_with_every_source() {
-        let Some(gpu) = gpu(false) else { return };
+        let Some(gpu) = gpu() else { return };
         let mut verdict = Verdict::new(GPU_LIMIT);
         for case in cases("golden") {
             verdict.absorb(compare_case(&case, gpu_engine(&gpu, &case.convert()).as_mut(), GPU_LIMIT));
@@ -252,7 +252,7 @@ mod gpu {
 
     #[test]
     fn engine_agrees_on_the_hard_sizes() {
-        let Some(gpu) = gpu(false) else { return };
+        let Some(gpu) = gpu() else { return };
         let mut verdict = Verdict::new(GPU_LIMIT);
         for case in cases("hard_sizes") {
             verdict.absorb(compare_hard_sizes(&case, gpu_engine(&gpu, &case.convert()).as_mut(), GPU_LIMIT));
@@ -262,7 +262,7 @@ mod gpu {
 
     #[test]
     fn engine_refuses_images_off_the_patch_grid() {
-        let Some(gpu) = gpu(false) else { return };
+        let Some(gpu) = gpu() else { return };
         check_refusal(gpu_engine(&gpu, &cases("golden")[0].convert()).as_mut());
     }
 }

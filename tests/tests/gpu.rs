@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::gpu::gpu;
+use common::gpu::{gpu, gpu_with};
 use common::{Picture, cases, relative_l2};
 use dinov2_core::{ExtractError, Extractor, Facet, Features, Tap, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_weights::Model;
-use dinov2_wgpu::{Gpu, GpuPrecision, Stage, WgpuEngine};
+use dinov2_wgpu::{Gpu, GpuConfig, GpuPrecision, Stage, Tuning, WgpuEngine};
 
 /// Against the CPU engine in f32.
 const F32_LIMIT: f64 = 1e-4;
@@ -77,21 +77,21 @@ fn compare_precisions(gpu: &Gpu) {
 
 #[test]
 fn less_precision_stays_close_to_every_source() {
-    let Some(gpu) = gpu(false) else { return };
+    let Some(gpu) = gpu() else { return };
     compare_precisions(&gpu);
 }
 
 /// No f16, 16 KiB of workgroup memory, 256 invocations, 8 storage buffers, bindings of 128 MiB.
 #[test]
 fn the_smallest_device_is_enough() {
-    let Some(gpu) = gpu(true) else { return };
+    let Some(gpu) = gpu_with(&GpuConfig { portable: true, ..GpuConfig::default() }) else { return };
     assert!(!gpu.facts().f16 && !gpu.facts().cooperative_matrix);
     compare_precisions(&gpu);
 }
 
 #[test]
 fn the_bundled_model_equals_the_cpu_engine() {
-    let Some(gpu) = gpu(false) else { return };
+    let Some(gpu) = gpu() else { return };
     let model = bundled_model();
     let (dim, side) = (model.spec().dim, model.spec().patch_size);
     let picture = Picture::pattern(5 * side, 4 * side);
@@ -104,16 +104,20 @@ fn the_bundled_model_equals_the_cpu_engine() {
         println!("f16: least patch cosine {least:.6}");
         assert!(least >= 0.999, "{least}");
     }
-    // The same integers are multiplied, only the rounding of activations may differ where they lie between two steps.
-    let want = cpu_tokens(&model, CpuPrecision::Int8, &picture);
-    let least = least_cosine(&tokens(&mut engine(&gpu, &model, GpuPrecision::Int8), &picture), &want, dim);
-    println!("int8: least patch cosine to int8 on the CPU {least:.6}");
-    assert!(least >= 0.999, "{least}");
+    // The same integers are multiplied; the rounding of activations differs where they lie between two steps.
+    let loss = |got: &[f32]| {
+        let rows = got.chunks_exact(dim).zip(want.chunks_exact(dim));
+        rows.map(|(got, want)| 1.0 - cosine(got, want)).sum::<f64>() / (want.len() / dim) as f64
+    };
+    let on_cpu = loss(&cpu_tokens(&model, CpuPrecision::Int8, &picture));
+    let on_gpu = loss(&tokens(&mut engine(&gpu, &model, GpuPrecision::Int8), &picture));
+    println!("int8: mean loss of cosine {on_gpu:.2e}, on the CPU {on_cpu:.2e}");
+    assert!(on_gpu <= 1.5 * on_cpu, "{on_gpu} on the GPU, {on_cpu} on the CPU");
 }
 
 #[test]
 fn frames_in_flight_come_back_in_order() {
-    let Some(gpu) = gpu(false) else { return };
+    let Some(gpu) = gpu() else { return };
     let model = small_model();
     let side = model.spec().patch_size;
     let mut engine = engine(&gpu, &model, GpuPrecision::F32);
@@ -141,7 +145,7 @@ fn frames_in_flight_come_back_in_order() {
 
 #[test]
 fn engines_share_a_process() {
-    let (Some(first), Some(second)) = (gpu(false), gpu(false)) else { return };
+    let (Some(first), Some(second)) = (gpu(), gpu()) else { return };
     let model = small_model();
     let picture = Picture::pattern(6 * model.spec().patch_size, 5 * model.spec().patch_size);
     let want = tokens(&mut engine(&first, &model, GpuPrecision::F32), &picture);
@@ -158,7 +162,7 @@ fn engines_share_a_process() {
 #[test]
 fn a_thousand_frames_leave_memory_flat() {
     const FRAMES: usize = 1000;
-    let Some(gpu) = gpu(false) else { return };
+    let Some(gpu) = gpu() else { return };
     let model = small_model();
     let side = model.spec().patch_size;
     let mut engine = engine(&gpu, &model, GpuPrecision::F32);
@@ -166,24 +170,23 @@ fn a_thousand_frames_leave_memory_flat() {
     let pictures: Vec<Picture> =
         (0..20).map(|at| Picture::pattern((1 + at % 4) * side, (1 + at % 5) * side)).collect();
     let mut first: Vec<Option<Vec<f32>>> = vec![None; pictures.len()];
-    let mut settled = None;
+    let mut allocated = Vec::new();
     for frame in 0..FRAMES {
         let at = frame * 7 % pictures.len();
         let got = tokens(&mut engine, &pictures[at]);
         assert!(*first[at].get_or_insert_with(|| got.clone()) == got, "frame {frame}");
-        if frame == 100 {
-            settled = gpu.allocated_bytes();
-        }
+        allocated.push(gpu.allocated_bytes().expect("an allocator that tells"));
     }
-    let end = gpu.allocated_bytes();
-    println!("device memory after 100 frames {settled:?}, at the end {end:?}");
-    assert!(settled.is_some(), "the allocator tells nothing");
-    assert!(end <= settled, "{settled:?} after 100 frames, {end:?} at the end");
+    // Which plans are kept changes with every frame, so it is the most within many that must not grow.
+    let most = |frames: std::ops::Range<usize>| allocated[frames].iter().copied().max();
+    let (early, late) = (most(100..300), most(800..FRAMES));
+    println!("most device memory in frames 100 to 300: {early:?} bytes, in the last 200: {late:?}");
+    assert!(late <= early, "{early:?}, later {late:?}");
 }
 
 #[test]
 fn a_lost_device_is_told_and_a_new_one_works() {
-    let Some(gpu) = gpu(false) else { return };
+    let Some(gpu) = gpu() else { return };
     let model = small_model();
     let picture = Picture::pattern(4 * model.spec().patch_size, 3 * model.spec().patch_size);
     let mut lost = engine(&gpu, &model, GpuPrecision::F32);
@@ -198,13 +201,13 @@ fn a_lost_device_is_told_and_a_new_one_works() {
         assert!(error.to_string().contains("device was lost"), "{error}");
     }
     assert!(WgpuEngine::new(&gpu, &model, GpuPrecision::F32).is_err());
-    let Some(gpu) = common::gpu::gpu(false) else { panic!("there was one") };
+    let Some(gpu) = common::gpu::gpu() else { panic!("there was one") };
     assert!(tokens(&mut engine(&gpu, &model, GpuPrecision::F32), &picture) == want);
 }
 
 #[test]
 fn frames_beyond_the_device_are_refused_and_small_ones_still_run() {
-    let Some(gpu) = gpu(true) else { return };
+    let Some(gpu) = gpu_with(&GpuConfig { portable: true, ..GpuConfig::default() }) else { return };
     let model = bundled_model();
     let side = model.spec().patch_size;
     let mut engine = engine(&gpu, &model, GpuPrecision::F32);
@@ -220,7 +223,7 @@ fn frames_beyond_the_device_are_refused_and_small_ones_still_run() {
 
 #[test]
 fn stages_are_timed() {
-    let Some(gpu) = gpu(false) else { return };
+    let Some(gpu) = gpu() else { return };
     let model = small_model();
     let picture = Picture::pattern(8 * model.spec().patch_size, 8 * model.spec().patch_size);
     let mut engine = engine(&gpu, &model, GpuPrecision::F32);
@@ -235,4 +238,45 @@ fn stages_are_timed() {
     assert!(times.get(Stage::Quantise).is_zero() && times.get(Stage::Taps).is_zero());
     engine.set_profiling(false);
     assert!(tokens(&mut engine, &picture) == plain && engine.stage_times().is_none());
+}
+
+/// Shaders run without checks of their indices; with them they compute the same, so no index was out of bounds.
+#[test]
+fn no_index_is_out_of_bounds() {
+    let Some(gpu) = gpu() else { return };
+    let Some(checked) = gpu_with(&GpuConfig { checked: true, ..GpuConfig::default() }) else { return };
+    // Compiling checked shaders takes a software driver seconds; the first, fifth and ninth case differ in everything.
+    for case in cases("golden").iter().step_by(4) {
+        let model = case.convert().model;
+        for (precision, _) in GATES {
+            let mut engines = [&gpu, &checked].map(|gpu| engine(gpu, &model, precision));
+            for index in 0..2 {
+                let [plain, checked] = engines.each_mut().map(|engine| tokens(engine, &case.picture(index)));
+                assert!(plain == checked, "{} {precision:?} image{index}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn measured_choices_are_kept_and_change_little() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let tuned = GpuConfig { cache: Some(folder.path().into()), tuning: Tuning::On, ..GpuConfig::default() };
+    let (Some(plain), Some(first)) = (gpu(), gpu_with(&tuned)) else { return };
+    let model = small_model();
+    let picture = Picture::pattern(5 * model.spec().patch_size, 4 * model.spec().patch_size);
+    for (precision, gate) in GATES {
+        let want = tokens(&mut engine(&plain, &model, precision), &picture);
+        let got = tokens(&mut engine(&first, &model, precision), &picture);
+        let least = least_cosine(&got, &want, model.spec().dim);
+        assert!(least >= gate, "{precision:?}: {least}");
+    }
+    let products = first.products();
+    // Patch embedding and four matrices, the patch embedding alike in every precision.
+    assert_eq!(products.len(), 1 + 3 * 4, "{products:?}");
+    let Some(second) = gpu_with(&tuned) else { panic!("there was one") };
+    assert_eq!(second.products(), products);
+    let mut engine = engine(&second, &model, GpuPrecision::F32);
+    tokens(&mut engine, &picture);
+    assert_eq!(second.products(), products);
 }

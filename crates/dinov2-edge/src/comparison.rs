@@ -6,7 +6,7 @@ use std::time::Instant;
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine};
 use dinov2_weights::Model;
-use dinov2_wgpu::{Gpu, GpuConfig, GpuError, Stage, WgpuEngine};
+use dinov2_wgpu::{Gpu, GpuConfig, GpuError, Stage, Tuning, WgpuEngine};
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineConfig, EngineError, machine};
@@ -37,7 +37,8 @@ impl Comparison {
 
 /// Opens the GPU that the configuration names.
 pub(crate) fn open_gpu(config: &EngineConfig) -> Result<Gpu, GpuError> {
-    Gpu::open(&GpuConfig { adapter: config.gpu.clone(), portable: false, cache: cache_folder() })
+    let adapter = config.gpu.clone();
+    Gpu::open(&GpuConfig { adapter, cache: cache_folder(), tuning: Tuning::Hardware, ..GpuConfig::default() })
 }
 
 /// `$XDG_CACHE_HOME/dinov2-edge/gpu`, or under `~/.cache`; `None` without a home.

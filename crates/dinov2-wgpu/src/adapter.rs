@@ -29,7 +29,7 @@ pub(crate) fn facts(adapter: &Adapter) -> AdapterFacts {
         api: info.backend.to_str(),
         software: info.device_type == DeviceType::Cpu,
         f16: adapter.features().contains(wgpu::Features::SHADER_F16),
-        cooperative_matrix: crate::kernels::gemm_cooperative::is_offered(adapter),
+        cooperative_matrix: crate::kernels::gemm_cooperative::offered(adapter).is_some(),
     }
 }
 

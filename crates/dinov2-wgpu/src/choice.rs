@@ -1,36 +1,203 @@
-//! Which tile each matrix product takes.
+//! Which family and tile each matrix product takes: measured once per device and shape, and kept.
 
-use crate::Gpu;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use wgpu::{ComputePassDescriptor, PollType};
+
+use crate::gpu::lock;
+use crate::kernels::gemm_cooperative::{SQUARES, Squares};
 use crate::kernels::product::{Product, Tile};
-use crate::kernels::{Real, gemm_float, gemm_i8};
+use crate::kernels::quantise::Quantised;
+use crate::kernels::{Real, gemm_cooperative, gemm_float, gemm_i8};
+use crate::matrix::Form;
+use crate::step::{Slice, Step};
+use crate::{Gpu, GpuError};
 
-/// The choices for one device.
-pub(crate) struct Choices {
-    workgroup_bytes: usize,
-    invocations: usize,
+/// File among what is kept of a device.
+pub(crate) const FILE: &str = "products.json";
+/// Work that one timed submission should hold, so that submitting it costs little beside.
+const TIMED: Duration = Duration::from_millis(2);
+/// Most dispatches of one timed submission.
+const MOST_REPEATS: u32 = 64;
+/// Timed submissions per candidate; the fastest counts.
+const ROUNDS: usize = 3;
+
+/// Whether products are measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tuning {
+    /// No: every product takes the first candidate that the device can run.
+    #[default]
+    Off,
+    /// On devices that are no program that imitates one.
+    Hardware,
+    /// On every device.
+    On,
 }
 
-impl Choices {
-    pub(crate) fn new(gpu: &Gpu) -> Self {
-        let limits = gpu.device().limits();
-        Self {
-            workgroup_bytes: limits.max_compute_workgroup_storage_size as usize,
-            invocations: limits.max_compute_invocations_per_workgroup as usize,
+/// Name of the best candidate per product, as kept.
+pub(crate) type Known = Mutex<BTreeMap<String, String>>;
+
+/// What was kept of a device.
+pub(crate) fn known(kept: Option<Vec<u8>>) -> Known {
+    Mutex::new(kept.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Candidate {
+    Float(Tile),
+    Int8(Tile),
+    Cooperative(Squares),
+}
+
+impl Candidate {
+    fn name(self) -> String {
+        let of_tile = |family: &str, tile: Tile| {
+            format!("{family} {}x{} in steps of {}", tile.height(), tile.width(), tile.block)
+        };
+        match self {
+            Self::Float(tile) => of_tile("registers", tile),
+            Self::Int8(tile) => of_tile("int8", tile),
+            Self::Cooperative(Squares { rows, cols, threads }) => {
+                format!("cooperative {rows}x{cols} squares on {threads} invocations")
+            }
         }
     }
+}
 
-    pub(crate) fn float_tile(&self, product: &Product<'_>, real: Real) -> Tile {
-        let fits = |tile: &Tile| gemm_float::tile_bytes(*tile, real) <= self.workgroup_bytes;
-        self.first(&gemm_float::TILES, fits)
-    }
+/// Input of a product, in the form that its matrix takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// In this number type.
+    Floats(Real, Slice<'a>),
+    /// The output, where it is stored, in this number type.
+    Integers(Real, &'a Quantised),
+}
 
-    pub(crate) fn int8_tile(&self, product: &Product<'_>) -> Tile {
-        self.first(&gemm_i8::TILES, |tile| gemm_i8::tile_bytes(*tile) <= self.workgroup_bytes)
+/// The product in the family and tile that suit the device best.
+pub(crate) fn step(
+    gpu: &Gpu,
+    product: Product<'_>,
+    input: Input<'_>,
+    output: Slice<'_>,
+) -> Result<Step, GpuError> {
+    let build = |candidate: Candidate| match (candidate, input) {
+        (Candidate::Float(tile), Input::Floats(real, input)) => {
+            gemm_float::step(gpu, product, tile, real, input, output)
+        }
+        (Candidate::Int8(tile), Input::Integers(real, input)) => {
+            gemm_i8::step(gpu, product, tile, real, input, output)
+        }
+        (Candidate::Cooperative(squares), Input::Floats(Real::F16, input)) => {
+            let units = gpu.units().ok_or_else(|| GpuError::Driver("no matrix units".into()))?;
+            gemm_cooperative::step(gpu, product, units, squares, input, output)
+        }
+        _ => Err(GpuError::Driver(format!("{candidate:?} does not take this input"))),
+    };
+    let candidates = candidates(gpu, &product, input);
+    let first = *candidates.first().expect("the first tile is within WebGPU's default limits");
+    if !gpu.tunes() {
+        return build(first);
     }
+    let key = key(&product, input);
+    let known = lock(gpu.known_products()).get(&key).cloned();
+    if let Some(candidate) = candidates.iter().find(|candidate| Some(candidate.name()) == known) {
+        return build(*candidate);
+    }
+    let mut best: Option<(Duration, Candidate)> = None;
+    for &candidate in &candidates {
+        let time = time(gpu, &build(candidate)?)?;
+        if best.is_none_or(|(least, _)| time < least) {
+            best = Some((time, candidate));
+        }
+    }
+    let best = best.map_or(first, |(_, candidate)| candidate);
+    remember(gpu, key, best.name());
+    build(best)
+}
 
-    fn first(&self, tiles: &[Tile], fits: impl Fn(&Tile) -> bool) -> Tile {
-        let usable =
-            |tile: &&Tile| fits(tile) && tile.threads() <= self.invocations;
-        *tiles.iter().find(usable).expect("the first tile is within WebGPU's default limits")
+fn remember(gpu: &Gpu, key: String, name: String) {
+    let mut known = lock(gpu.known_products());
+    known.insert(key, name);
+    if let Ok(json) = serde_json::to_vec_pretty(&*known) {
+        gpu.keep(FILE, &json);
     }
+}
+
+/// What distinguishes one product from another as far as time goes; rows in steps of a tile.
+fn key(product: &Product<'_>, input: Input<'_>) -> String {
+    let matrix = product.matrix;
+    let numbers = match (input, matrix.form) {
+        (Input::Floats(real, _), Form::Int8AsFloat) => format!("{real:?} of int8"),
+        (Input::Floats(real, _), _) => format!("{real:?}"),
+        (Input::Integers(real, _), _) => format!("int8 to {real:?}"),
+    };
+    let rows = product.rows.next_multiple_of(crate::layout::ROW_ALIGN);
+    let (k, n) = (matrix.k, matrix.n);
+    format!("{numbers} {rows}x{k}x{n} {:?} {:?}", product.activation, product.output).to_lowercase()
+}
+
+/// What the device can run, the safest first.
+fn candidates(gpu: &Gpu, product: &Product<'_>, input: Input<'_>) -> Vec<Candidate> {
+    let limits = gpu.device().limits();
+    let (bytes, threads) = (
+        limits.max_compute_workgroup_storage_size as usize,
+        limits.max_compute_invocations_per_workgroup as usize,
+    );
+    let fits = |tile: &Tile, needed: usize| needed <= bytes && tile.threads() <= threads;
+    match input {
+        Input::Integers(..) => {
+            let tiles = gemm_i8::TILES.into_iter().filter(|tile| fits(tile, gemm_i8::tile_bytes(*tile)));
+            tiles.map(Candidate::Int8).collect()
+        }
+        Input::Floats(real, _) => {
+            let fits = |tile: &Tile| fits(tile, gemm_float::tile_bytes(*tile, real));
+            let floats = gemm_float::TILES.into_iter().filter(fits).map(Candidate::Float);
+            let units = gpu.units().filter(|_| product.matrix.form == Form::Float(Real::F16));
+            let squares = units.into_iter().flat_map(|units| {
+                let fits = move |squares: &Squares| {
+                    squares.bytes(units) <= bytes && product.matrix.n.is_multiple_of(squares.width(units))
+                };
+                SQUARES.into_iter().filter(fits).map(Candidate::Cooperative)
+            });
+            // Untuned, a device that has matrix units is better served by them.
+            let mut candidates: Vec<Candidate> = squares.collect();
+            candidates.extend(floats);
+            candidates
+        }
+    }
+}
+
+/// Time of one dispatch: of the fastest of a few submissions of many.
+fn time(gpu: &Gpu, step: &Step) -> Result<Duration, GpuError> {
+    // The first one compiles.
+    run(gpu, step, 1)?;
+    let once = run(gpu, step, 1)?;
+    let repeats =
+        (TIMED.as_secs_f64() / once.as_secs_f64().max(1e-6)).clamp(1.0, f64::from(MOST_REPEATS)) as u32;
+    let mut least = once;
+    for _ in 0..ROUNDS {
+        least = least.min(run(gpu, step, repeats)? / repeats);
+        if once > 5 * TIMED {
+            // A device this slow is not measured at length.
+            break;
+        }
+    }
+    Ok(least)
+}
+
+fn run(gpu: &Gpu, step: &Step, repeats: u32) -> Result<Duration, GpuError> {
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
+        (0..repeats).for_each(|_| step.encode(&mut pass));
+    }
+    let commands = encoder.finish();
+    let start = Instant::now();
+    gpu.queue().submit([commands]);
+    let polled = gpu.device().poll(PollType::wait_indefinitely());
+    polled.map_err(|error| GpuError::Driver(error.to_string()))?;
+    gpu.check()?;
+    Ok(start.elapsed())
 }

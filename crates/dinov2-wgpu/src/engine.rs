@@ -7,7 +7,6 @@ use dinov2_weights::Model;
 use wgpu::{Buffer, BufferAsyncError, BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
 
 use crate::activations::Activations;
-use crate::choice::Choices;
 use crate::kernels::Real;
 use crate::layout::Layout;
 use crate::plan::{Parts, Place, Plan};
@@ -41,7 +40,6 @@ pub struct WgpuEngine {
     precision: GpuPrecision,
     numbers: Numbers,
     weights: Weights,
-    choices: Choices,
     activations: Option<Activations>,
     /// The most recently used comes last.
     plans: Vec<Plan>,
@@ -89,7 +87,6 @@ impl WgpuEngine {
         let layout = Layout::new(&spec);
         Ok(Self {
             weights: Weights::upload(gpu, model, &layout, numbers)?,
-            choices: Choices::new(gpu),
             gpu: gpu.clone(),
             spec,
             layout,
@@ -209,7 +206,6 @@ impl WgpuEngine {
             numbers: self.numbers,
             weights: &self.weights,
             activations,
-            choices: &self.choices,
         };
         self.plans.push(Plan::new(parts, grid, taps)?);
         self.gpu.save_pipelines();

@@ -9,7 +9,9 @@ use wgpu::{
 };
 
 use crate::adapter::{self, AdapterFacts};
-use crate::kernels::{Constant, Shader, gemm_cooperative};
+use crate::choice::{self, Known, Tuning};
+use crate::kernels::gemm_cooperative::{self, Units};
+use crate::kernels::{Constant, Shader};
 use crate::pipelines::{Pipeline, Pipelines};
 use crate::{GpuError, disk};
 
@@ -22,6 +24,10 @@ pub struct GpuConfig {
     pub portable: bool,
     /// Folder for compiled pipelines and measured choices; `None` keeps nothing.
     pub cache: Option<PathBuf>,
+    /// Whether the first frame of a grid measures which kernels suit the device best.
+    pub tuning: Tuning,
+    /// Compile shaders with a check of every index, for tests; many times slower.
+    pub checked: bool,
 }
 
 /// An open device. Clones share it.
@@ -37,6 +43,9 @@ struct Inner {
     pipelines: Mutex<Pipelines>,
     trouble: Trouble,
     cache: Option<disk::Folder>,
+    units: Option<Units>,
+    tunes: bool,
+    known_products: Known,
 }
 
 /// The first thing that went wrong outside of a call that could tell.
@@ -80,7 +89,9 @@ impl Gpu {
             (wanted_features(&adapter), adapter.limits())
         };
         facts.f16 &= features.contains(Features::SHADER_F16);
-        facts.cooperative_matrix &= features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+        let units = gemm_cooperative::offered(&adapter)
+            .filter(|_| features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX));
+        facts.cooperative_matrix = units.is_some();
         let descriptor = DeviceDescriptor {
             label: Some("dinov2"),
             required_features: features,
@@ -104,9 +115,24 @@ impl Gpu {
             reporter.report(GpuError::Lost(format!("{reason} ({})", message.trim())));
         });
         let cache = config.cache.as_deref().map(|root| disk::Folder::new(root, &facts));
-        let pipelines = Pipelines::new(&device, &adapter.get_info(), cache.as_ref());
-        let pipelines = Mutex::new(pipelines);
-        Ok(Self { inner: Arc::new(Inner { device, queue, facts, pipelines, trouble, cache }) })
+        let pipelines = Pipelines::new(&device, &adapter.get_info(), cache.as_ref(), config.checked);
+        let tunes = match config.tuning {
+            Tuning::Off => false,
+            Tuning::Hardware => !facts.software,
+            Tuning::On => true,
+        };
+        let inner = Inner {
+            device,
+            queue,
+            facts,
+            pipelines: Mutex::new(pipelines),
+            trouble,
+            known_products: choice::known(cache.as_ref().and_then(|folder| folder.read(choice::FILE))),
+            cache,
+            units,
+            tunes,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What is known about the device, as far as it is used.
@@ -122,6 +148,25 @@ impl Gpu {
     /// Bytes of device memory that are allocated, where the driver's allocator tells.
     pub fn allocated_bytes(&self) -> Option<u64> {
         self.inner.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
+    }
+
+    /// What was measured on this device so far: products (number type, rows x k x n, activation) and the kernel that was
+    /// fastest.
+    pub fn products(&self) -> Vec<(String, String)> {
+        lock(&self.inner.known_products).clone().into_iter().collect()
+    }
+
+    pub(crate) fn known_products(&self) -> &Known {
+        &self.inner.known_products
+    }
+
+    pub(crate) fn tunes(&self) -> bool {
+        self.inner.tunes
+    }
+
+    /// The device's matrix units.
+    pub(crate) fn units(&self) -> Option<Units> {
+        self.inner.units
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -205,7 +250,7 @@ impl Gpu {
 fn wanted_features(adapter: &wgpu::Adapter) -> Features {
     let mut wanted =
         Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE;
-    if gemm_cooperative::is_offered(adapter) {
+    if gemm_cooperative::offered(adapter).is_some() {
         wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
     }
     adapter.features() & wanted

@@ -29,6 +29,7 @@ mod step;
 mod weights;
 
 pub use adapter::{AdapterFacts, adapters};
+pub use choice::Tuning;
 pub use engine::{FRAMES_IN_FLIGHT, GpuPrecision, WgpuEngine};
 pub use error::GpuError;
 pub use gpu::{Gpu, GpuConfig};

@@ -121,6 +121,11 @@ impl Layer {
         let (form, bytes) = match &self.values {
             Values::Floats(values) => (Form::Float(real), self.float_bytes(values, real, k, n)),
             Values::Int8(rows) if int8_products => (Form::Int8, self.packed_bytes(&rows.values, k, n)),
+            // Matrix units take nothing but f16, which holds these integers exactly.
+            Values::Int8(rows) if real == Real::F16 && gpu.units().is_some() => {
+                let halves: Vec<_> = rows.values.iter().map(|&value| half::f16::from(value)).collect();
+                (Form::Float(real), bytemuck::cast_slice(&self.transposed(&halves, k, n)).to_vec())
+            }
             Values::Int8(rows) => {
                 (Form::Int8AsFloat, bytemuck::cast_vec(self.transposed(&rows.values, k, n)))
             }

@@ -43,6 +43,7 @@ pub(crate) struct Pipelines {
     modules: HashMap<Shader, ShaderModule>,
     compiled: HashMap<Key, Arc<Pipeline>>,
     cache: Option<Cache>,
+    checks: ShaderRuntimeChecks,
 }
 
 struct Cache {
@@ -53,7 +54,7 @@ struct Cache {
 }
 
 impl Pipelines {
-    pub(crate) fn new(device: &Device, info: &AdapterInfo, folder: Option<&Folder>) -> Self {
+    pub(crate) fn new(device: &Device, info: &AdapterInfo, folder: Option<&Folder>, checked: bool) -> Self {
         let file = wgpu::util::pipeline_cache_key(info).zip(folder);
         let cache =
             file.filter(|_| device.features().contains(Features::PIPELINE_CACHE)).map(|(file, folder)| {
@@ -66,7 +67,8 @@ impl Pipelines {
                 let handle = unsafe { device.create_pipeline_cache(&descriptor) };
                 Cache { handle, file, unsaved: false }
             });
-        Self { modules: HashMap::new(), compiled: HashMap::new(), cache }
+        let checks = if checked { ShaderRuntimeChecks::checked() } else { ShaderRuntimeChecks::unchecked() };
+        Self { modules: HashMap::new(), compiled: HashMap::new(), cache, checks }
     }
 
     pub(crate) fn get(&mut self, device: &Device, shader: &Shader, constants: &[Constant]) -> Arc<Pipeline> {
@@ -75,7 +77,8 @@ impl Pipelines {
         if let Some(known) = self.compiled.get(&key) {
             return Arc::clone(known);
         }
-        let module = self.modules.entry(shader.clone()).or_insert_with(|| module(device, shader));
+        let module =
+            self.modules.entry(shader.clone()).or_insert_with(|| module(device, shader, self.checks));
         let cache = self.cache.as_mut().map(|cache| {
             cache.unsaved = true;
             &cache.handle
@@ -94,14 +97,15 @@ impl Pipelines {
     }
 }
 
-fn module(device: &Device, shader: &Shader) -> ShaderModule {
+fn module(device: &Device, shader: &Shader, checks: ShaderRuntimeChecks) -> ShaderModule {
     let source = ShaderSource::Wgsl(shader.source().into());
     let descriptor = ShaderModuleDescriptor { label: Some(shader.name), source };
     #[expect(unsafe_code, reason = "checks of every index cost a multiple of a matrix product's time")]
     // SAFETY: our own shaders. Every loop ends, no divisor is 0, and every index lies within the buffers and tiles that
-    // the kernels' Rust sides size; the tests run the same kernels with checks (`checked-shaders`).
+    // the kernels' Rust sides size; tests compare them with what checked shaders
+    // compute (`GpuConfig::checked`).
     unsafe {
-        device.create_shader_module_trusted(descriptor, ShaderRuntimeChecks::unchecked())
+        device.create_shader_module_trusted(descriptor, checks)
     }
 }
 

@@ -6,13 +6,12 @@ use dinov2_weights::position;
 use wgpu::{Buffer, BufferUsages};
 
 use crate::activations::Activations;
-use crate::choice::Choices;
+use crate::choice::{self, Input};
 use crate::frame::Frame;
 use crate::kernels::columns::Columns;
 use crate::kernels::product::{Activation, Output, Product};
 use crate::kernels::{
-    Real, attention, cls_attention, columns, gemm_float, gemm_i8, layer_norm, layer_norm_quantised,
-    patch_rows, quantise,
+    Real, attention, cls_attention, columns, layer_norm, layer_norm_quantised, patch_rows, quantise,
 };
 use crate::layout::Layout;
 use crate::matrix::{Form, Matrix};
@@ -63,7 +62,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) numbers: Numbers,
     pub(crate) weights: &'a Weights,
     pub(crate) activations: &'a Activations,
-    pub(crate) choices: &'a Choices,
 }
 
 impl Plan {
@@ -236,14 +234,12 @@ impl Builder<'_> {
         input: &Buffer,
         output: &Buffer,
     ) -> Result<Step, GpuError> {
-        let tile = self.parts.choices.float_tile(&product, real);
-        gemm_float::step(self.parts.gpu, product, tile, real, input.into(), output.into())
+        choice::step(self.parts.gpu, product, Input::Floats(real, input.into()), output.into())
     }
 
     fn int8_product(&self, product: Product<'_>, output: &Buffer) -> Result<Step, GpuError> {
-        let Parts { gpu, numbers, activations, choices, .. } = self.parts;
-        let tile = choices.int8_tile(&product);
-        gemm_i8::step(gpu, product, tile, numbers.real, &activations.quantised, output.into())
+        let Parts { gpu, numbers, activations, .. } = self.parts;
+        choice::step(gpu, product, Input::Integers(numbers.real, &activations.quantised), output.into())
     }
 
     fn result(&self, place: &Place) -> Slice<'_> {

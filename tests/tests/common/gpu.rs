@@ -3,10 +3,14 @@ use dinov2_wgpu::{Gpu, GpuConfig, GpuError};
 /// Set where a missing GPU is a failure: in CI, which installs a software one.
 const REQUIRED: &str = "DINOV2_TEST_GPU";
 
-/// The machine's GPU, or a program that imitates one; with `portable` limited to WebGPU's defaults. Without any the test is
-/// skipped, loudly.
-pub(crate) fn gpu(portable: bool) -> Option<Gpu> {
-    match Gpu::open(&GpuConfig { portable, ..GpuConfig::default() }) {
+/// The machine's GPU, or a program that imitates one. Without any the test is skipped, loudly.
+pub(crate) fn gpu() -> Option<Gpu> {
+    gpu_with(&GpuConfig::default())
+}
+
+/// As [`gpu`], opened in this way.
+pub(crate) fn gpu_with(config: &GpuConfig) -> Option<Gpu> {
+    match Gpu::open(config) {
         Ok(gpu) => Some(gpu),
         Err(GpuError::NoAdapter { .. }) if std::env::var_os(REQUIRED).is_none() => {
             eprintln!(

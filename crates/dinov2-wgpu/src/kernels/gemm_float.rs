@@ -24,6 +24,7 @@ pub(crate) fn shader(real: Real, product: &Product<'_>) -> Shader {
     };
     let mut parts = vec![real.part(), weights];
     parts.extend(product.parts());
+    parts.push(Tile::PART);
     parts.push(include_str!("gemm_float.wgsl"));
     Shader {
         name: "gemm_float",
@@ -42,7 +43,8 @@ pub(crate) fn step(
     output: Slice<'_>,
 ) -> Result<Step, GpuError> {
     let matrix = product.matrix;
-    let mut constants = product.constants(tile);
+    let mut constants = product.constants();
+    constants.extend(tile.constants());
     constants.extend([
         ("K4", (matrix.k / 4) as f64),
         ("BLOCK4", tile.block as f64),
@@ -51,5 +53,12 @@ pub(crate) fn step(
     ]);
     let buffers = [(&matrix.weights).into(), (&matrix.channels).into(), input, output];
     let shader = shader(real, &product);
-    Step::new(gpu, product.stage, &shader, &constants, &buffers, product.workgroups(tile))
+    Step::new(
+        gpu,
+        product.stage,
+        &shader,
+        &constants,
+        &buffers,
+        product.workgroups(tile.height(), tile.width()),
+    )
 }

@@ -21,10 +21,6 @@ fn multiply_add(x: Real4, w0: Real4, w1: Real4, w2: Real4, w3: Real4, sum: Real4
     return fma(Real4(x.w), w3, fma(Real4(x.z), w2, fma(Real4(x.y), w1, fma(Real4(x.x), w0, sum))));
 }
 
-fn scaled(sum: vec4<f32>, col4: u32) -> vec4<f32> {
-    return fma(sum, channels[N4 + col4], channels[col4]);
-}
-
 @compute @workgroup_size(THREAD_COLS, THREAD_ROWS)
 fn gemm_float(
     @builtin(workgroup_id) tile: vec3<u32>,

@@ -21,6 +21,7 @@ pub(crate) fn tile_bytes(tile: Tile) -> usize {
 pub(crate) fn shader(real: Real, product: &Product<'_>) -> Shader {
     let mut parts = vec![real.part()];
     parts.extend(product.parts());
+    parts.push(Tile::PART);
     parts.push(include_str!("gemm_i8.wgsl"));
     Shader {
         name: "gemm_i8",
@@ -44,7 +45,8 @@ pub(crate) fn step(
     output: Slice<'_>,
 ) -> Result<Step, GpuError> {
     let matrix = product.matrix;
-    let mut constants = product.constants(tile);
+    let mut constants = product.constants();
+    constants.extend(tile.constants());
     constants.extend([("K16", (matrix.k / 16) as f64), ("BLOCK16", tile.block as f64)]);
     let buffers = [
         (&matrix.weights).into(),
@@ -54,5 +56,12 @@ pub(crate) fn step(
         (&input.row_terms).into(),
     ];
     let shader = shader(real, &product);
-    Step::new(gpu, product.stage, &shader, &constants, &buffers, product.workgroups(tile))
+    Step::new(
+        gpu,
+        product.stage,
+        &shader,
+        &constants,
+        &buffers,
+        product.workgroups(tile.height(), tile.width()),
+    )
 }

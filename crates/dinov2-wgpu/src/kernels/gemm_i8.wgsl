@@ -28,9 +28,9 @@ fn dot16(x: vec4<u32>, w0: vec4<u32>, w1: vec4<u32>, w2: vec4<u32>, w3: vec4<u32
 }
 
 // Sums of weights are whole numbers below 2^24; |zero * sum| <= 128 * 127 * k as well.
-fn scaled(sum: vec4<i32>, terms: vec2<f32>, col4: u32) -> vec4<f32> {
+fn scaled_integers(sum: vec4<i32>, terms: vec2<f32>, col4: u32) -> vec4<f32> {
     let total = sum - i32(terms.y) * vec4<i32>(channels[2 * N4 + col4]);
-    return fma(vec4<f32>(total) * terms.x, channels[N4 + col4], channels[col4]);
+    return scaled(vec4<f32>(total) * terms.x, col4);
 }
 
 @compute @workgroup_size(THREAD_COLS, THREAD_ROWS)
@@ -84,8 +84,8 @@ fn gemm_i8(
     let row = first_row + 4 * thread.y;
     let a = first_col4 + col_a;
     let b = first_col4 + col_b;
-    emit(row, a, scaled(a0, row_terms[row], a), scaled(b0, row_terms[row], b), b);
-    emit(row + 1, a, scaled(a1, row_terms[row + 1], a), scaled(b1, row_terms[row + 1], b), b);
-    emit(row + 2, a, scaled(a2, row_terms[row + 2], a), scaled(b2, row_terms[row + 2], b), b);
-    emit(row + 3, a, scaled(a3, row_terms[row + 3], a), scaled(b3, row_terms[row + 3], b), b);
+    emit(row, a, scaled_integers(a0, row_terms[row], a), scaled_integers(b0, row_terms[row], b), b);
+    emit(row + 1, a, scaled_integers(a1, row_terms[row + 1], a), scaled_integers(b1, row_terms[row + 1], b), b);
+    emit(row + 2, a, scaled_integers(a2, row_terms[row + 2], a), scaled_integers(b2, row_terms[row + 2], b), b);
+    emit(row + 3, a, scaled_integers(a3, row_terms[row + 3], a), scaled_integers(b3, row_terms[row + 3], b), b);
 }

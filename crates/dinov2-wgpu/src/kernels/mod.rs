@@ -45,6 +45,7 @@ const ROW: &str = include_str!("parts/row.wgsl");
 const NORM: &str = include_str!("parts/norm.wgsl");
 const QUANTISED: &str = include_str!("parts/quantised.wgsl");
 const EPILOGUE: &str = include_str!("parts/epilogue.wgsl");
+const CHANNELS: &str = include_str!("parts/channels.wgsl");
 const GEMM_TILE: &str = include_str!("parts/gemm_tile.wgsl");
 
 /// How a shader uses a binding.

@@ -1,6 +1,6 @@
 //! What the families of matrix products have in common.
 
-use super::{Constant, EPILOGUE, GEMM_TILE, narrow};
+use super::{CHANNELS, Constant, EPILOGUE, GEMM_TILE, narrow};
 use crate::matrix::Matrix;
 use crate::step::Stage;
 
@@ -47,6 +47,12 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
+    pub(super) const PART: &'static str = GEMM_TILE;
+
+    pub(super) fn constants(self) -> [Constant; 2] {
+        [("THREAD_COLS", self.thread_cols as f64), ("THREAD_ROWS", self.thread_rows as f64)]
+    }
+
     pub(crate) fn height(self) -> usize {
         4 * self.thread_rows
     }
@@ -66,28 +72,28 @@ impl Tile {
 }
 
 impl Product<'_> {
+    /// The epilogue and the output.
     pub(super) fn parts(&self) -> [&'static str; 3] {
         let output = match self.output {
             Output::Store => include_str!("parts/output_store.wgsl"),
             Output::Add => include_str!("parts/output_add.wgsl"),
         };
-        [EPILOGUE, GEMM_TILE, output]
+        [EPILOGUE, CHANNELS, output]
     }
 
-    /// Constants of `parts/epilogue.wgsl` and `parts/gemm_tile.wgsl`.
-    pub(super) fn constants(&self, tile: Tile) -> Vec<Constant> {
+    /// Constants of these parts.
+    pub(super) fn constants(&self) -> Vec<Constant> {
         vec![
             ("ACTIVATION", f64::from(self.activation as u32)),
             ("OUT4", (self.out_stride / 4) as f64),
             ("FIRST_ROW", self.first_row as f64),
             ("N4", (self.matrix.n / 4) as f64),
-            ("THREAD_COLS", tile.thread_cols as f64),
-            ("THREAD_ROWS", tile.thread_rows as f64),
         ]
     }
 
-    pub(super) fn workgroups(&self, tile: Tile) -> [u32; 3] {
-        assert!(self.matrix.n.is_multiple_of(tile.width()), "{tile:?}");
-        [narrow(self.matrix.n / tile.width()), narrow(self.rows.div_ceil(tile.height())), 1]
+    /// Workgroups for tiles of this size.
+    pub(super) fn workgroups(&self, height: usize, width: usize) -> [u32; 3] {
+        assert!(self.matrix.n.is_multiple_of(width), "{} channels in tiles of {width}", self.matrix.n);
+        [narrow(self.matrix.n / width), narrow(self.rows.div_ceil(height)), 1]
     }
 }

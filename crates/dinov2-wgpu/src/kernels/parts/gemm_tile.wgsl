@@ -1,13 +1,10 @@
 // How a workgroup of a matrix product shares out its tile of the output: an invocation keeps four rows and two vectors of
 // columns. They are named, not indexed: an array that a driver does not unroll would live in memory.
-override N4: u32; // columns of the weights, in vectors; a multiple of the tile's
 override THREAD_COLS: u32;
 override THREAD_ROWS: u32;
 override TILE_ROWS: u32 = 4 * THREAD_ROWS;
 override TILE_COLS4: u32 = 2 * THREAD_COLS;
 override THREADS: u32 = THREAD_COLS * THREAD_ROWS;
-
-@group(0) @binding(2) var<storage, read> channels: array<vec4<f32>>; // [3, N4]: bias, scale, sum of int8 weights
 
 // First of the two vectors of columns of an invocation, and the distance to the second: gate and value side by side, others
 // apart so that neighbours read neighbours.
