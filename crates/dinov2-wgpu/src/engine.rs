@@ -4,12 +4,15 @@ use std::time::{Duration, Instant};
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
 use dinov2_weights::Model;
-use wgpu::{Buffer, BufferAsyncError, BufferUsages, MapMode, PollError, PollType, SubmissionIndex};
+use wgpu::{
+    Buffer, BufferAsyncError, BufferUsages, CommandBuffer, MapMode, PollError, PollType, SubmissionIndex,
+};
 
 use crate::activations::Activations;
 use crate::kernels::Real;
+use crate::kernels::projection::Basis;
 use crate::layout::Layout;
-use crate::plan::{Parts, Place, Plan};
+use crate::plan::{Parts, Place, Places, Plan, Purpose, Wanted};
 use crate::profile::{Profile, StageTimes};
 use crate::weights::{Numbers, Weights};
 use crate::{Gpu, GpuError};
@@ -41,14 +44,23 @@ pub struct WgpuEngine {
     numbers: Numbers,
     weights: Weights,
     activations: Option<Activations>,
+    basis: Option<Basis>,
     /// The most recently used comes last.
     plans: Vec<Plan>,
     /// Buffers that results are read from, free ones.
     readbacks: Vec<Buffer>,
+    /// The last plan's next frame, encoded before there is an image.
+    ahead: Option<Encoded>,
     in_flight: VecDeque<InFlight>,
     profile: Profile,
     /// Of the last frame received.
     host_time: Duration,
+}
+
+/// A frame's commands and where they write its results.
+struct Encoded {
+    commands: CommandBuffer,
+    readback: Buffer,
 }
 
 /// A submitted frame.
@@ -56,11 +68,8 @@ struct InFlight {
     submission: SubmissionIndex,
     mapped: mpsc::Receiver<Result<(), BufferAsyncError>>,
     readback: Buffer,
-    result_bytes: u64,
-    grid: PatchGrid,
-    taps: Taps,
-    tokens_place: Place,
-    tap_places: Vec<Place>,
+    purpose: Purpose,
+    places: Places,
     host_time: Duration,
 }
 
@@ -93,8 +102,10 @@ impl WgpuEngine {
             precision,
             numbers,
             activations: None,
+            basis: None,
             plans: Vec::new(),
             readbacks: Vec::new(),
+            ahead: None,
             in_flight: VecDeque::new(),
             profile: Profile::new(),
             host_time: Duration::ZERO,
@@ -114,6 +125,7 @@ impl WgpuEngine {
     /// Measures every stage of the frames to come, at some cost to the frame as a whole. Without timestamps on the device
     /// nothing is measured.
     pub fn set_profiling(&mut self, on: bool) {
+        self.drop_ahead();
         self.profile.set(&self.gpu, on);
     }
 
@@ -138,14 +150,18 @@ impl WgpuEngine {
     /// # Errors
     /// As [`Extractor::extract`], or too many frames are in flight.
     pub fn submit(&mut self, image: ImageView<'_>, taps: &Taps) -> Result<(), ExtractError> {
+        taps.check(&self.spec)?;
+        self.submit_for(image, Wanted::Features(taps.clone()))
+    }
+
+    fn submit_for(&mut self, image: ImageView<'_>, wanted: Wanted) -> Result<(), ExtractError> {
         if self.in_flight.len() == FRAMES_IN_FLIGHT {
             let message = format!("submit: expected less than {FRAMES_IN_FLIGHT} frames in flight");
             return Err(ExtractError::Engine(message));
         }
-        taps.check(&self.spec)?;
         let grid = self.grid_of(&image)?;
         self.gpu.check()?;
-        self.prepare(grid, taps)?;
+        self.prepare(Purpose { grid, wanted })?;
         let begun = Instant::now();
         let mut frame = self.start(image)?;
         frame.host_time = begun.elapsed();
@@ -158,18 +174,79 @@ impl WgpuEngine {
     /// # Errors
     /// A device that was lost or does not answer, or no frame is in flight.
     pub fn receive(&mut self, out: &mut Features) -> Result<(), ExtractError> {
+        let spec = self.spec.clone();
+        self.receive_with(|frame, bytes| {
+            let Wanted::Features(taps) = &frame.purpose.wanted else { return };
+            out.prepare(&spec, frame.purpose.grid, taps);
+            copy_rows(bytes, &frame.places.tokens, out.tokens_mut());
+            for (tap, place) in taps.iter().zip(&frame.places.taps) {
+                if let Some(values) = out.tap_mut(tap) {
+                    copy_rows(bytes, place, values);
+                }
+            }
+        })
+    }
+
+    fn receive_with(&mut self, read: impl FnOnce(&InFlight, &[u8])) -> Result<(), ExtractError> {
         let Some(frame) = self.in_flight.pop_front() else {
             return Err(ExtractError::Engine("receive: expected a frame in flight, got none".into()));
         };
         self.wait(&frame)?;
         let begun = Instant::now();
-        out.prepare(&self.spec, frame.grid, &frame.taps);
-        read_results(&frame, out)?;
+        {
+            let view = frame.readback.get_mapped_range(0..frame.places.bytes);
+            read(&frame, &view.map_err(|error| GpuError::Driver(error.to_string()))?);
+        }
         frame.readback.unmap();
         self.host_time = frame.host_time + begun.elapsed();
         self.profile.read(&self.gpu)?;
         self.readbacks.push(frame.readback);
         Ok(())
+    }
+
+    /// Directions for [`Self::extract_projected`], such as principal components: `mean: [dim]`, `directions: [components,
+    /// dim]`.
+    ///
+    /// # Errors
+    /// Lengths that are no multiples of the model's width, or a device that fails.
+    pub fn set_basis(&mut self, mean: &[f32], directions: &[f32]) -> Result<(), ExtractError> {
+        let dim = self.spec.dim;
+        if mean.len() != dim || directions.is_empty() || !directions.len().is_multiple_of(dim) {
+            let got = format!("{} and {} numbers", mean.len(), directions.len());
+            return Err(ExtractError::Engine(format!("basis: expected [{dim}] and [n, {dim}], got {got}")));
+        }
+        // Bound to the old one.
+        self.drop_ahead();
+        self.plans.retain(|plan| plan.purpose.wanted != Wanted::Projection);
+        self.basis = Some(Basis::upload(&self.gpu, &self.layout, mean, directions)?);
+        Ok(())
+    }
+
+    /// As [`Extractor::extract`], but only the patches' coordinates in the basis are read back: `out: [patches,
+    /// components]`, replacing what was there. For displays, of which a frame then reads a hundredth of the bytes.
+    ///
+    /// # Errors
+    /// As [`Extractor::extract`], no basis, or frames in flight.
+    pub fn extract_projected(
+        &mut self,
+        image: ImageView<'_>,
+        out: &mut Vec<f32>,
+    ) -> Result<PatchGrid, ExtractError> {
+        if self.basis.is_none() || !self.in_flight.is_empty() {
+            return Err(ExtractError::Engine(
+                "extract_projected: expected a basis and no frame in flight".into(),
+            ));
+        }
+        self.submit_for(image, Wanted::Projection)?;
+        let mut grid = PatchGrid { rows: 0, cols: 0 };
+        self.receive_with(|frame, bytes| {
+            grid = frame.purpose.grid;
+            if let Some(place) = &frame.places.projection {
+                out.resize(place.rows * place.width, 0.0);
+                copy_rows(bytes, place, out);
+            }
+        })?;
+        Ok(grid)
     }
 
     fn grid_of(&self, image: &ImageView<'_>) -> Result<PatchGrid, ExtractError> {
@@ -181,11 +258,16 @@ impl WgpuEngine {
     }
 
     /// Makes the plan of this grid the last of the plans.
-    fn prepare(&mut self, grid: PatchGrid, taps: &Taps) -> Result<(), ExtractError> {
-        if let Some(found) = self.plans.iter().position(|plan| plan.grid == grid && plan.taps == *taps) {
+    fn prepare(&mut self, purpose: Purpose) -> Result<(), ExtractError> {
+        if self.plans.last().is_some_and(|last| last.purpose == purpose) {
+            return Ok(());
+        }
+        self.drop_ahead();
+        if let Some(found) = self.plans.iter().position(|plan| plan.purpose == purpose) {
             self.plans[found..].rotate_left(1);
             return Ok(());
         }
+        let grid = purpose.grid;
         let known = self.activations.take().filter(|activations| activations.has_room(&self.layout, grid));
         let activations = match known {
             Some(activations) => activations,
@@ -206,49 +288,60 @@ impl WgpuEngine {
             numbers: self.numbers,
             weights: &self.weights,
             activations,
+            basis: self.basis.as_ref(),
         };
-        self.plans.push(Plan::new(parts, grid, taps)?);
+        self.plans.push(Plan::new(parts, purpose)?);
         self.gpu.save_pipelines();
         Ok(())
     }
 
-    /// Runs the last plan on an image.
+    /// Runs the last plan on an image. What the next frame of this plan will run is encoded while this one computes.
     fn start(&mut self, image: ImageView<'_>) -> Result<InFlight, GpuError> {
-        let (Some(plan), Some(activations)) = (self.plans.last(), &self.activations) else {
-            return Err(GpuError::Driver("no plan for this frame".into()));
+        let Encoded { commands, readback } = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => self.encode()?,
         };
-        let readback = match self.readbacks.pop().filter(|buffer| buffer.size() >= plan.result_bytes) {
-            Some(buffer) => buffer,
-            None => self.gpu.buffer(
-                "readback",
-                plan.result_bytes,
-                BufferUsages::MAP_READ | BufferUsages::COPY_DST,
-            )?,
+        let (Some(plan), Some(activations)) = (self.plans.last(), &self.activations) else {
+            return Err(no_plan());
         };
         write_pixels(&self.gpu, &activations.pixels, image.pixels());
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        let tokens = &activations.tokens;
-        encoder.copy_buffer_to_buffer(&plan.initial, 0, tokens, 0, plan.initial.size().min(tokens.size()));
-        self.profile.encode(&plan.steps, &mut encoder);
-        encoder.copy_buffer_to_buffer(&plan.results, 0, &readback, 0, plan.result_bytes);
-        let submission = self.gpu.queue().submit([encoder.finish()]);
+        let submission = self.gpu.queue().submit([commands]);
         let (sender, mapped) = mpsc::channel();
-        readback.map_async(MapMode::Read, 0..plan.result_bytes, move |outcome| {
+        readback.map_async(MapMode::Read, 0..plan.places.bytes, move |outcome| {
             // The receiver is gone if the engine is.
             let _ = sender.send(outcome);
         });
         self.gpu.check()?;
-        Ok(InFlight {
-            submission,
-            mapped,
-            readback,
-            result_bytes: plan.result_bytes,
-            grid: plan.grid,
-            taps: plan.taps.clone(),
-            tokens_place: plan.tokens_place,
-            tap_places: plan.tap_places.clone(),
-            host_time: Duration::ZERO,
-        })
+        let (purpose, places) = (plan.purpose.clone(), plan.places.clone());
+        if !self.profile.is_on() {
+            self.ahead = Some(self.encode()?);
+        }
+        Ok(InFlight { submission, mapped, readback, purpose, places, host_time: Duration::ZERO })
+    }
+
+    /// Encodes a frame of the last plan.
+    fn encode(&mut self) -> Result<Encoded, GpuError> {
+        let (Some(plan), Some(activations)) = (self.plans.last(), &self.activations) else {
+            return Err(no_plan());
+        };
+        let bytes = plan.places.bytes;
+        let readback = match self.readbacks.pop().filter(|buffer| buffer.size() >= bytes) {
+            Some(buffer) => buffer,
+            None => self.gpu.buffer("readback", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?,
+        };
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let tokens = &activations.tokens;
+        encoder.copy_buffer_to_buffer(&plan.initial, 0, tokens, 0, plan.initial.size().min(tokens.size()));
+        self.profile.encode(&plan.steps, &mut encoder);
+        encoder.copy_buffer_to_buffer(&plan.results, 0, &readback, 0, bytes);
+        Ok(Encoded { commands: encoder.finish(), readback })
+    }
+
+    /// Forgets what was encoded for a plan that is not the next frame's.
+    fn drop_ahead(&mut self) {
+        if let Some(Encoded { readback, .. }) = self.ahead.take() {
+            self.readbacks.push(readback);
+        }
     }
 
     fn wait(&self, frame: &InFlight) -> Result<(), GpuError> {
@@ -281,16 +374,8 @@ fn write_pixels(gpu: &Gpu, buffer: &Buffer, pixels: &[u8]) {
     }
 }
 
-fn read_results(frame: &InFlight, out: &mut Features) -> Result<(), GpuError> {
-    let view = frame.readback.get_mapped_range(0..frame.result_bytes);
-    let view = view.map_err(|error| GpuError::Driver(error.to_string()))?;
-    copy_rows(&view, &frame.tokens_place, out.tokens_mut());
-    for (tap, place) in frame.taps.iter().zip(&frame.tap_places) {
-        if let Some(values) = out.tap_mut(tap) {
-            copy_rows(&view, place, values);
-        }
-    }
-    Ok(())
+fn no_plan() -> GpuError {
+    GpuError::Driver("no plan for this frame".into())
 }
 
 fn copy_rows(bytes: &[u8], place: &Place, out: &mut [f32]) {

@@ -195,11 +195,14 @@ impl Gpu {
         self.inner.device.features().contains(feature)
     }
 
-    /// What went wrong so far, if anything did.
+    /// What went wrong since the last call, if anything did. A loss is told every time, anything else once: a frame that does
+    /// not fit into memory does not keep smaller ones from running.
     pub(crate) fn check(&self) -> Result<(), GpuError> {
-        match &*lock(&self.inner.trouble.0) {
+        let mut trouble = lock(&self.inner.trouble.0);
+        match &*trouble {
             None => Ok(()),
-            Some(error) => Err(error.clone()),
+            Some(lost @ GpuError::Lost(_)) => Err(lost.clone()),
+            Some(_) => trouble.take().map_or(Ok(()), Err),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::choice::{self, Input};
 use crate::frame::Frame;
 use crate::kernels::columns::Columns;
 use crate::kernels::product::{Activation, Output, Product};
+use crate::kernels::projection::{self, Basis};
 use crate::kernels::{
     Real, attention, cls_attention, columns, layer_norm, layer_norm_quantised, patch_rows, quantise,
 };
@@ -38,35 +39,77 @@ impl Place {
     }
 }
 
+/// What a plan is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Purpose {
+    pub(crate) grid: PatchGrid,
+    pub(crate) wanted: Wanted,
+}
+
+/// What is read back of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Final tokens and these.
+    Features(Taps),
+    /// Coordinates of the patches along the engine's basis.
+    Projection,
+}
+
 /// How a model runs on frames of one grid.
 pub(crate) struct Plan {
-    pub(crate) grid: PatchGrid,
-    pub(crate) taps: Taps,
+    pub(crate) purpose: Purpose,
     pub(crate) steps: Vec<Step>,
     /// Tokens that a frame starts from.
     pub(crate) initial: Buffer,
     /// f32.
     pub(crate) results: Buffer,
-    pub(crate) result_bytes: u64,
-    pub(crate) tokens_place: Place,
-    /// In the order of the taps.
-    pub(crate) tap_places: Vec<Place>,
+    pub(crate) places: Places,
 }
 
-/// What a plan is made of.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
-    pub(crate) gpu: &'a Gpu,
-    pub(crate) spec: &'a VitSpec,
-    pub(crate) layout: &'a Layout,
-    pub(crate) numbers: Numbers,
-    pub(crate) weights: &'a Weights,
-    pub(crate) activations: &'a Activations,
+/// Where the results of a frame lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// Among the results; for [`Wanted::Projection`] in a buffer that is not read back.
+    pub(crate) tokens: Place,
+    /// In the order of the taps.
+    pub(crate) taps: Vec<Place>,
+    pub(crate) projection: Option<Place>,
+    /// Of all results.
+    pub(crate) bytes: u64,
+}
+
+impl Places {
+    fn new(spec: &VitSpec, layout: &Layout, purpose: &Purpose, components: usize) -> Self {
+        let count = spec.tokens(purpose.grid);
+        let tokens = Place { offset: 0, width: spec.dim, stride: layout.tokens, rows: count };
+        let taps = match &purpose.wanted {
+            Wanted::Features(taps) => taps,
+            Wanted::Projection => {
+                let rows = purpose.grid.len();
+                let projection = Place { offset: 0, width: components, stride: components, rows };
+                let bytes = projection.bytes();
+                return Self { tokens, taps: Vec::new(), projection: Some(projection), bytes };
+            }
+        };
+        let mut bytes = tokens.bytes().next_multiple_of(OFFSET_ALIGN);
+        let mut place = |rows, width, stride| {
+            let place = Place { offset: bytes, width, stride, rows };
+            bytes = (bytes + place.bytes()).next_multiple_of(OFFSET_ALIGN);
+            place
+        };
+        let of_tap = |tap| match tap {
+            Tap::Layer { norm: true, .. } => place(count, spec.dim, layout.tokens),
+            Tap::Layer { norm: false, .. } | Tap::Facet { .. } => place(count, spec.dim, spec.dim),
+            Tap::ClsAttention => place(spec.heads, count, count),
+        };
+        Self { tokens, taps: taps.iter().map(of_tap).collect(), projection: None, bytes }
+    }
 }
 
 impl Plan {
-    pub(crate) fn new(parts: Parts<'_>, grid: PatchGrid, taps: &Taps) -> Result<Self, ExtractError> {
+    pub(crate) fn new(parts: Parts<'_>, purpose: Purpose) -> Result<Self, ExtractError> {
         let Parts { gpu, spec, layout, weights, .. } = parts;
+        let grid = purpose.grid;
         let positions =
             position::resample(&weights.position_table, spec.position_table, grid, spec.position_convention)
                 .map_err(ExtractError::Engine)?;
@@ -74,37 +117,25 @@ impl Plan {
         let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let initial_buffer = gpu.buffer("initial tokens", (initial.len() * 4) as u64, usage)?;
         gpu.queue().write_buffer(&initial_buffer, 0, bytemuck::cast_slice(&initial));
-
-        let tokens = spec.tokens(grid);
-        let mut end = 0;
-        let mut place = |rows, width, stride| {
-            let place = Place { offset: end, width, stride, rows };
-            end = (end + place.bytes()).next_multiple_of(OFFSET_ALIGN);
-            place
+        let places = Places::new(spec, layout, &purpose, parts.basis.map_or(0, |basis| basis.components));
+        let results = gpu.buffer("results", places.bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
+        let finals = match purpose.wanted {
+            Wanted::Features(_) => None,
+            Wanted::Projection => {
+                Some(gpu.buffer("final tokens", places.tokens.bytes(), BufferUsages::STORAGE)?)
+            }
         };
-        let tokens_place = place(tokens, spec.dim, layout.tokens);
-        let tap_places: Vec<Place> = taps
-            .iter()
-            .map(|tap| match tap {
-                Tap::Layer { norm: true, .. } => place(tokens, spec.dim, layout.tokens),
-                Tap::Layer { norm: false, .. } | Tap::Facet { .. } => place(tokens, spec.dim, spec.dim),
-                Tap::ClsAttention => place(spec.heads, tokens, tokens),
-            })
-            .collect();
-        let results = gpu.buffer("results", end, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
         let frame = Frame::new(layout, grid).upload(gpu)?;
-        let builder = Builder { parts, grid, tokens, frame: &frame, results: &results };
-        let steps = builder.steps(taps, &tokens_place, &tap_places)?;
-        Ok(Self {
+        let builder = Builder {
+            parts,
             grid,
-            taps: taps.clone(),
-            steps,
-            initial: initial_buffer,
-            results,
-            result_bytes: end,
-            tokens_place,
-            tap_places,
-        })
+            tokens: spec.tokens(grid),
+            frame: &frame,
+            results: &results,
+            finals: finals.as_ref().unwrap_or(&results),
+        };
+        let steps = builder.steps(&purpose.wanted, &places)?;
+        Ok(Self { purpose, steps, initial: initial_buffer, results, places })
     }
 }
 
@@ -114,11 +145,18 @@ struct Builder<'a> {
     tokens: usize,
     frame: &'a Buffer,
     results: &'a Buffer,
+    /// Where final tokens go: the results, or what is projected into them.
+    finals: &'a Buffer,
 }
 
 impl Builder<'_> {
-    fn steps(&self, taps: &Taps, tokens_place: &Place, tap_places: &[Place]) -> Result<Vec<Step>, GpuError> {
-        let Parts { gpu, layout, weights, activations, .. } = self.parts;
+    fn steps(&self, wanted: &Wanted, places: &Places) -> Result<Vec<Step>, GpuError> {
+        let Parts { gpu, layout, weights, activations, basis, .. } = self.parts;
+        let none = Taps::none();
+        let taps = match wanted {
+            Wanted::Features(taps) => taps,
+            Wanted::Projection => &none,
+        };
         let Activations { pixels, patch_rows, tokens, .. } = activations;
         let mut steps = vec![patch_rows::step(gpu, layout, self.grid, self.frame, pixels, patch_rows)?];
         let embed = Product {
@@ -132,9 +170,14 @@ impl Builder<'_> {
         };
         steps.push(self.float_product(embed, Real::F32, patch_rows, tokens)?);
         for (layer, block) in weights.blocks.iter().enumerate() {
-            self.block(layer, block, taps, tap_places, &mut steps)?;
+            self.block(layer, block, taps, &places.taps, &mut steps)?;
         }
-        steps.push(self.norm(Stage::LayerNorm, self.result(tokens_place))?);
+        let finals = Slice { buffer: self.finals, ..self.result(&places.tokens) };
+        steps.push(self.norm(Stage::LayerNorm, finals)?);
+        if let (Some(place), Some(basis)) = (&places.projection, basis) {
+            let buffers = [self.frame.into(), finals, self.result(place)];
+            steps.push(projection::step(gpu, layout, basis, self.grid.len(), buffers)?);
+        }
         Ok(steps)
     }
 

@@ -52,6 +52,10 @@ impl Profile {
         self.clock = if on && gpu.has(Features::TIMESTAMP_QUERY) { Clock::new(gpu).ok() } else { None };
     }
 
+    pub(crate) fn is_on(&self) -> bool {
+        self.clock.is_some()
+    }
+
     pub(crate) fn times(&self) -> Option<&StageTimes> {
         self.times.as_ref()
     }

@@ -31,11 +31,13 @@ pub enum Stage {
     MlpOut,
     /// Copies of what taps ask for.
     Taps,
+    /// Coordinates of the final tokens ([`crate::WgpuEngine::extract_projected`]).
+    Projected,
 }
 
 impl Stage {
     /// Every stage, in the order of a frame.
-    pub const ALL: [Stage; 10] = [
+    pub const ALL: [Stage; 11] = [
         Stage::PatchRows,
         Stage::PatchEmbed,
         Stage::LayerNorm,
@@ -46,6 +48,7 @@ impl Stage {
         Stage::MlpIn,
         Stage::MlpOut,
         Stage::Taps,
+        Stage::Projected,
     ];
 
     /// `patch_rows`, `patch_embed`, …
@@ -61,6 +64,7 @@ impl Stage {
             Stage::MlpIn => "mlp_in",
             Stage::MlpOut => "mlp_out",
             Stage::Taps => "taps",
+            Stage::Projected => "projected",
         }
     }
 }

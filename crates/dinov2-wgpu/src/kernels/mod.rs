@@ -14,6 +14,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod layer_norm_quantised;
 pub(crate) mod patch_rows;
 pub(crate) mod product;
+pub(crate) mod projection;
 pub(crate) mod quantise;
 
 /// Number type of activations between kernels and of float weights: `Real` in the shaders.
