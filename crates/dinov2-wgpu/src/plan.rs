@@ -106,6 +106,19 @@ impl Places {
     }
 }
 
+/// What a plan is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) gpu: &'a Gpu,
+    pub(crate) spec: &'a VitSpec,
+    pub(crate) layout: &'a Layout,
+    pub(crate) numbers: Numbers,
+    pub(crate) weights: &'a Weights,
+    pub(crate) activations: &'a Activations,
+    /// For [`Wanted::Projection`].
+    pub(crate) basis: Option<&'a Basis>,
+}
+
 impl Plan {
     pub(crate) fn new(parts: Parts<'_>, purpose: Purpose) -> Result<Self, ExtractError> {
         let Parts { gpu, spec, layout, weights, .. } = parts;
