@@ -4,7 +4,9 @@ mod arm;
 mod asan;
 mod avx512;
 mod fuzz;
+mod lavapipe;
 mod steps;
+mod wasm;
 
 use std::process::ExitCode;
 
@@ -13,13 +15,17 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   ci   [--skip-tests] [--fuzz-seconds N]
-       fmt, clippy, tests, rustdoc, cargo-deny, asan, avx512, arm, fuzzing (N seconds per target, default 10)
+       fmt, clippy, tests, rustdoc, cargo-deny, wasm, lavapipe, asan, avx512, arm, fuzzing (N seconds per target, default 10)
   asan
        the kernels' tests under AddressSanitizer (nightly)
   avx512
        the kernels' tests on an emulated CPU with AVX-512 (.ci/bochs builds the emulator)
   arm
        the engine's tests for aarch64, under qemu
+  lavapipe
+       the GPU engine's tests on a software driver with cooperative matrices (.ci/lavapipe fetches it)
+  wasm
+       whether the GPU engine compiles for wasm32 (.ci/wasm fetches the standard library's sources)
   fuzz [--seconds N] [TARGET]…
        fuzz every target, or those named, N seconds each (default 60)";
 
@@ -31,6 +37,8 @@ enum Command {
     Avx512,
     Ci { skip_tests: bool, fuzz_seconds: u32 },
     Fuzz { seconds: u32, targets: Vec<String> },
+    Lavapipe,
+    Wasm,
 }
 
 fn parse(words: &[String]) -> Result<Command> {
@@ -41,6 +49,8 @@ fn parse(words: &[String]) -> Result<Command> {
         Some("arm") if words.next().is_none() => Ok(Command::Arm),
         Some("asan") if words.next().is_none() => Ok(Command::Asan),
         Some("avx512") if words.next().is_none() => Ok(Command::Avx512),
+        Some("lavapipe") if words.next().is_none() => Ok(Command::Lavapipe),
+        Some("wasm") if words.next().is_none() => Ok(Command::Wasm),
         _ => bail!("{USAGE}"),
     }
 }
@@ -83,6 +93,8 @@ fn run(words: &[String]) -> Result<()> {
         Command::Asan => asan::asan(),
         Command::Avx512 => avx512::avx512(),
         Command::Fuzz { seconds, targets } => fuzz::fuzz(seconds, &targets),
+        Command::Lavapipe => lavapipe::lavapipe(),
+        Command::Wasm => wasm::wasm(),
     }
 }
 
@@ -115,6 +127,8 @@ mod tests {
         assert_eq!(command("arm").unwrap(), Command::Arm);
         assert_eq!(command("asan").unwrap(), Command::Asan);
         assert_eq!(command("avx512").unwrap(), Command::Avx512);
+        assert_eq!(command("lavapipe").unwrap(), Command::Lavapipe);
+        assert_eq!(command("wasm").unwrap(), Command::Wasm);
         assert_eq!(command("fuzz").unwrap(), Command::Fuzz { seconds: 60, targets: Vec::new() });
         for wrong in [
             "",
@@ -127,6 +141,8 @@ mod tests {
             "arm x",
             "asan x",
             "avx512 x",
+            "lavapipe x",
+            "wasm x",
         ] {
             assert!(command(wrong).is_err(), "{wrong}");
         }

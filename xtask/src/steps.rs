@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{arm, asan, avx512, fuzz};
+use crate::{arm, asan, avx512, fuzz, lavapipe, wasm};
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -23,6 +23,8 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     }
     rustdoc()?;
     deny()?;
+    wasm::wasm()?;
+    lavapipe::lavapipe()?;
     asan::asan()?;
     emulated()?;
     fuzz::fuzz(fuzz_seconds, &[])

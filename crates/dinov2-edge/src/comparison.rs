@@ -35,8 +35,11 @@ impl Comparison {
     }
 }
 
-/// Opens the GPU that the configuration names.
-pub(crate) fn open_gpu(config: &EngineConfig) -> Result<Gpu, GpuError> {
+/// Opens the GPU that the configuration names, with a cache under `$XDG_CACHE_HOME/dinov2-edge/gpu` or `~/.cache`.
+///
+/// # Errors
+/// No such GPU, or a driver that refuses.
+pub fn open_gpu(config: &EngineConfig) -> Result<Gpu, GpuError> {
     let adapter = config.gpu.clone();
     Gpu::open(&GpuConfig { adapter, cache: cache_folder(), tuning: Tuning::Hardware, ..GpuConfig::default() })
 }
@@ -55,7 +58,8 @@ pub(crate) fn gpu_if_faster(
     config: &EngineConfig,
     cpu: CpuConfig,
 ) -> (Option<(WgpuEngine, String)>, Vec<String>) {
-    if config.isa.is_some() || config.incremental.is_some() || !machine::may_have_gpu() {
+    let asked = config.gpu.is_some();
+    if config.isa.is_some() || config.incremental.is_some() || !(asked || machine::may_have_gpu()) {
         return (None, Vec::new());
     }
     match try_gpu(model, config, cpu) {
@@ -75,7 +79,8 @@ fn try_gpu(
         opened => opened?,
     };
     if gpu.facts().software {
-        return Ok(None);
+        let imitation = || GpuError::Driver(format!("{} is imitated by the CPU", gpu.facts().name));
+        return if config.gpu.is_some() { Err(imitation().into()) } else { Ok(None) };
     }
     // What the CPU alone computes in, the GPU is not asked for.
     let Ok(precision) = config.precision.on_gpu(model, gpu.facts().f16) else { return Ok(None) };

@@ -35,7 +35,7 @@ mod similarity;
 pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use choice::{Backend, ChoiceError, Precision};
 #[cfg(feature = "wgpu")]
-pub use comparison::{Comparison, last_comparison};
+pub use comparison::{Comparison, last_comparison, open_gpu};
 pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
 pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matrix, default_threads};
 pub use dinov2_heads as heads;

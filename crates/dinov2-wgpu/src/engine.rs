@@ -112,6 +112,10 @@ impl WgpuEngine {
         })
     }
 
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu

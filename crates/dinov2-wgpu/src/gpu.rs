@@ -164,6 +164,11 @@ impl Gpu {
         self.inner.tunes
     }
 
+    /// Most invocations that a subgroup may have.
+    pub(crate) fn subgroup_lanes(&self) -> u64 {
+        u64::from(self.inner.device.adapter_info().subgroup_max_size.max(1))
+    }
+
     /// The device's matrix units.
     pub(crate) fn units(&self) -> Option<Units> {
         self.inner.units

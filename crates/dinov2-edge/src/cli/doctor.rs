@@ -2,7 +2,7 @@ use std::io::Write;
 use std::process::Command;
 
 use dinov2_edge::machine;
-use dinov2_edge::{Engine, EngineConfig, Extractor, Isa};
+use dinov2_edge::{Engine, EngineConfig, Extractor, Isa, Weights};
 use serde_json::{Value, json};
 
 use super::args::{EngineArgs, open_weights};
@@ -86,18 +86,46 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
         Err(error) => return vec![Finding { key: "model", value: json!(format!("none: {error:#}")) }],
     };
     let model = Finding { key: "model", value: json!(weights.label()) };
-    let engine = match Engine::new(&weights, EngineConfig { ..args.config() }) {
+    let mut engine = match Engine::new(&weights, EngineConfig { ..args.config() }) {
         Ok(engine) => engine,
         Err(error) => return vec![model, Finding { key: "engine", value: json!(format!("none: {error}")) }],
     };
+    let notes = engine.take_notes();
     let isas: Vec<&str> = Isa::available().map(Isa::name).collect();
-    vec![
+    let mut findings = vec![
         model,
         Finding { key: "shape", value: json!(engine.spec().name()) },
         Finding { key: "isas", value: json!(isas) },
         Finding { key: "engine", value: json!(engine.to_string()) },
         Finding { key: "reason", value: json!(engine.reason()) },
-    ]
+    ];
+    findings.extend(gpu_findings(&weights, &args.config()));
+    findings.extend((!notes.is_empty()).then(|| Finding { key: "notes", value: json!(notes) }));
+    findings
+}
+
+/// What was measured on the GPU that these arguments name: against the CPU, and which kernels suit it.
+#[cfg(feature = "wgpu")]
+fn gpu_findings(weights: &Weights, config: &EngineConfig) -> Vec<Finding> {
+    let (Weights::Model(model), Ok(gpu)) = (weights, dinov2_edge::open_gpu(config)) else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    if let Some(known) = dinov2_edge::last_comparison(&gpu, model, config) {
+        let told = format!("{:.1} ms a frame, {:.1} ms on the CPU", known.gpu_ms, known.cpu_ms);
+        findings.push(Finding { key: "gpu", value: json!(told) });
+    }
+    let kernels: Vec<String> =
+        gpu.products().into_iter().map(|(product, kernel)| format!("{product}: {kernel}")).collect();
+    if !kernels.is_empty() {
+        findings.push(Finding { key: "kernels", value: json!(kernels) });
+    }
+    findings
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn gpu_findings(_weights: &Weights, _config: &EngineConfig) -> Vec<Finding> {
+    Vec::new()
 }
 
 fn describe(value: &Value) -> String {

@@ -47,6 +47,15 @@ pub(crate) fn offered(adapter: &Adapter) -> Option<Units> {
     Some(Units { side: side as usize, least_lanes: adapter.get_info().subgroup_min_size.max(1) as usize })
 }
 
+impl Units {
+    pub(super) fn part(self) -> &'static str {
+        match self.side {
+            16 => include_str!("parts/cooperative_16.wgsl"),
+            _ => include_str!("parts/cooperative_8.wgsl"),
+        }
+    }
+}
+
 impl Squares {
     fn slots(self, units: Units) -> usize {
         self.threads.div_ceil(units.least_lanes)
@@ -67,11 +76,7 @@ impl Squares {
 }
 
 pub(crate) fn shader(units: Units, product: &Product<'_>) -> Shader {
-    let sides = match units.side {
-        16 => include_str!("parts/cooperative_16.wgsl"),
-        _ => include_str!("parts/cooperative_8.wgsl"),
-    };
-    let mut parts = vec![include_str!("parts/cooperative_enable.wgsl"), Real::F16.part(), sides];
+    let mut parts = vec![include_str!("parts/cooperative_enable.wgsl"), Real::F16.part(), units.part()];
     parts.extend(product.parts());
     parts.push(include_str!("gemm_cooperative.wgsl"));
     Shader {

@@ -1,3 +1,5 @@
+#[cfg(feature = "wgpu")]
+mod gpu_peak;
 mod peak;
 
 use std::io::Write;
@@ -5,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::{Engine, Extractor, Features, Taps, machine};
+use dinov2_edge::{Engine, Extractor, Features, PatchGrid, Runner, Taps, machine};
 use serde_json::{Map, Value, json};
 
 use self::peak::PeakReport;
@@ -118,11 +120,57 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         "cpu": machine::cpu_model(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    let peak = args.peak.then(|| PeakReport::measure(&engine, features[0].grid(), &samples.stages));
+    let peak =
+        if args.peak { Some(Peak::measure(&engine, features[0].grid(), &samples.stages)?) } else { None };
     match (args.json, peak) {
         (true, peak) => print_json(facts, samples, peak),
         (false, Some(peak)) => print_table(&facts, samples).and_then(|()| peak.print()),
         (false, None) => print_table(&facts, samples),
+    }
+}
+
+/// What the machine can do at most and what the stages reach, of whichever processor the engine runs on.
+enum Peak {
+    Cpu(PeakReport),
+    #[cfg(feature = "wgpu")]
+    Gpu(gpu_peak::GpuPeakReport),
+}
+
+impl Peak {
+    fn measure(
+        engine: &Engine,
+        grid: PatchGrid,
+        stages: &[(&'static str, Vec<f64>)],
+    ) -> anyhow::Result<Self> {
+        match engine.runner() {
+            #[cfg(feature = "wgpu")]
+            Runner::Wgpu(engine) => gpu_peak::GpuPeakReport::measure(engine, grid, stages).map(Self::Gpu),
+            _ => Ok(Self::Cpu(PeakReport::measure(engine, grid, stages))),
+        }
+    }
+
+    fn peaks_json(&self) -> Value {
+        match self {
+            Self::Cpu(report) => report.peaks_json(),
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(report) => report.peaks_json(),
+        }
+    }
+
+    fn rates_json(&self) -> Value {
+        match self {
+            Self::Cpu(report) => report.rates_json(),
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(report) => report.rates_json(),
+        }
+    }
+
+    fn print(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Cpu(report) => report.print(),
+            #[cfg(feature = "wgpu")]
+            Self::Gpu(report) => report.print(),
+        }
     }
 }
 
@@ -155,7 +203,7 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn print_json(mut facts: Value, samples: Samples, peak: Option<PeakReport>) -> anyhow::Result<()> {
+fn print_json(mut facts: Value, samples: Samples, peak: Option<Peak>) -> anyhow::Result<()> {
     let stages: Map<String, Value> =
         samples.stages.into_iter().map(|(name, values)| (name.to_string(), latency_json(values))).collect();
     facts["latency_ms"] = latency_json(samples.frame);

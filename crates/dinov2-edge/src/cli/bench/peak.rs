@@ -161,7 +161,7 @@ fn json_unit(arithmetic: Arithmetic) -> &'static str {
     }
 }
 
-fn round(value: f64) -> Value {
+pub(super) fn round(value: f64) -> Value {
     json!((value * 1e4).round() / 1e4)
 }
 
