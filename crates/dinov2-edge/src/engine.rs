@@ -442,3 +442,42 @@ impl Extractor for Engine {
         }
     }
 }
+
+#[cfg(all(test, feature = "wgpu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_takes_over_where_the_gpu_fails() {
+        let gpu = match crate::open_gpu(&EngineConfig::default()) {
+            Err(GpuError::NoAdapter { .. }) if std::env::var_os("DINOV2_TEST_GPU").is_none() => {
+                eprintln!(
+                    "SKIPPED: no GPU driver here (Debian: apt install mesa-vulkan-drivers for a software one)"
+                );
+                return;
+            }
+            opened => opened.unwrap(),
+        };
+        let model = crate::bundled_model().unwrap();
+        let (config, _) = cpu_config(&model, &EngineConfig::default()).unwrap();
+        let runner = Runner::Wgpu(Box::new(WgpuEngine::new(&gpu, &model, GpuPrecision::F32).unwrap()));
+        let fallback = Some(Fallback { model, config });
+        let mut engine = Engine { fallback, ..Engine::with(runner, "a test".into()) };
+        gpu.shut_down();
+        let pixels = [127; 14 * 14 * 3];
+        let mut features = Features::new();
+        let off_grid = ImageView::new(&pixels[..13 * 14 * 3], 13, 14).unwrap();
+        assert!(engine.extract(off_grid, &Taps::none(), &mut features).is_err());
+        assert_eq!(engine.backend(), "wgpu", "a wrong image is no fault of the GPU");
+        let image = ImageView::new(&pixels, 14, 14).unwrap();
+        engine.extract(image, &Taps::none(), &mut features).unwrap();
+        assert_eq!(engine.backend(), "cpu");
+        assert!(features.tokens().iter().all(|value| value.is_finite()));
+        let notes = engine.take_notes();
+        assert!(
+            notes.len() == 1 && notes[0].contains("lost") && notes[0].ends_with("going on with the CPU"),
+            "{notes:?}"
+        );
+        assert!(engine.take_notes().is_empty());
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wgpu::{
     Buffer, BufferDescriptor, BufferUsages, Device, DeviceDescriptor, DeviceLostReason, ExperimentalFeatures,
-    Features, Limits, MemoryHints, Queue, Trace,
+    Features, Limits, MemoryHints, PollType, Queue, Trace,
 };
 
 use crate::adapter::{self, AdapterFacts};
@@ -203,11 +203,18 @@ impl Gpu {
     /// What went wrong since the last call, if anything did. A loss is told every time, anything else once: a frame that does
     /// not fit into memory does not keep smaller ones from running.
     pub(crate) fn check(&self) -> Result<(), GpuError> {
-        let mut trouble = lock(&self.inner.trouble.0);
+        let trouble = &self.inner.trouble.0;
+        match lock(trouble).clone() {
+            None => return Ok(()),
+            Some(lost @ GpuError::Lost(_)) => return Err(lost),
+            Some(_) => {}
+        }
+        // It may be what a loss leads to, which is only told when asked.
+        let _ = self.inner.device.poll(PollType::Poll);
+        let mut trouble = lock(trouble);
         match &*trouble {
-            None => Ok(()),
             Some(lost @ GpuError::Lost(_)) => Err(lost.clone()),
-            Some(_) => trouble.take().map_or(Ok(()), Err),
+            _ => trouble.take().map_or(Ok(()), Err),
         }
     }
 

@@ -14,6 +14,7 @@ fn program(words: &[&str]) -> Output {
     command.args(words).stdin(Stdio::null());
     // Whatever this machine has pulled must not matter.
     command.env("DINOV2_EDGE_MODELS", "no-such-folder");
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command.output().expect("the program starts")
 }
 
@@ -35,6 +36,7 @@ pub(crate) fn fails(words: &[&str], code: i32, told: &str) {
 }
 
 /// What a folder holds, sorted.
+#[allow(dead_code, reason = "each test binary uses its own part")]
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
