@@ -178,6 +178,8 @@ pub(super) mod tests {
             let got = read(gpu, real, &output, (self.tokens + 1) * attended);
             let (rows, behind) = got.split_at(self.tokens * attended);
             assert!(behind.iter().all(|&value| value == 7.0), "{what}: a row beyond the tokens");
+            let mut padding = rows.chunks(attended).flat_map(|row| &row[heads * head..]);
+            assert!(padding.all(|&value| value == 7.0), "{what}: columns beyond the heads");
             assert_close(&what, &cropped(rows, attended, heads * head), &self.expected(), tolerance);
         }
     }

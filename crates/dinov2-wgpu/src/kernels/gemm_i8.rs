@@ -114,12 +114,13 @@ mod tests {
     #[test]
     fn every_tile_multiplies_integers_exactly() {
         let Some(gpu) = gpu() else { return };
-        for real in reals(gpu) {
-            let first_cases = if real == Real::F32 { vec![0, 3] } else { vec![4] };
-            for first in first_cases {
-                let cases = Case::shared_out(Form::Int8, first, &TILES);
-                cases.into_iter().for_each(|(tile, case)| check(gpu, case, tile, real));
-            }
+        // Few, because drivers without such dot products take seconds to compile what stands for them.
+        let mut cases = Case::shared_out(Form::Int8, 0, &TILES);
+        cases.extend(Case::shared_out(Form::Int8, 5, &TILES[..1]));
+        cases.into_iter().for_each(|(tile, case)| check(gpu, case, tile, Real::F32));
+        if reals(gpu).contains(&Real::F16) {
+            let cases = Case::shared_out(Form::Int8, 4, &TILES[..1]);
+            cases.into_iter().for_each(|(tile, case)| check(gpu, case, tile, Real::F16));
         }
     }
 
