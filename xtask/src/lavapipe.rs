@@ -1,9 +1,13 @@
-//! `cargo xtask lavapipe`: the GPU engine's tests on a newer software driver than the system's, which has cooperative
-//! matrices. `.ci/lavapipe` fetches it.
+//! `cargo xtask lavapipe`: those tests of the GPU engine that a newer software driver than the system's is needed for: it has
+//! cooperative matrices. `.ci/lavapipe` fetches it.
 
 use anyhow::Result;
 
 use crate::steps::{cargo_command, root, run};
+
+/// Tests that run kernels for cooperative matrices, where there are some. The driver compiles such a kernel for seconds, so not
+/// everything is run again.
+const TESTS: [&str; 3] = ["gemm_cooperative", "less_precision_stays_close", "the_bundled_model_equals"];
 
 /// Runs the tests on it; says so loudly where it is missing.
 pub(crate) fn lavapipe() -> Result<()> {
@@ -15,7 +19,19 @@ pub(crate) fn lavapipe() -> Result<()> {
         return Ok(());
     }
     let mut command = cargo_command();
-    command.args(["test", "--locked", "-p", "dinov2-wgpu", "-p", "dinov2-tests", "--lib", "--test", "gpu"]);
+    command.args([
+        "test",
+        "--locked",
+        "-p",
+        "dinov2-wgpu",
+        "-p",
+        "dinov2-tests",
+        "--lib",
+        "--test",
+        "gpu",
+        "--",
+    ]);
+    command.args(TESTS);
     command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     run(command.env("DINOV2_TEST_GPU", "cooperative"))
 }

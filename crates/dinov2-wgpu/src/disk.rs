@@ -40,3 +40,33 @@ impl Folder {
         outcome
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_come_back_for_the_same_device_and_driver_only() {
+        let root = tempfile::tempdir().unwrap();
+        let facts = AdapterFacts {
+            name: "A GPU / 7".into(),
+            driver: "1.0".into(),
+            api: "vulkan",
+            software: false,
+            f16: true,
+            cooperative_matrix: false,
+        };
+        let folder = Folder::new(root.path(), &facts);
+        assert_eq!(folder.read("choices"), None);
+        folder.write("choices", b"first").unwrap();
+        folder.write("choices", b"second").unwrap();
+        assert_eq!(Folder::new(root.path(), &facts).read("choices").as_deref(), Some(&b"second"[..]));
+        assert_eq!(fs::read_dir(&folder.path).unwrap().count(), 1, "no temporary file stays");
+        let newer = AdapterFacts { driver: "1.1".into(), ..facts };
+        assert_eq!(Folder::new(root.path(), &newer).read("choices"), None);
+        // A cache that cannot be written is no panic.
+        let file = root.path().join("file");
+        fs::write(&file, b"").unwrap();
+        assert!(Folder::new(&file, &newer).write("choices", b"x").is_err());
+    }
+}

@@ -71,3 +71,50 @@ impl Layout {
         heads.flat_map(|head| (0..self.head_dim).map(move |at| head * self.head + at)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dinov2_core::PositionConvention;
+
+    use super::*;
+
+    /// Two heads of 5 columns, 3 registers.
+    fn spec() -> VitSpec {
+        VitSpec {
+            dim: 10,
+            depth: 1,
+            heads: 2,
+            patch_size: 3,
+            registers: 3,
+            mlp: MlpKind::Gelu,
+            mlp_hidden: 40,
+            layer_scale: true,
+            norm_eps: 1e-6,
+            position_table: PatchGrid { rows: 2, cols: 2 },
+            position_convention: PositionConvention::ExactSize,
+        }
+    }
+
+    #[test]
+    fn columns_are_padded() {
+        let layout = Layout::new(&spec());
+        assert_eq!((layout.tokens, layout.head, layout.qkv, layout.attended), (32, 8, 64, 32));
+        assert_eq!((layout.hidden, layout.pixels, layout.prefix), (64, 32, 4));
+    }
+
+    #[test]
+    fn heads_lie_apart_by_their_padded_width() {
+        let layout = Layout::new(&spec());
+        assert_eq!(layout.head_columns(1), [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]);
+        let all = layout.head_columns(3);
+        assert_eq!((all.len(), all[10], all[29]), (30, 16, 44));
+    }
+
+    #[test]
+    fn rows_have_room_for_whole_tiles_behind_the_prefix() {
+        let layout = Layout::new(&spec());
+        let grid = |rows, cols| PatchGrid { rows, cols };
+        assert_eq!((layout.patch_rows(grid(1, 1)), layout.rows(grid(1, 1))), (64, 128));
+        assert_eq!((layout.patch_rows(grid(13, 5)), layout.rows(grid(13, 5))), (128, 192));
+    }
+}

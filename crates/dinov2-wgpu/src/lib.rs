@@ -27,6 +27,8 @@ mod pipelines;
 mod plan;
 mod profile;
 mod step;
+#[cfg(test)]
+mod test_util;
 mod weights;
 
 pub use adapter::{AdapterFacts, adapters};

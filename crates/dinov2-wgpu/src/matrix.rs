@@ -62,6 +62,18 @@ impl Layer {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of_int8(rows: Int8Rows, bias: Vec<f32>) -> Self {
+        let (n, k) = (bias.len(), rows.values.len() / bias.len());
+        Self {
+            values: Values::Int8(rows),
+            bias,
+            factors: None,
+            columns: (0..k).collect(),
+            channels: (0..n).collect(),
+        }
+    }
+
     /// Reads `NAME.weight` and `NAME.bias`: integers where the file has int8 or `int8` asks for them, else floats.
     pub(crate) fn read(model: &Model, name: &str, int8: bool) -> Result<Self, GpuError> {
         let weight = format!("{name}.weight");
@@ -187,5 +199,67 @@ impl Layer {
             }
         }
         terms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three columns, two channels.
+    fn int8() -> Layer {
+        let rows = Int8Rows { values: vec![1, 2, 3, -4, 5, -6], scale: vec![0.5, 0.25] };
+        Layer::of_int8(rows, vec![10.0, 20.0])
+    }
+
+    #[test]
+    fn weights_are_transposed_and_padded() {
+        let layer = Layer::of_floats(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], vec![0.0; 2]);
+        let Values::Floats(values) = &layer.values else { panic!("floats") };
+        let want = [1.0, 4.0, 0.0, 2.0, 5.0, 0.0, 3.0, 6.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(layer.transposed(values, 4, 3), want);
+    }
+
+    #[test]
+    fn more_channels_than_are_transposed_at_a_time() {
+        let (k, n) = (3, 37);
+        let weight: Vec<f32> = (0..n * k).map(|at| at as f32).collect();
+        let layer = Layer::of_floats(weight.clone(), vec![0.0; n]);
+        let transposed = layer.transposed(&weight, k, n);
+        for (column, channel) in (0..k).flat_map(|column| (0..n).map(move |channel| (column, channel))) {
+            assert_eq!(transposed[column * n + channel], weight[channel * k + column]);
+        }
+    }
+
+    #[test]
+    fn places_of_columns_and_channels_are_kept() {
+        let layer = Layer::of_floats(vec![1.0, 2.0, 3.0, 4.0], vec![5.0, 6.0])
+            .with_columns(vec![0, 2])
+            .with_channels(vec![1, 3]);
+        let Values::Floats(values) = &layer.values else { panic!("floats") };
+        let want = [[0.0, 1.0, 0.0, 3.0], [0.0; 4], [0.0, 2.0, 0.0, 4.0]];
+        assert_eq!(layer.transposed(values, 3, 4), want.concat());
+        assert_eq!(layer.channel_terms(4)[..4], [0.0, 5.0, 0.0, 6.0]);
+    }
+
+    #[test]
+    fn four_integers_of_a_channel_share_a_word() {
+        let layer = int8();
+        let Values::Int8(rows) = &layer.values else { panic!("integers") };
+        let packed = layer.packed_bytes(&rows.values, 8, 2);
+        let want: [i8; 16] = [1, 2, 3, 0, -4, 5, -6, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(packed, want.map(|value| value as u8));
+    }
+
+    #[test]
+    fn channels_have_bias_scale_and_sum() {
+        let terms = int8().scaled(vec![2.0, -1.0]).channel_terms(3);
+        assert_eq!(terms, [20.0, -20.0, 0.0, 1.0, -0.25, 0.0, 6.0, -5.0, 0.0]);
+    }
+
+    #[test]
+    fn gate_and_value_lie_in_turn_by_vectors() {
+        let layer = Layer::of_floats(vec![0.0; 12], vec![0.0; 12]).gated();
+        assert_eq!(layer.channels, [0, 1, 2, 3, 8, 9, 4, 5, 6, 7, 12, 13]);
     }
 }

@@ -48,7 +48,11 @@ impl GpuPeaks {
         let floats = |real| rate(gpu, &peak_float::shader(real), invocations * peak_float::OPERATIONS);
         let cooperative = |units| {
             let subgroups = u64::from(WORKGROUPS) * LANES / gpu.subgroup_lanes();
-            rate(gpu, &peak_cooperative::shader(units), subgroups * peak_cooperative::operations(units))
+            rate(
+                gpu,
+                &peak_cooperative::shader(units.side),
+                subgroups * peak_cooperative::operations(units.side),
+            )
         };
         Ok(Self {
             f32: floats(Real::F32)?,

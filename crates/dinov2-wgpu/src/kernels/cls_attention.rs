@@ -27,3 +27,32 @@ pub(crate) fn step(
     ];
     Step::new(gpu, Stage::Taps, &shader(real), &constants, &buffers, [narrow(layout.heads), 1, 1])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::attention::tests::Case;
+    use super::*;
+    use crate::test_util::{assert_close, buffer, frame, gpu, read, reals};
+
+    #[test]
+    fn the_first_token_attends() {
+        let Some(gpu) = gpu() else { return };
+        for real in reals(gpu) {
+            for (heads, head_dim, tokens, factor) in
+                [(3, 4, 1, 2.0), (2, 15, 63, 2.0), (1, 64, 65, 9.0), (2, 72, 257, 2.0)]
+            {
+                let case = Case::new(real, heads, head_dim, tokens, factor);
+                let output = buffer(gpu, Real::F32, &vec![7.0; heads * tokens + 1]);
+                let (frame, qkv) = (frame(gpu, tokens), case.upload(gpu, real));
+                let buffers = [&frame, &qkv, &output].map(Into::into);
+                let step = step(gpu, &case.layout, real, buffers).expect("a kernel");
+                crate::test_util::run(gpu, &[step]);
+                let got = read(gpu, Real::F32, &output, heads * tokens + 1);
+                let want: Vec<f64> = (0..heads).flat_map(|head| case.weights(0, head)).collect();
+                let what = format!("{real:?}, {heads} heads of {head_dim}, {} tokens", case.tokens);
+                assert_close(&what, &got[..want.len()], &want, 2e-5);
+                assert_eq!(got[want.len()], 7.0, "{what}: beyond the weights");
+            }
+        }
+    }
+}

@@ -42,3 +42,36 @@ pub(crate) fn step(
     let workgroups = linear((tokens * columns.width).div_ceil(LANES));
     Step::new(gpu, Stage::Taps, &shader(real), &constants, &buffers, workgroups)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::{buffer, frame, gpu, numbers, read, reals, rounded};
+
+    fn check(gpu: &Gpu, real: Real, columns: Columns, tokens: usize) {
+        let Columns { width, first, head, head_pitch, stride } = columns;
+        let values = rounded(real, &numbers(1, tokens * stride));
+        let input = buffer(gpu, real, &values);
+        let output = buffer(gpu, Real::F32, &vec![7.0; tokens * width + 1]);
+        let frame = frame(gpu, tokens);
+        let buffers = [&frame, &input, &output].map(Into::into);
+        let step = step(gpu, columns, real, tokens, buffers).expect("a kernel");
+        crate::test_util::run(gpu, &[step]);
+        let of_row = |row: &[f32]| -> Vec<f32> {
+            (0..width).map(|col| row[first + col / head * head_pitch + col % head]).collect()
+        };
+        let mut want: Vec<f32> = values.chunks_exact(stride).flat_map(of_row).collect();
+        want.push(7.0);
+        assert_eq!(read(gpu, Real::F32, &output, want.len()), want, "{real:?} {columns:?}");
+    }
+
+    #[test]
+    fn padding_is_left_out() {
+        let Some(gpu) = gpu() else { return };
+        for real in reals(gpu) {
+            // Keys of three heads of 15 columns in 16; tokens of 45 columns in 64.
+            check(gpu, real, Columns { width: 45, first: 48, head: 15, head_pitch: 16, stride: 160 }, 17);
+            check(gpu, real, Columns { width: 45, first: 0, head: 45, head_pitch: 45, stride: 64 }, 1);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 use wgpu::{Adapter, CooperativeScalarType, Features};
 
-use super::product::Product;
+use super::product::{Output, Product};
 use super::{Access, Real, Shader};
 use crate::step::{Slice, Step};
 use crate::{Gpu, GpuError};
@@ -47,15 +47,6 @@ pub(crate) fn offered(adapter: &Adapter) -> Option<Units> {
     Some(Units { side: side as usize, least_lanes: adapter.get_info().subgroup_min_size.max(1) as usize })
 }
 
-impl Units {
-    pub(super) fn part(self) -> &'static str {
-        match self.side {
-            16 => include_str!("parts/cooperative_16.wgsl"),
-            _ => include_str!("parts/cooperative_8.wgsl"),
-        }
-    }
-}
-
 impl Squares {
     fn slots(self, units: Units) -> usize {
         self.threads.div_ceil(units.least_lanes)
@@ -75,9 +66,18 @@ impl Squares {
     }
 }
 
-pub(crate) fn shader(units: Units, product: &Product<'_>) -> Shader {
-    let mut parts = vec![include_str!("parts/cooperative_enable.wgsl"), Real::F16.part(), units.part()];
-    parts.extend(product.parts());
+/// The types of matrices of `side` rows and columns.
+pub(super) fn sides(side: usize) -> &'static str {
+    match side {
+        16 => include_str!("parts/cooperative_16.wgsl"),
+        _ => include_str!("parts/cooperative_8.wgsl"),
+    }
+}
+
+/// `side`: rows and columns of a matrix.
+pub(crate) fn shader(side: usize, output: Output) -> Shader {
+    let mut parts = vec![include_str!("parts/cooperative_enable.wgsl"), Real::F16.part(), sides(side)];
+    parts.extend(output.parts());
     parts.push(include_str!("gemm_cooperative.wgsl"));
     Shader {
         name: "gemm_cooperative",
@@ -105,7 +105,42 @@ pub(crate) fn step(
         ("SLOTS", squares.slots(units) as f64),
     ]);
     let buffers = [(&matrix.weights).into(), (&matrix.channels).into(), input, output];
-    let shader = shader(units, &product);
+    let shader = shader(units.side, product.output);
     let workgroups = product.workgroups(squares.height(units), squares.width(units));
     Step::new(gpu, product.stage, &shader, &constants, &buffers, workgroups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::product_case::Case;
+    use super::*;
+    use crate::matrix::Form;
+    use crate::test_util::gpu;
+
+    /// Products and sums are f32; outputs that are stored are rounded to f16.
+    const TOLERANCE: f64 = 5e-4;
+
+    #[test]
+    fn every_tile_multiplies_on_matrix_units() {
+        let Some(gpu) = gpu() else { return };
+        let Some(units) = gpu.units() else {
+            eprintln!("SKIPPED: no cooperative matrices on {}", gpu.facts().name);
+            return;
+        };
+        // Integer weights become f16 on such devices.
+        let (floats, integers) = (Form::Float(Real::F16), Form::Int8AsFloat);
+        let cases = [
+            Case::shared_out(floats, 0, &SQUARES),
+            Case::shared_out(floats, 3, &SQUARES),
+            Case::shared_out(integers, 4, &SQUARES),
+        ];
+        for (squares, case) in cases.concat() {
+            let known = case.matrix(gpu, Real::F16);
+            assert_eq!(known.matrix.form, Form::Float(Real::F16));
+            let (values, input) = case.float_input(gpu, Real::F16, known.matrix.k);
+            case.check(gpu, Real::F16, &known, &values, TOLERANCE, |product, output| {
+                step(gpu, product, units, squares, (&input).into(), output.into())
+            });
+        }
+    }
 }

@@ -1,4 +1,4 @@
-use super::product::{Product, Tile};
+use super::product::{Output, Product, Tile};
 use super::quantise::Quantised;
 use super::{Access, Real, Shader};
 use crate::step::{Slice, Step};
@@ -18,9 +18,9 @@ pub(crate) fn tile_bytes(tile: Tile) -> usize {
 }
 
 /// `real`: number type of the output, where it is stored.
-pub(crate) fn shader(real: Real, product: &Product<'_>) -> Shader {
+pub(crate) fn shader(real: Real, output: Output) -> Shader {
     let mut parts = vec![real.part()];
-    parts.extend(product.parts());
+    parts.extend(output.parts());
     parts.push(Tile::PART);
     parts.push(include_str!("gemm_i8.wgsl"));
     Shader {
@@ -55,7 +55,7 @@ pub(crate) fn step(
         output,
         (&input.row_terms).into(),
     ];
-    let shader = shader(real, &product);
+    let shader = shader(real, product.output);
     Step::new(
         gpu,
         product.stage,
@@ -64,4 +64,72 @@ pub(crate) fn step(
         &buffers,
         product.workgroups(tile.height(), tile.width()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::product_case::Case;
+    use super::*;
+    use crate::matrix::Form;
+    use crate::test_util::{buffer, buffer_of_bytes, bytes, gpu, numbers, reals};
+
+    /// Sums are exact: what is left is the rounding of the epilogue and of the output.
+    fn tolerance(real: Real) -> f64 {
+        match real {
+            Real::F32 => 5e-7,
+            Real::F16 => 5e-4,
+        }
+    }
+
+    /// Rows as [`Quantised`] has them and their values, `[rows, k]`.
+    fn quantised(gpu: &Gpu, case: Case, stride: usize) -> (Vec<f64>, Quantised) {
+        let rows = case.tiled_rows();
+        // What pads a row counts for nothing, whatever it is: the weights are 0 there.
+        let steps = bytes(7, rows * stride);
+        let zeros = bytes(8, rows);
+        let scales = numbers(9, rows);
+        let terms: Vec<f32> =
+            scales.iter().zip(&zeros).flat_map(|(&scale, &zero)| [scale, f32::from(zero)]).collect();
+        let value = |row: usize, col: usize| {
+            let distance = f64::from(steps[row * stride + col]) - f64::from(zeros[row]);
+            f64::from(scales[row]) * distance
+        };
+        let values = (0..case.rows).flat_map(|row| (0..case.k).map(move |col| value(row, col))).collect();
+        let rows = Quantised {
+            values: buffer_of_bytes(gpu, bytemuck::cast_slice(&steps)),
+            row_terms: buffer(gpu, Real::F32, &terms),
+        };
+        (values, rows)
+    }
+
+    fn check(gpu: &Gpu, case: Case, tile: Tile, real: Real) {
+        let known = case.matrix(gpu, real);
+        assert_eq!(known.matrix.form, Form::Int8);
+        let (values, input) = quantised(gpu, case, known.matrix.k);
+        case.check(gpu, real, &known, &values, tolerance(real), |product, output| {
+            step(gpu, product, tile, real, &input, output.into())
+        });
+    }
+
+    #[test]
+    fn every_tile_multiplies_integers_exactly() {
+        let Some(gpu) = gpu() else { return };
+        // Few, because drivers without such dot products take seconds to compile what stands for them.
+        let mut cases = Case::shared_out(Form::Int8, 0, &TILES);
+        cases.extend(Case::shared_out(Form::Int8, 5, &TILES[..1]));
+        cases.into_iter().for_each(|(tile, case)| check(gpu, case, tile, Real::F32));
+        if reals(gpu).contains(&Real::F16) {
+            let cases = Case::shared_out(Form::Int8, 4, &TILES[..1]);
+            cases.into_iter().for_each(|(tile, case)| check(gpu, case, tile, Real::F16));
+        }
+    }
+
+    #[test]
+    fn every_tile_fits_the_smallest_devices() {
+        let limits = wgpu::Limits::defaults();
+        for tile in TILES {
+            assert!(tile.threads() <= limits.max_compute_invocations_per_workgroup as usize);
+            assert!(tile_bytes(tile) <= limits.max_compute_workgroup_storage_size as usize, "{tile:?}");
+        }
+    }
 }

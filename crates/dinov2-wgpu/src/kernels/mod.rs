@@ -17,8 +17,12 @@ pub(crate) mod peak_cooperative;
 pub(crate) mod peak_float;
 pub(crate) mod peak_i8;
 pub(crate) mod product;
+#[cfg(test)]
+mod product_case;
 pub(crate) mod projection;
 pub(crate) mod quantise;
+#[cfg(test)]
+mod validation;
 
 /// Number type of activations between kernels and of float weights: `Real` in the shaders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +58,7 @@ const GEMM_TILE: &str = include_str!("parts/gemm_tile.wgsl");
 
 /// How a shader uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(test, derive(PartialOrd, Ord))]
 pub(crate) enum Access {
     Uniform,
     Read,
@@ -89,4 +94,16 @@ pub(crate) fn linear(count: usize) -> [u32; 3] {
 /// Sizes fit 32 bits: they are bounded by what a buffer may hold.
 pub(crate) fn narrow(size: usize) -> u32 {
     u32::try_from(size).expect("a size that a buffer of the device can have")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::linear;
+
+    #[test]
+    fn workgroups_keep_within_a_dimension() {
+        assert_eq!(linear(0), [1, 1, 1]);
+        assert_eq!(linear(32_768), [32_768, 1, 1]);
+        assert_eq!(linear(32_769), [32_768, 2, 1]);
+    }
 }

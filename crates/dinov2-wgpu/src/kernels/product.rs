@@ -22,6 +22,17 @@ pub(crate) enum Output {
     Add,
 }
 
+impl Output {
+    /// The epilogue and the output.
+    pub(super) fn parts(self) -> [&'static str; 3] {
+        let output = match self {
+            Output::Store => include_str!("parts/output_store.wgsl"),
+            Output::Add => include_str!("parts/output_add.wgsl"),
+        };
+        [EPILOGUE, CHANNELS, output]
+    }
+}
+
 /// One application of a matrix: `output = activation(input x weights * scale + bias)`.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'a> {
@@ -72,16 +83,7 @@ impl Tile {
 }
 
 impl Product<'_> {
-    /// The epilogue and the output.
-    pub(super) fn parts(&self) -> [&'static str; 3] {
-        let output = match self.output {
-            Output::Store => include_str!("parts/output_store.wgsl"),
-            Output::Add => include_str!("parts/output_add.wgsl"),
-        };
-        [EPILOGUE, CHANNELS, output]
-    }
-
-    /// Constants of these parts.
+    /// Constants of [`Output::parts`].
     pub(super) fn constants(&self) -> Vec<Constant> {
         vec![
             ("ACTIVATION", f64::from(self.activation as u32)),
