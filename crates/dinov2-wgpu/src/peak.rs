@@ -6,6 +6,7 @@ use dinov2_core::{Extractor, PatchGrid};
 use wgpu::{BufferUsages, ComputePassDescriptor, PollType};
 
 use crate::engine::{GpuPrecision, WgpuEngine};
+use crate::kernels::gemm_cooperative::Units;
 use crate::kernels::{Real, Shader, peak_cooperative, peak_float, peak_i8};
 use crate::layout::Layout;
 use crate::step::{Stage, Step};
@@ -46,7 +47,7 @@ impl GpuPeaks {
     pub fn measure(gpu: &Gpu) -> Result<Self, GpuError> {
         let invocations = u64::from(WORKGROUPS) * LANES;
         let floats = |real| rate(gpu, &peak_float::shader(real), invocations * peak_float::OPERATIONS);
-        let cooperative = |units| {
+        let cooperative = |units: Units| {
             let subgroups = u64::from(WORKGROUPS) * LANES / gpu.subgroup_lanes();
             rate(
                 gpu,
