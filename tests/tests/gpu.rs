@@ -133,6 +133,17 @@ fn frames_in_flight_come_back_in_order() {
         assert!(alone.grid() == together.grid() && alone.tokens() == together.tokens());
         assert!(alone.taps().eq(together.taps()));
     }
+    // A wrong image ends a batch, and nothing of it gets in the way of the next.
+    let wrong = Picture::pattern(side, side + 1);
+    let with_wrong = [views[0], views[1], wrong.view(), views[3]];
+    assert!(matches!(
+        engine.extract_batch(&with_wrong, &taps, &mut together.clone()[..4]),
+        Err(ExtractError::Grid(_))
+    ));
+    let mut again = vec![Features::new(); 3];
+    engine.extract_batch(&views[..3], &taps, &mut again).unwrap();
+    assert!(again.iter().zip(&together).all(|(again, first)| again.tokens() == first.tokens()));
+
     engine.submit(views[0], &taps).unwrap();
     engine.submit(views[1], &taps).unwrap();
     assert!(matches!(engine.submit(views[2], &taps), Err(ExtractError::Engine(_))), "three frames in flight");

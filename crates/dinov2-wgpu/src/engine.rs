@@ -83,13 +83,8 @@ impl WgpuEngine {
             GpuPrecision::F32 => Real::F32,
             GpuPrecision::F16 if gpu.facts().f16 => Real::F16,
             GpuPrecision::F16 => return Err(GpuError::NoF16 { adapter: gpu.facts().name.clone() }),
-            GpuPrecision::Int8 => {
-                if gpu.facts().f16 {
-                    Real::F16
-                } else {
-                    Real::F32
-                }
-            }
+            GpuPrecision::Int8 if gpu.facts().f16 => Real::F16,
+            GpuPrecision::Int8 => Real::F32,
         };
         let numbers = Numbers { real, int8: precision == GpuPrecision::Int8 };
         let spec = model.spec().clone();
@@ -149,7 +144,7 @@ impl WgpuEngine {
     }
 
     /// Uploads a frame and starts its work; [`Self::receive`] yields frames in the order of their submission. Uploading,
-    /// computing and reading of up to [`FRAMES_IN_FLIGHT`] frames overlap.
+    /// computing and reading of up to [`FRAMES_IN_FLIGHT`] frames overlap. [`Extractor::extract`] abandons them.
     ///
     /// # Errors
     /// As [`Extractor::extract`], or too many frames are in flight.
@@ -208,6 +203,14 @@ impl WgpuEngine {
         Ok(())
     }
 
+    /// Waits for frames that were submitted and are not wanted any more, as after a batch with a wrong image.
+    fn abandon(&mut self) -> Result<(), ExtractError> {
+        while !self.in_flight.is_empty() {
+            self.receive_with(|_, _| {})?;
+        }
+        Ok(())
+    }
+
     /// Directions for [`Self::extract_projected`], such as principal components: `mean: [dim]`, `directions: [components,
     /// dim]`.
     ///
@@ -230,17 +233,16 @@ impl WgpuEngine {
     /// components]`, replacing what was there. For displays, of which a frame then reads a hundredth of the bytes.
     ///
     /// # Errors
-    /// As [`Extractor::extract`], no basis, or frames in flight.
+    /// As [`Extractor::extract`], or no basis.
     pub fn extract_projected(
         &mut self,
         image: ImageView<'_>,
         out: &mut Vec<f32>,
     ) -> Result<PatchGrid, ExtractError> {
-        if self.basis.is_none() || !self.in_flight.is_empty() {
-            return Err(ExtractError::Engine(
-                "extract_projected: expected a basis and no frame in flight".into(),
-            ));
+        if self.basis.is_none() {
+            return Err(ExtractError::Engine("extract_projected: expected a basis, got none".into()));
         }
+        self.abandon()?;
         self.submit_for(image, Wanted::Projection)?;
         let mut grid = PatchGrid { rows: 0, cols: 0 };
         self.receive_with(|frame, bytes| {
@@ -397,11 +399,8 @@ impl Extractor for WgpuEngine {
     }
 
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError> {
+        self.abandon()?;
         self.submit(image, taps)?;
-        while self.in_flight.len() > 1 {
-            // A frame that somebody submitted and did not fetch.
-            self.receive(out)?;
-        }
         self.receive(out)
     }
 
@@ -413,6 +412,7 @@ impl Extractor for WgpuEngine {
         out: &mut [Features],
     ) -> Result<(), ExtractError> {
         ExtractError::check_lengths(images, out)?;
+        self.abandon()?;
         let mut out = out.iter_mut();
         for image in images {
             if self.in_flight.len() == FRAMES_IN_FLIGHT

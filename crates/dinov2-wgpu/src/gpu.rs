@@ -244,6 +244,14 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Waits for uploads, so that the host's copies of them are given back.
+    pub(crate) fn finish_uploads(&self) -> Result<(), GpuError> {
+        self.inner.queue.submit([]);
+        let polled = self.inner.device.poll(PollType::wait_indefinitely());
+        polled.map_err(|error| GpuError::Driver(error.to_string()))?;
+        self.check()
+    }
+
     /// The compiled shader, from the cache where it is at hand.
     pub(crate) fn pipeline(
         &self,

@@ -120,13 +120,14 @@ impl Loader<'_> {
             MlpKind::SwiGlu => (read("mlp.w12")?.gated(), scaled("mlp.w3", "ls2.gamma")?),
         };
         let projection = scaled("attn.proj", "ls1.gamma")?.with_columns(layout.head_columns(1));
-        Ok(Block {
+        let block = Block {
             norm1: self.norm(&name("norm1"))?,
             qkv: upload(read("attn.qkv")?.with_channels(layout.head_columns(3)), "attn.qkv")?,
             projection: upload(projection, "attn.proj")?,
             norm2: self.norm(&name("norm2"))?,
             mlp_in: upload(mlp_in, "mlp_in")?,
             mlp_out: upload(mlp_out, "mlp_out")?,
-        })
+        };
+        gpu.finish_uploads().map(|()| block)
     }
 }
