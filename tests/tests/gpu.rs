@@ -4,7 +4,7 @@
 mod common;
 
 use common::gpu::{gpu, gpu_with};
-use common::{Picture, cases, relative_l2};
+use common::{Picture, cases, cosine, relative_l2};
 use dinov2_core::{ExtractError, Extractor, Facet, Features, Tap, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_heads::Pca;
@@ -34,11 +34,6 @@ fn tokens(engine: &mut dyn Extractor, picture: &Picture) -> Vec<f32> {
     let mut features = Features::new();
     engine.extract(picture.view(), &Taps::none(), &mut features).unwrap_or_else(|error| panic!("{error}"));
     features.tokens().to_vec()
-}
-
-fn cosine(x: &[f32], y: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(x, y) / (dot(x, x) * dot(y, y)).sqrt()
 }
 
 fn least_cosine(got: &[f32], want: &[f32], dim: usize) -> f64 {

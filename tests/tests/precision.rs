@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use common::{Case, Picture, cases};
+use common::{Case, Picture, cases, cosine};
 use dinov2_core::{Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa};
 use dinov2_weights::quantise::round_to_nearest_int4;
@@ -27,11 +27,6 @@ fn tokens(engine: &mut CpuEngine, picture: &Picture) -> Vec<f32> {
     let mut features = Features::new();
     engine.extract(picture.view(), &Taps::none(), &mut features).unwrap_or_else(|error| panic!("{error}"));
     features.tokens().to_vec()
-}
-
-fn cosine(x: &[f32], y: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(x, y) / (dot(x, x) * dot(y, y)).sqrt()
 }
 
 fn picture_of(model: &Model) -> Picture {

@@ -319,8 +319,8 @@ impl Engine {
         }
     }
 
-    /// Where the last frame's time went, in milliseconds; empty for an engine that does not tell, such as the GPU's without
-    /// [`Self::set_profiling`].
+    /// Where the last frame's time went, in milliseconds; empty for an engine that does not tell. The GPU engine tells of its
+    /// stages with [`Self::set_profiling`], without it of the host's work.
     pub fn stage_ms(&self) -> Vec<(&'static str, f64)> {
         match &self.runner {
             Runner::Cpu(engine) => {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wgpu::{ComputePassDescriptor, PollType};
+use wgpu::ComputePassDescriptor;
 
 use crate::gpu::lock;
 use crate::kernels::gemm_cooperative::{SQUARES, Squares};
@@ -193,11 +193,5 @@ fn run(gpu: &Gpu, step: &Step, repeats: u32) -> Result<Duration, GpuError> {
         let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
         (0..repeats).for_each(|_| step.encode(&mut pass));
     }
-    let commands = encoder.finish();
-    let start = Instant::now();
-    gpu.queue().submit([commands]);
-    let polled = gpu.device().poll(PollType::wait_indefinitely());
-    polled.map_err(|error| GpuError::Driver(error.to_string()))?;
-    gpu.check()?;
-    Ok(start.elapsed())
+    gpu.time([encoder.finish()])
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use wgpu::{
-    Buffer, BufferDescriptor, BufferUsages, Device, DeviceDescriptor, DeviceLostReason, ExperimentalFeatures,
-    Features, Limits, MemoryHints, PollType, Queue, Trace,
+    Buffer, BufferDescriptor, BufferUsages, CommandBuffer, Device, DeviceDescriptor, DeviceLostReason,
+    ExperimentalFeatures, Features, Limits, MemoryHints, PollType, Queue, Trace,
 };
 
 use crate::adapter::{self, AdapterFacts};
@@ -246,10 +247,19 @@ impl Gpu {
 
     /// Waits for uploads, so that the host's copies of them are given back.
     pub(crate) fn finish_uploads(&self) -> Result<(), GpuError> {
-        self.inner.queue.submit([]);
+        self.time(None).map(drop)
+    }
+
+    /// Time from submission to the end of all work.
+    pub(crate) fn time(
+        &self,
+        commands: impl IntoIterator<Item = CommandBuffer>,
+    ) -> Result<Duration, GpuError> {
+        let start = Instant::now();
+        self.inner.queue.submit(commands);
         let polled = self.inner.device.poll(PollType::wait_indefinitely());
         polled.map_err(|error| GpuError::Driver(error.to_string()))?;
-        self.check()
+        self.check().map(|()| start.elapsed())
     }
 
     /// The compiled shader, from the cache where it is at hand.

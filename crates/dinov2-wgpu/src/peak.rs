@@ -1,9 +1,9 @@
 //! What a device can do at most, and what the stages of a frame ask of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dinov2_core::{Extractor, PatchGrid};
-use wgpu::{BufferUsages, ComputePassDescriptor, PollType};
+use wgpu::{BufferUsages, ComputePassDescriptor};
 
 use crate::engine::{GpuPrecision, WgpuEngine};
 use crate::kernels::gemm_cooperative::Units;
@@ -100,13 +100,7 @@ fn fastest(gpu: &Gpu, encode: &dyn Fn(&mut wgpu::CommandEncoder)) -> Result<Dura
     for _ in 0..=REPEATS {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         encode(&mut encoder);
-        let commands = encoder.finish();
-        let start = Instant::now();
-        gpu.queue().submit([commands]);
-        let polled = gpu.device().poll(PollType::wait_indefinitely());
-        polled.map_err(|error| GpuError::Driver(error.to_string()))?;
-        gpu.check()?;
-        least = least.min(start.elapsed());
+        least = least.min(gpu.time([encoder.finish()])?);
     }
     Ok(least)
 }

@@ -165,6 +165,12 @@ pub(crate) fn relative_l2(got: &[f32], expected: &[f32]) -> f64 {
     if distance.is_finite() { distance } else { f64::INFINITY }
 }
 
+/// Cosine of the angle between two vectors.
+pub(crate) fn cosine(x: &[f32], y: &[f32]) -> f64 {
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    dot(x, y) / (dot(x, x) * dot(y, y)).sqrt()
+}
+
 /// The worst of many distances, and everything beyond a limit. Prints and fails at the end, so that one run shows
 /// every case.
 pub(crate) struct Verdict {
