@@ -6,7 +6,7 @@ use std::time::Instant;
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine};
 use dinov2_weights::Model;
-use dinov2_wgpu::{Gpu, GpuConfig, GpuError, Stage, Tuning, WgpuEngine};
+use dinov2_wgpu::{Gpu, GpuConfig, GpuError, HostTimes, Stage, Tuning, WgpuEngine};
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineConfig, EngineError, machine};
@@ -152,7 +152,8 @@ fn measure(cpu: &mut dyn Extractor, gpu: &mut dyn Extractor) -> Result<Compariso
 /// work.
 pub(crate) fn stage_ms(engine: &WgpuEngine) -> Vec<(&'static str, f64)> {
     let Some(times) = engine.stage_times() else {
-        return vec![("host", engine.host_time().as_secs_f64() * 1e3)];
+        let HostTimes { in_the_way, ahead } = engine.host_times();
+        return vec![("host", in_the_way.as_secs_f64() * 1e3), ("host_ahead", ahead.as_secs_f64() * 1e3)];
     };
     Stage::ALL.iter().map(|&stage| (stage.name(), times.get(stage).as_secs_f64() * 1e3)).collect()
 }

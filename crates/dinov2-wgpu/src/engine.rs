@@ -55,7 +55,17 @@ pub struct WgpuEngine {
     in_flight: VecDeque<InFlight>,
     profile: Profile,
     /// Of the last frame received.
-    host_time: Duration,
+    host_times: HostTimes,
+}
+
+/// What the host did for a frame besides waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostTimes {
+    /// Before the device could begin and after it had ended: upload, submission, readback; encoding, where it was not done
+    /// ahead.
+    pub in_the_way: Duration,
+    /// Encoding of the next frame, while the device computed.
+    pub ahead: Duration,
 }
 
 /// A frame's commands and where they write its results.
@@ -71,7 +81,7 @@ struct InFlight {
     readback: Buffer,
     purpose: Purpose,
     places: Places,
-    host_time: Duration,
+    host_times: HostTimes,
 }
 
 impl WgpuEngine {
@@ -104,7 +114,7 @@ impl WgpuEngine {
             ahead: None,
             in_flight: VecDeque::new(),
             profile: Profile::new(),
-            host_time: Duration::ZERO,
+            host_times: HostTimes::default(),
         })
     }
 
@@ -134,9 +144,9 @@ impl WgpuEngine {
         self.profile.times()
     }
 
-    /// What the host did for the last frame besides waiting: upload, encoding, submission, readback.
-    pub fn host_time(&self) -> Duration {
-        self.host_time
+    /// What the host did for the last frame received.
+    pub fn host_times(&self) -> HostTimes {
+        self.host_times
     }
 
     /// Frames that were submitted and not yet received.
@@ -162,9 +172,7 @@ impl WgpuEngine {
         let grid = self.grid_of(&image)?;
         self.gpu.check()?;
         self.prepare(Purpose { grid, wanted })?;
-        let begun = Instant::now();
-        let mut frame = self.start(image)?;
-        frame.host_time = begun.elapsed();
+        let frame = self.start(image)?;
         self.in_flight.push_back(frame);
         Ok(())
     }
@@ -198,7 +206,8 @@ impl WgpuEngine {
             read(&frame, &view.map_err(|error| GpuError::Driver(error.to_string()))?);
         }
         frame.readback.unmap();
-        self.host_time = frame.host_time + begun.elapsed();
+        let HostTimes { in_the_way, ahead } = frame.host_times;
+        self.host_times = HostTimes { in_the_way: in_the_way + begun.elapsed(), ahead };
         self.profile.read(&self.gpu)?;
         self.readbacks.push(frame.readback);
         Ok(())
@@ -304,6 +313,7 @@ impl WgpuEngine {
 
     /// Runs the last plan on an image. What the next frame of this plan will run is encoded while this one computes.
     fn start(&mut self, image: ImageView<'_>) -> Result<InFlight, GpuError> {
+        let begun = Instant::now();
         let Encoded { commands, readback } = match self.ahead.take() {
             Some(ahead) => ahead,
             None => self.encode()?,
@@ -320,10 +330,12 @@ impl WgpuEngine {
         });
         self.gpu.check()?;
         let (purpose, places) = (plan.purpose.clone(), plan.places.clone());
+        let in_the_way = begun.elapsed();
         if !self.profile.is_on() {
             self.ahead = Some(self.encode()?);
         }
-        Ok(InFlight { submission, mapped, readback, purpose, places, host_time: Duration::ZERO })
+        let host_times = HostTimes { in_the_way, ahead: begun.elapsed() - in_the_way };
+        Ok(InFlight { submission, mapped, readback, purpose, places, host_times })
     }
 
     /// Encodes a frame of the last plan.

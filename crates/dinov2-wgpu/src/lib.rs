@@ -33,7 +33,7 @@ mod weights;
 
 pub use adapter::{AdapterFacts, adapters};
 pub use choice::Tuning;
-pub use engine::{FRAMES_IN_FLIGHT, GpuPrecision, WgpuEngine};
+pub use engine::{FRAMES_IN_FLIGHT, GpuPrecision, HostTimes, WgpuEngine};
 pub use error::GpuError;
 pub use gpu::{Gpu, GpuConfig};
 pub use peak::{GpuPeaks, StageWork};
