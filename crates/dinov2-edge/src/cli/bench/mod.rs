@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::{Engine, Extractor, Features, PatchGrid, Runner, Taps, machine};
+use dinov2_edge::{Engine, Extractor, Features, PatchGrid, Taps, machine};
 use serde_json::{Map, Value, json};
 
 use self::peak::PeakReport;
@@ -144,7 +144,9 @@ impl Peak {
     ) -> anyhow::Result<Self> {
         match engine.runner() {
             #[cfg(feature = "wgpu")]
-            Runner::Wgpu(engine) => gpu_peak::GpuPeakReport::measure(engine, grid, stages).map(Self::Gpu),
+            dinov2_edge::Runner::Wgpu(engine) => {
+                gpu_peak::GpuPeakReport::measure(engine, grid, stages).map(Self::Gpu)
+            }
             _ => Ok(Self::Cpu(PeakReport::measure(engine, grid, stages))),
         }
     }
