@@ -7,7 +7,8 @@ use crate::steps::{cargo_command, root, run};
 
 /// Tests that run kernels for cooperative matrices, where there are some. The driver compiles such a kernel for seconds, so not
 /// everything is run again.
-const TESTS: [&str; 3] = ["gemm_cooperative", "less_precision_stays_close", "the_bundled_model_equals"];
+const TESTS: [&str; 4] =
+    ["gemm_cooperative", "matrix_units_in_use", "less_precision_stays_close", "the_bundled_model_equals"];
 
 /// Runs the tests on it; says so loudly where it is missing.
 pub(crate) fn lavapipe() -> Result<()> {

@@ -107,9 +107,12 @@ pub(crate) fn step(
     }
     let mut best: Option<(Duration, Candidate)> = None;
     for &candidate in &candidates {
-        let time = time(gpu, &build(candidate)?)?;
-        if best.is_none_or(|(least, _)| time < least) {
-            best = Some((time, candidate));
+        match build(candidate).and_then(|step| time(gpu, &step)) {
+            Ok(time) if best.is_none_or(|(least, _)| time < least) => best = Some((time, candidate)),
+            Ok(_) => {}
+            Err(error @ (GpuError::Lost(_) | GpuError::OutOfMemory(_))) => return Err(error),
+            // One kernel that a driver does not take is no reason to go without the others.
+            Err(_) => {}
         }
     }
     let best = best.map_or(first, |(_, candidate)| candidate);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{
     Buffer, BufferDescriptor, BufferUsages, CommandBuffer, Device, DeviceDescriptor, DeviceLostReason,
-    ExperimentalFeatures, Features, Limits, MemoryHints, PollType, Queue, Trace,
+    ExperimentalFeatures, Features, Limits, MapMode, MemoryHints, PollType, Queue, Trace,
 };
 
 use crate::adapter::{self, AdapterFacts};
@@ -14,7 +14,7 @@ use crate::choice::{self, Known, Tuning};
 use crate::kernels::gemm_cooperative::{self, Units};
 use crate::kernels::{Constant, Shader};
 use crate::pipelines::{Pipeline, Pipelines};
-use crate::{GpuError, disk};
+use crate::{GpuError, disk, self_check};
 
 /// Which device, and how much of it is used.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +133,15 @@ impl Gpu {
             units,
             tunes,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let mut gpu = Self { inner: Arc::new(inner) };
+        if units.is_some_and(|units| !self_check::units_compute_right(&gpu, units)) {
+            // Whatever the driver told of the attempt is not the caller's.
+            let _ = gpu.check();
+            if let Some(inner) = Arc::get_mut(&mut gpu.inner) {
+                (inner.units, inner.facts.cooperative_matrix) = (None, false);
+            }
+        }
+        Ok(gpu)
     }
 
     /// What is known about the device, as far as it is used.
@@ -243,6 +251,19 @@ impl Gpu {
         let buffer = self.buffer(what, bytes.len() as u64, usage)?;
         self.inner.queue.write_buffer(&buffer, 0, bytes);
         Ok(buffer)
+    }
+
+    /// What a buffer holds by now.
+    pub(crate) fn read(&self, buffer: &Buffer) -> Result<Vec<u8>, GpuError> {
+        let copy = self.buffer("copy", buffer.size(), BufferUsages::MAP_READ | BufferUsages::COPY_DST)?;
+        let mut encoder = self.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
+        self.queue().submit([encoder.finish()]);
+        // A mapping that fails is told by the range that cannot be had.
+        copy.map_async(MapMode::Read, .., |_| {});
+        self.time(None)?;
+        let bytes = copy.get_mapped_range(..).map_err(|error| GpuError::Driver(error.to_string()))?.to_vec();
+        Ok(bytes)
     }
 
     /// Waits for uploads, so that the host's copies of them are given back.

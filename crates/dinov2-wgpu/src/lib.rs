@@ -26,6 +26,7 @@ mod peak;
 mod pipelines;
 mod plan;
 mod profile;
+mod self_check;
 mod step;
 #[cfg(test)]
 mod test_util;

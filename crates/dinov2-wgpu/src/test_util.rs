@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use dinov2_core::MlpKind;
 use half::f16;
-use wgpu::{Buffer, BufferUsages, ComputePassDescriptor, MapMode, PollType};
+use wgpu::{Buffer, BufferUsages, ComputePassDescriptor};
 
 use crate::frame::Frame;
 use crate::kernels::Real;
@@ -141,17 +141,7 @@ pub(crate) fn run(gpu: &Gpu, steps: &[Step]) {
 
 /// What [`buffer_of_bytes`] holds by now.
 pub(crate) fn read_bytes(gpu: &Gpu, buffer: &Buffer) -> Vec<u8> {
-    let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
-    let copy = gpu.buffer("copy", buffer.size(), usage).expect("room for a copy");
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
-    gpu.queue().submit([encoder.finish()]);
-    copy.slice(..).map_async(MapMode::Read, |mapped| mapped.expect("a copy that can be read"));
-    gpu.device().poll(PollType::wait_indefinitely()).expect("a driver that ends");
-    gpu.check().expect("a driver that copies");
-    let bytes = copy.slice(..).get_mapped_range().expect("a mapped copy").to_vec();
-    copy.unmap();
-    bytes
+    gpu.read(buffer).expect("a driver that copies")
 }
 
 /// `len` numbers, stored as `real`.
