@@ -62,16 +62,19 @@ pub(crate) fn gpu_if_faster(
     if config.isa.is_some() || config.incremental.is_some() || !(asked || machine::may_have_gpu()) {
         return (None, Vec::new());
     }
-    match try_gpu(model, config, cpu) {
-        Ok(found) => (found, Vec::new()),
-        Err(error) => (None, vec![format!("{error}; using the CPU")]),
-    }
+    let mut notes = Vec::new();
+    let found = try_gpu(model, config, cpu, &mut notes).unwrap_or_else(|error| {
+        notes.push(format!("{error}; using the CPU"));
+        None
+    });
+    (found, notes)
 }
 
 fn try_gpu(
     model: &Model,
     config: &EngineConfig,
     cpu: CpuConfig,
+    notes: &mut Vec<String>,
 ) -> Result<Option<(WgpuEngine, String)>, EngineError> {
     let gpu = match open_gpu(config) {
         // A machine without a driver is nothing to report, a GPU that was asked for and is not there is.
@@ -82,25 +85,37 @@ fn try_gpu(
         let imitation = || GpuError::Driver(format!("{} is imitated by the CPU", gpu.facts().name));
         return if config.gpu.is_some() { Err(imitation().into()) } else { Ok(None) };
     }
+    if_faster(&gpu, model, config, cpu, notes)
+}
+
+fn if_faster(
+    gpu: &Gpu,
+    model: &Model,
+    config: &EngineConfig,
+    cpu: CpuConfig,
+    notes: &mut Vec<String>,
+) -> Result<Option<(WgpuEngine, String)>, EngineError> {
     // What the CPU alone computes in, the GPU is not asked for.
     let Ok(precision) = config.precision.on_gpu(model, gpu.facts().f16) else { return Ok(None) };
-    let known = last_comparison(&gpu, model, config);
+    let known = last_comparison(gpu, model, config);
     if known.is_some_and(|known| !known.favours_gpu()) {
         return Ok(None);
     }
-    let mut engine = WgpuEngine::new(&gpu, model, precision)?;
+    let mut engine = WgpuEngine::new(gpu, model, precision)?;
+    let told = |Comparison { cpu_ms, gpu_ms }| {
+        format!("a frame took {gpu_ms:.1} ms on {} and {cpu_ms:.1} ms on the CPU", gpu.facts().name)
+    };
     let comparison = match known {
         Some(known) => known,
         None => {
             let comparison = measure(&mut CpuEngine::new(model, cpu)?, &mut engine)
                 .map_err(|error| GpuError::Driver(error.to_string()))?;
-            keep(&gpu, model, config, comparison);
+            keep(gpu, model, config, comparison);
+            notes.push(format!("{}: measured once for this model, and kept", told(comparison)));
             comparison
         }
     };
-    let Comparison { cpu_ms, gpu_ms } = comparison;
-    let reason = format!("a frame took {gpu_ms:.1} ms on the GPU and {cpu_ms:.1} ms on the CPU");
-    Ok(comparison.favours_gpu().then_some((engine, reason)))
+    Ok(comparison.favours_gpu().then(|| (engine, told(comparison))))
 }
 
 /// Name of the file that keeps a comparison: of these engines in these precisions.
@@ -159,10 +174,27 @@ pub(crate) fn stage_ms(engine: &WgpuEngine) -> Vec<(&'static str, f64)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::Precision;
     use dinov2_core::VitSpec;
+    use dinov2_weights::{ConvertOptions, Storage};
+    use std::path::Path;
     use std::time::Duration;
+
+    /// The machine's GPU, or a program that imitates one. Without any the test is skipped, loudly; where DINOV2_TEST_GPU is set
+    /// that is a failure.
+    pub(crate) fn gpu_under_test(config: &GpuConfig) -> Option<Gpu> {
+        match Gpu::open(config) {
+            Err(GpuError::NoAdapter { .. }) if std::env::var_os("DINOV2_TEST_GPU").is_none() => {
+                eprintln!(
+                    "SKIPPED: no GPU driver here (Debian: apt install mesa-vulkan-drivers for a software one)"
+                );
+                None
+            }
+            opened => Some(opened.unwrap()),
+        }
+    }
 
     /// An engine that does nothing but take its time.
     struct Sleeper<'a>(&'a VitSpec, Duration);
@@ -184,5 +216,40 @@ mod tests {
         let engine = |ms| Sleeper(model.spec(), Duration::from_millis(ms));
         assert!(measure(&mut engine(20), &mut engine(1)).unwrap().favours_gpu());
         assert!(!measure(&mut engine(1), &mut engine(20)).unwrap().favours_gpu());
+    }
+
+    #[test]
+    fn a_comparison_is_made_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Some(folder.path().into());
+        let Some(gpu) = gpu_under_test(&GpuConfig { cache, ..GpuConfig::default() }) else { return };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/golden/hf_mlp");
+        let path = folder.path().join("model.safetensors");
+        let options = ConvertOptions::new(Storage::F32);
+        dinov2_weights::convert(Path::new(source), &path, &options, &mut |_| {}).unwrap();
+        let model = Model::open(&path).unwrap();
+        let config = EngineConfig::default();
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let chosen = if_faster(&gpu, &model, &config, CpuConfig::default(), &mut first).unwrap();
+        let kept = last_comparison(&gpu, &model, &config).unwrap();
+        assert!(kept.cpu_ms > 0.0 && kept.gpu_ms > 0.0, "{kept:?}");
+        assert_eq!(chosen.is_some(), kept.favours_gpu(), "{kept:?}");
+        assert!(first.len() == 1 && first[0].contains("measured once"), "{first:?}");
+        let again = if_faster(&gpu, &model, &config, CpuConfig::default(), &mut second).unwrap();
+        assert_eq!((again.is_some(), second.len()), (chosen.is_some(), 0), "{second:?}");
+        // Another precision is another question; one that only CPUs have is none.
+        let f32 = EngineConfig { precision: Precision::F32, ..EngineConfig::default() };
+        assert_eq!(last_comparison(&gpu, &model, &f32), None);
+        let bf16 = EngineConfig { precision: Precision::Bf16, ..EngineConfig::default() };
+        assert!(if_faster(&gpu, &model, &bf16, CpuConfig::default(), &mut second).unwrap().is_none());
+        // What says that the GPU is faster is believed.
+        keep(&gpu, &model, &config, Comparison { cpu_ms: 2.0, gpu_ms: 1.0 });
+        let (engine, reason) =
+            if_faster(&gpu, &model, &config, CpuConfig::default(), &mut second).unwrap().unwrap();
+        assert_eq!(engine.spec(), model.spec());
+        assert!(
+            reason.starts_with("a frame took 1.0 ms on ") && reason.ends_with(" and 2.0 ms on the CPU"),
+            "{reason}"
+        );
     }
 }

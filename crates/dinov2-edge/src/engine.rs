@@ -446,18 +446,12 @@ impl Extractor for Engine {
 #[cfg(all(test, feature = "wgpu"))]
 mod tests {
     use super::*;
+    use crate::comparison::tests::gpu_under_test;
+    use dinov2_wgpu::GpuConfig;
 
     #[test]
     fn the_cpu_takes_over_where_the_gpu_fails() {
-        let gpu = match crate::open_gpu(&EngineConfig::default()) {
-            Err(GpuError::NoAdapter { .. }) if std::env::var_os("DINOV2_TEST_GPU").is_none() => {
-                eprintln!(
-                    "SKIPPED: no GPU driver here (Debian: apt install mesa-vulkan-drivers for a software one)"
-                );
-                return;
-            }
-            opened => opened.unwrap(),
-        };
+        let Some(gpu) = gpu_under_test(&GpuConfig::default()) else { return };
         let model = crate::bundled_model().unwrap();
         let (config, _) = cpu_config(&model, &EngineConfig::default()).unwrap();
         let runner = Runner::Wgpu(Box::new(WgpuEngine::new(&gpu, &model, GpuPrecision::F32).unwrap()));
