@@ -99,7 +99,7 @@ mod tests {
             eprintln!("SKIPPED: no cooperative matrices");
             return;
         };
-        let (mut got, want) = product(&gpu, units).unwrap();
+        let (mut got, want) = product(gpu, units).unwrap();
         assert!(agree(&got, &want));
         // Transposed it is another matrix.
         got.swap(1, CHANNEL_ALIGN);
