@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::time::Instant;
 
 use dinov2_core::ImageView;
 
@@ -12,8 +13,11 @@ pub struct Frame {
     pub width_px: usize,
     /// Height in pixels.
     pub height_px: usize,
-    /// Time of the frame since the start of its stream, where the stream tells it.
+    /// When the frame was taken, where its source tells it: in a video, since the start of the stream; of cameras and
+    /// recordings, UNIX time.
     pub capture_ns: Option<u64>,
+    /// The same moment on this machine's monotonic clock, of live sources: what latency is counted from.
+    pub captured: Option<Instant>,
     /// Position in the whole run, from 0.
     pub index: usize,
     /// Stem for the names of output files: the stem of an image file, or `STEM_000000` (from 0) in a video.

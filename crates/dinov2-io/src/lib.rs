@@ -10,16 +10,20 @@
 mod error;
 mod fit;
 mod frame;
+mod jpeg;
 pub mod limits;
 mod resample;
 mod sink;
 mod source;
+mod statistics;
 
 pub use error::{FormatError, SourceError};
 pub use fit::{Fit, FitError, Size};
 pub use frame::Frame;
+pub use jpeg::JpegEncoder;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 pub use source::{
     Labels, RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, list_images,
     mjpeg, natural_order, open, y4m,
 };
+pub use statistics::{Drops, LiveStats, Losses, Quantiles};

@@ -43,6 +43,7 @@ fn frame(name: &str) -> Frame {
         width_px: 42,
         height_px: 28,
         capture_ns: Some(40),
+        captured: None,
         index: 7,
         name: name.into(),
         path: Some("photos/cat.jpg".into()),

@@ -24,7 +24,7 @@ pub use raw::{RawFormat, RawPixels, RawReader};
 pub use still::decode_still;
 pub use yuv::YuvRange;
 
-use crate::{Frame, SourceError};
+use crate::{Frame, Losses, SourceError};
 use ffmpeg::FfmpegReader;
 use inputs::Input;
 use pattern::Pattern;
@@ -44,6 +44,16 @@ pub trait Source: Send {
 
     /// True if frames of one input follow each other in time; false for single images.
     fn is_video(&self) -> bool;
+
+    /// True if frames are of now, so that a late one is better dropped than waited for.
+    fn is_live(&self) -> bool {
+        false
+    }
+
+    /// What went wrong and was survived, since the source was opened.
+    fn losses(&self) -> Losses {
+        Losses::default()
+    }
 
     /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.
     fn take_notes(&mut self) -> Vec<String>;
@@ -126,7 +136,7 @@ struct Current {
 
 impl Source for Chain {
     fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
-        frame.capture_ns = None;
+        (frame.capture_ns, frame.captured) = (None, None);
         loop {
             if let Some(current) = &mut self.current {
                 let more = current.stream.read_into(frame);
