@@ -48,3 +48,5 @@ pub use dinov2_weights as weights;
 pub use dinov2_wgpu as gpu;
 pub use engine::{Engine, EngineConfig, EngineError, Runner, Weights};
 pub use similarity::cosine;
+#[cfg(feature = "view")]
+pub use dinov2_view as view;

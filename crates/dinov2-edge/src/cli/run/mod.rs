@@ -3,6 +3,8 @@
 mod results;
 mod sources;
 mod status;
+#[cfg(feature = "view")]
+mod view;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -54,6 +56,13 @@ pub(crate) struct Args {
     /// Fail when one frame takes longer than this, so that a service manager starts anew; 0 for never [default: 60 for cameras]
     #[arg(long, value_name = "SECONDS")]
     watchdog: Option<u64>,
+    /// Record camera, features and statistics into a new MCAP file, for Foxglove and ROS 2
+    #[cfg(feature = "record")]
+    #[arg(long, value_name = "FILE.mcap")]
+    record: Option<PathBuf>,
+    #[cfg(feature = "view")]
+    #[command(flatten)]
+    view: view::ViewArgs,
     #[command(flatten)]
     reuse: ReuseArgs,
     /// One JSON object per frame on stdout
