@@ -145,6 +145,7 @@ impl Fitting {
                 pixels.extend_from_slice(image.pixels());
                 let size_px = (image.width_px(), image.height_px());
                 (frame.fitted, frame.fitted_px) = (pixels, size_px);
+                frame.crop = self.fit.crop(frame.frame.width_px, frame.frame.height_px)?;
                 frame.times.fit = start.elapsed();
                 if !self.shared.put_before_engine(&self.fitted, self.camera, frame) {
                     return Ok(());

@@ -26,7 +26,8 @@ fn address(word: &str) -> Result<SocketAddr, String> {
     let named = word.strip_prefix("localhost:").and_then(|port| port.parse().ok());
     let named = named.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let address = port.ok().or(named).or_else(|| word.parse().ok());
-    address.ok_or_else(|| format!("expected ADDRESS:PORT, such as {DEFAULT_ADDRESS} or 0.0.0.0:8080, or a port"))
+    address
+        .ok_or_else(|| format!("expected ADDRESS:PORT, such as {DEFAULT_ADDRESS} or 0.0.0.0:8080, or a port"))
 }
 
 impl ViewArgs {
