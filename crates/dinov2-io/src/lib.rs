@@ -1,7 +1,7 @@
 //! Frames in, features out.
 //!
 //! [`open`] turns what a user names (image files, folders, globs, videos, pipes, a test pattern) into one [`Source`] of
-//! RGB [`Frame`]s; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
+//! RGB [`Frame`]s, and [`Camera`] is one of live frames; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
 //! a frame as safetensors, npy or a picture; [`Labels`] are read for evaluation. Everything from outside is capped by
 //! [`limits`] before it is allocated.
 //!
@@ -23,7 +23,8 @@ pub use frame::Frame;
 pub use jpeg::JpegEncoder;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 pub use source::{
-    Labels, RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, list_images,
-    mjpeg, natural_order, open, y4m,
+    Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraMonitor, CameraPixels, CameraRates,
+    CameraSize, ControlKind, Labels, RawFormat, RawPixels, RawReader, Source, SourceOptions, Stopper,
+    YuvRange, decode_still, list_cameras, list_images, mjpeg, natural_order, open, y4m,
 };
 pub use statistics::{Drops, LiveStats, Losses, Quantiles};

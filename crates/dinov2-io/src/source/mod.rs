@@ -1,7 +1,7 @@
 //! Sources: where frames come from.
 //!
-//! A new kind of source (a camera, say) is one more file here with an `impl Stream`, one more variant of
-//! `inputs::Input`, and the line in `inputs::classify` that recognises it.
+//! A new kind of file or pipe is one more file here with an `impl Stream`, one more variant of `inputs::Input`, and the
+//! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
 
 mod ffmpeg;
 mod inputs;
@@ -12,6 +12,7 @@ mod raw;
 mod read;
 mod still;
 mod stream;
+mod v4l2;
 pub mod y4m;
 mod yuv;
 
@@ -22,6 +23,10 @@ pub use inputs::{list_images, natural_order};
 pub use labels::Labels;
 pub use raw::{RawFormat, RawPixels, RawReader};
 pub use still::decode_still;
+pub use v4l2::{
+    Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraMonitor, CameraPixels, CameraRates,
+    CameraSize, ControlKind, Stopper, list_cameras,
+};
 pub use yuv::YuvRange;
 
 use crate::{Frame, Losses, SourceError};
