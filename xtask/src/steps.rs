@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{arm, asan, avx512, fuzz, lavapipe, wasm};
+use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, wasm};
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -27,6 +27,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     lavapipe::lavapipe()?;
     asan::asan()?;
     emulated()?;
+    camera_vm::camera_vm()?;
     fuzz::fuzz(fuzz_seconds, &[])
 }
 
