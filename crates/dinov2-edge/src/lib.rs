@@ -29,8 +29,10 @@ mod comparison;
 mod engine;
 pub mod hub;
 pub mod machine;
+pub mod pipeline;
 pub mod quantise;
 mod similarity;
+pub mod statistics;
 
 pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use choice::{Backend, ChoiceError, Precision};

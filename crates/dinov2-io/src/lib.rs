@@ -23,7 +23,7 @@ pub use frame::Frame;
 pub use jpeg::JpegEncoder;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 pub use source::{
-    Labels, RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, list_images,
-    mjpeg, natural_order, open, y4m,
+    Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal, TestCamera,
+    YuvRange, decode_still, list_images, mjpeg, natural_order, open, y4m,
 };
 pub use statistics::{Drops, LiveStats, Losses, Quantiles};

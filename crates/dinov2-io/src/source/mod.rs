@@ -6,12 +6,14 @@
 mod ffmpeg;
 mod inputs;
 mod labels;
+mod live;
 pub mod mjpeg;
 mod pattern;
 mod raw;
 mod read;
 mod still;
 mod stream;
+mod test_camera;
 pub mod y4m;
 mod yuv;
 
@@ -20,11 +22,13 @@ use std::path::{Path, PathBuf};
 
 pub use inputs::{list_images, natural_order};
 pub use labels::Labels;
+pub use live::{LiveHandle, StopSignal};
 pub use raw::{RawFormat, RawPixels, RawReader};
 pub use still::decode_still;
+pub use test_camera::TestCamera;
 pub use yuv::YuvRange;
 
-use crate::{Frame, Losses, SourceError};
+use crate::{Frame, SourceError};
 use ffmpeg::FfmpegReader;
 use inputs::Input;
 use pattern::Pattern;
@@ -45,14 +49,9 @@ pub trait Source: Send {
     /// True if frames of one input follow each other in time; false for single images.
     fn is_video(&self) -> bool;
 
-    /// True if frames are of now, so that a late one is better dropped than waited for.
-    fn is_live(&self) -> bool {
-        false
-    }
-
-    /// What went wrong and was survived, since the source was opened.
-    fn losses(&self) -> Losses {
-        Losses::default()
+    /// Of a source whose frames are of now, so that a late one is better dropped than waited for: the line to it.
+    fn live(&self) -> Option<LiveHandle> {
+        None
     }
 
     /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.
