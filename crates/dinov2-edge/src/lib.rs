@@ -43,6 +43,8 @@ pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matri
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;
+#[cfg(feature = "view")]
+pub use dinov2_view as view;
 pub use dinov2_weights as weights;
 #[cfg(feature = "wgpu")]
 pub use dinov2_wgpu as gpu;

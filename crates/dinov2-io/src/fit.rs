@@ -141,6 +141,19 @@ fn nearest_multiple(side: usize, numerator: usize, denominator: usize, patch_siz
     patches.max(1).saturating_mul(patch_size)
 }
 
+/// The part of an image that lies under the patch grid, in pixels of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crop {
+    /// Columns left of it.
+    pub left_px: usize,
+    /// Rows above it.
+    pub top_px: usize,
+    /// Its width.
+    pub width_px: usize,
+    /// Its height.
+    pub height_px: usize,
+}
+
 /// Brings frames to the patch grid of a model. Keeps its buffers from frame to frame.
 ///
 /// Resampling equals `PIL.Image.resize(size, BICUBIC)` of Pillow 13 to the bit: a = -0.5, antialiased.
@@ -177,6 +190,20 @@ impl Fit {
         Ok(PatchGrid { rows: height / self.patch_size, cols: width / self.patch_size })
     }
 
+    /// The part of a frame of this size that [`Self::fit`] brings to the grid: all of it, or the centre where nothing is
+    /// resampled.
+    ///
+    /// # Errors
+    /// As [`Size::target`].
+    pub fn crop(&self, width_px: usize, height_px: usize) -> Result<Crop, FitError> {
+        let (width, height) = self.size.target(width_px, height_px, self.patch_size)?;
+        Ok(if self.size == Size::Native {
+            centre(width_px, height_px, width, height)
+        } else {
+            Crop { left_px: 0, top_px: 0, width_px, height_px }
+        })
+    }
+
     /// Brings `image` to the grid. A frame that already has the right size is returned as it is, without a copy.
     /// Allocates only when the sizes change.
     ///
@@ -203,10 +230,10 @@ impl Fit {
         Ok(view(fitted, width, height))
     }
 
-    /// The centred part of this size; the odd pixel goes to the right and the bottom.
+    /// The centred part of this size.
     fn crop_centre<'a>(&'a mut self, image: ImageView<'a>, width: usize, height: usize) -> ImageView<'a> {
-        let left = (image.width_px() - width) / 2;
-        let top = (image.height_px() - height) / 2;
+        let Crop { left_px: left, top_px: top, .. } =
+            centre(image.width_px(), image.height_px(), width, height);
         let row_bytes = image.width_px() * 3;
         if width == image.width_px() {
             return view(&image.pixels()[top * row_bytes..(top + height) * row_bytes], width, height);
@@ -217,6 +244,12 @@ impl Fit {
         }
         view(&self.fitted, width, height)
     }
+}
+
+/// The centre of an image that is `width_px` x `height_px`; the odd pixel goes to the right and the bottom.
+fn centre(width_px: usize, height_px: usize, width: usize, height: usize) -> Crop {
+    let (left_px, top_px) = ((width_px - width) / 2, (height_px - height) / 2);
+    Crop { left_px, top_px, width_px: width, height_px: height }
 }
 
 fn view(pixels: &[u8], width: usize, height: usize) -> ImageView<'_> {

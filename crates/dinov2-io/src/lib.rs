@@ -12,16 +12,20 @@ mod fit;
 mod frame;
 mod jpeg;
 pub mod limits;
+#[cfg(feature = "mcap")]
+mod recording;
 mod resample;
 mod sink;
 mod source;
 mod statistics;
 
 pub use error::{FormatError, SourceError};
-pub use fit::{Fit, FitError, Size};
+pub use fit::{Crop, Fit, FitError, Size};
 pub use frame::Frame;
 pub use jpeg::JpegEncoder;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
+#[cfg(feature = "mcap")]
+pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 pub use source::{
     Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal, TestCamera,
     YuvRange, decode_still, list_images, mjpeg, natural_order, open, y4m,

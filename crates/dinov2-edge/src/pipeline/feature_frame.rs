@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dinov2_core::{Features, ImageView};
-use dinov2_io::Frame;
+use dinov2_io::{Crop, Frame};
 
 /// A frame on its way, with what the stages so far have added.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub struct FeatureFrame {
     pub fitted: Vec<u8>,
     /// Width and height of the fitted image.
     pub fitted_px: (usize, usize),
+    /// The part of the frame under the grid.
+    pub crop: Crop,
     /// The features.
     pub features: Features,
     /// Colours of the patches, `[rows, cols, 3]`; empty unless a sink wanted them.

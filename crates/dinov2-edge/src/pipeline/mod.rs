@@ -17,9 +17,13 @@ mod feature_frame;
 mod mailbox;
 mod metrics;
 mod pca_colours;
+#[cfg(feature = "record")]
+mod recording_sink;
 mod sink;
 mod stages;
 mod supervisor;
+#[cfg(feature = "view")]
+mod view_sink;
 
 use std::num::NonZeroU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -31,8 +35,12 @@ use dinov2_io::{LiveStats, Size, Source};
 pub use error::{PipelineError, SinkFailure};
 pub use feature_frame::{FeatureFrame, Times};
 pub use pca_colours::{PcaControl, PcaMode};
+#[cfg(feature = "record")]
+pub use recording_sink::RecordingSink;
 pub use sink::{PcaWish, Sink};
 use supervisor::Event;
+#[cfg(feature = "view")]
+pub use view_sink::ViewSink;
 
 /// An engine as a pipeline runs it.
 pub trait PipelineEngine: Extractor + Send {

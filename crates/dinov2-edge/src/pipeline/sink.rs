@@ -32,6 +32,11 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// What a person should hear and no error says. Each is returned once.
+    fn take_notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// There is nothing more to come.
     ///
     /// # Errors
@@ -48,16 +53,16 @@ pub enum PcaWish {
     Never,
     /// For every frame.
     Always,
-    /// While this says so; asked from another thread.
-    While(Arc<dyn Fn() -> bool + Send + Sync>),
+    /// While this says so of the camera; asked from another thread.
+    While(Arc<dyn Fn(usize) -> bool + Send + Sync>),
 }
 
 impl PcaWish {
-    pub(crate) fn now(&self) -> bool {
+    pub(crate) fn now(&self, camera: usize) -> bool {
         match self {
             Self::Never => false,
             Self::Always => true,
-            Self::While(asked) => asked(),
+            Self::While(asked) => asked(camera),
         }
     }
 }

@@ -145,6 +145,7 @@ impl Fitting {
                 pixels.extend_from_slice(image.pixels());
                 let size_px = (image.width_px(), image.height_px());
                 (frame.fitted, frame.fitted_px) = (pixels, size_px);
+                frame.crop = self.fit.crop(frame.frame.width_px, frame.frame.height_px)?;
                 frame.times.fit = start.elapsed();
                 if !self.shared.put_before_engine(&self.fitted, self.camera, frame) {
                     return Ok(());
@@ -264,7 +265,7 @@ impl Heads {
         while self.featured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
                 frame.pca_rgb.clear();
-                if self.sinks.iter().any(|(wish, _)| wish.now()) {
+                if self.sinks.iter().any(|(wish, _)| wish.now(frame.camera)) {
                     self.colours.colour(&mut frame)?;
                 }
                 let (place, frame) = (frame.camera, Arc::new(frame));
@@ -287,6 +288,7 @@ impl Drop for Heads {
 /// Feeds one sink.
 pub(crate) struct Feeding {
     pub(crate) sink: Box<dyn Sink>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) beat: Arc<Beat>,
     pub(crate) mailbox: Arc<Mailbox<Sent>>,
 }
@@ -299,7 +301,7 @@ impl Feeding {
     }
 
     fn feed(&mut self) -> Result<(), super::SinkFailure> {
-        let Self { sink, beat, mailbox } = self;
+        let Self { sink, shared, beat, mailbox } = self;
         let mut taken = Vec::new();
         while mailbox.take_all(&mut taken) {
             for sent in taken.drain(..) {
@@ -307,6 +309,7 @@ impl Feeding {
                     Sent::Frame(frame) => sink.take(frame),
                     Sent::Stats(stats) => sink.take_stats(stats),
                 })?;
+                shared.note(sink.take_notes());
             }
         }
         Ok(())

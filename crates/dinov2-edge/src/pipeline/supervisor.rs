@@ -110,7 +110,7 @@ impl Supervisor {
             let (name, beat) = (sink.name(), Arc::new(Beat::new(sink.name())));
             fed.push((sink.pca_wish(), mailbox.clone()));
             beats.push(beat.clone());
-            let feeding = Feeding { sink, beat, mailbox };
+            let feeding = Feeding { sink, shared: shared.clone(), beat, mailbox };
             spawn(Stage::Sink(name), &sender, move || feeding.run())?;
         }
         let sinks = fed.iter().map(|(_, mailbox)| mailbox.clone()).collect();

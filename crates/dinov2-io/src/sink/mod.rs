@@ -1,10 +1,12 @@
 //! Sinks: where features go.
 //!
-//! A file appears under its final name only when it is whole: it is written beside it under a temporary name and
-//! renamed.
+//! A file of features appears under its final name only when it is whole: it is written beside it under a temporary name
+//! and renamed. A recording is written in place, so that what was recorded before a crash is there.
 
 mod npy;
 mod picture;
+#[cfg(feature = "mcap")]
+mod recording;
 mod safetensors;
 mod whole_file;
 
@@ -18,6 +20,8 @@ use dinov2_core::{Features, ImageView};
 
 use crate::Frame;
 use picture::Picture;
+#[cfg(feature = "mcap")]
+pub use recording::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 use whole_file::write_whole;
 
 /// What a feature file holds.
@@ -73,6 +77,12 @@ pub enum SinkError {
         /// Bytes given.
         got: usize,
         /// File that was to be written.
+        path: String,
+    },
+    /// A recording would replace a file.
+    #[error("recording: expected the name of a new file, got one that exists: {path}")]
+    Exists {
+        /// The file.
         path: String,
     },
     /// The system refuses.

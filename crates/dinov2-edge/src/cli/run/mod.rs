@@ -3,6 +3,8 @@
 mod results;
 mod sources;
 mod status;
+#[cfg(feature = "view")]
+mod view;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -10,7 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+#[cfg(feature = "record")]
+use dinov2_edge::io::RecordingMeta;
 use dinov2_edge::io::{FeatureMeta, Format, Output, Size, Source};
+#[cfg(feature = "record")]
+use dinov2_edge::pipeline::RecordingSink;
+#[cfg(feature = "view")]
+use dinov2_edge::pipeline::ViewSink;
 use dinov2_edge::pipeline::{PcaControl, PcaMode, Pipeline, PipelineConfig, PipelineStop, Sink, Summary};
 use dinov2_edge::{Engine, Extractor, Taps, Weights};
 
@@ -54,6 +62,13 @@ pub(crate) struct Args {
     /// Fail when one frame takes longer than this, so that a service manager starts anew; 0 for never [default: 60 for cameras]
     #[arg(long, value_name = "SECONDS")]
     watchdog: Option<u64>,
+    /// Record camera, features and statistics into a new MCAP file, for Foxglove and ROS 2
+    #[cfg(feature = "record")]
+    #[arg(long, value_name = "FILE.mcap")]
+    record: Option<PathBuf>,
+    #[cfg(feature = "view")]
+    #[command(flatten)]
+    view: view::ViewArgs,
     #[command(flatten)]
     reuse: ReuseArgs,
     /// One JSON object per frame on stdout
@@ -96,7 +111,18 @@ pub(crate) fn main(args: Args) -> anyhow::Result<()> {
         (false, true) => Lines::None,
         (false, false) => Lines::Text,
     };
-    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Results { output, meta, lines, bar: bar.clone() })];
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    #[cfg(feature = "record")]
+    if let Some(path) = &args.record {
+        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(&meta, sources.len()))?));
+    }
+    #[cfg(feature = "view")]
+    if let Some(view) =
+        args.view.start(&format!("{}, {engine}", meta.model), args.source.names(sources.len()))?
+    {
+        sinks.push(Box::new(ViewSink::new(view, config.pca.clone())));
+    }
+    sinks.push(Box::new(Results { output, meta, lines, bar: bar.clone() }));
     let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), Status::new(live, bar))?;
     if summary.stats.frames == 0 && !summary.stopped {
         bail!("run: expected at least one frame, got none");
@@ -137,6 +163,19 @@ fn feature_meta(weights: &Weights, engine: &Engine) -> FeatureMeta {
         engine: engine.to_string(),
         precision: engine.precision().into(),
         extra: Vec::new(),
+    }
+}
+
+#[cfg(feature = "record")]
+fn recording_meta(meta: &FeatureMeta, cameras: usize) -> RecordingMeta {
+    RecordingMeta {
+        model: meta.model.clone(),
+        model_file: meta.model_file.clone(),
+        patch_size: meta.patch_size,
+        engine: meta.engine.clone(),
+        precision: meta.precision.clone(),
+        cameras,
+        ..RecordingMeta::default()
     }
 }
 

@@ -40,6 +40,12 @@ impl SourceArgs {
         self.camera.iter().map(|device| self.open_camera(device)).collect()
     }
 
+    /// A name for each of `count` sources.
+    #[cfg(feature = "view")]
+    pub(super) fn names(&self, count: usize) -> Vec<String> {
+        (0..count).map(|index| self.camera.get(index).cloned().unwrap_or_else(|| "input".into())).collect()
+    }
+
     fn open_camera(&self, device: &str) -> anyhow::Result<Box<dyn Source>> {
         if device.starts_with("test:") {
             return Ok(Box::new(TestCamera::parse(device).map_err(usage)?));
