@@ -44,6 +44,7 @@ pub(super) const STREAMON: Request<i32> = Request::writes(18);
 pub(super) const G_PARM: Request<StreamParameters> = Request::exchanges(21);
 pub(super) const S_PARM: Request<StreamParameters> = Request::exchanges(22);
 pub(super) const QUERYMENU: Request<MenuItem> = Request::exchanges(37);
+pub(super) const G_INPUT: Request<i32> = Request::reads(38);
 pub(super) const G_EXT_CTRLS: Request<ExtControls> = Request::exchanges(71);
 pub(super) const S_EXT_CTRLS: Request<ExtControls> = Request::exchanges(72);
 pub(super) const ENUM_FRAMESIZES: Request<FrameSize> = Request::exchanges(74);
@@ -318,7 +319,7 @@ pub(super) struct ExtControls {
 #[repr(C)]
 pub(super) struct EventSubscription {
     pub(super) kind: u32,
-    id: u32,
+    pub(super) id: u32,
     flags: u32,
     reserved: [u32; 5],
 }
@@ -393,6 +394,7 @@ mod tests {
             (G_PARM.number, 0xc0cc_5615),
             (S_PARM.number, 0xc0cc_5616),
             (QUERYMENU.number, 0xc02c_5625),
+            (G_INPUT.number, 0x8004_5626),
             (G_EXT_CTRLS.number, 0xc020_5647),
             (S_EXT_CTRLS.number, 0xc020_5648),
             (ENUM_FRAMESIZES.number, 0xc02c_564a),

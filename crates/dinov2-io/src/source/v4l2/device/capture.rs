@@ -76,10 +76,7 @@ impl Capture {
                 set?;
             }
         }
-        // Not every driver has events; without them a changed signal shows as a stall.
-        let mut subscription: abi::EventSubscription = zeroed();
-        subscription.kind = abi::EVENT_SOURCE_CHANGE;
-        let _ = node.device.call(abi::SUBSCRIBE_EVENT, &mut subscription);
+        subscribe(&node);
         let Node { device, kind, identity, .. } = node;
         let queue = Queue::start(device, kind).map_err(wrong)?;
         let described = rate.map(|fps| format!(" {} fps", (fps * 100.0).round() / 100.0)).unwrap_or_default();
@@ -338,6 +335,16 @@ fn set_rate(node: &Node, wished: f64) -> Option<f64> {
         node.device.call(abi::S_PARM, &mut parameters).ok()?;
     }
     fps(parameters.time_per_frame)
+}
+
+/// Asks to be told when the signal of the input in use changes. Not every driver has events or inputs; without them a
+/// changed signal shows as a stall.
+fn subscribe(node: &Node) {
+    let mut input = 0;
+    let _ = node.device.call(abi::G_INPUT, &mut input);
+    let mut subscription: abi::EventSubscription = zeroed();
+    (subscription.kind, subscription.id) = (abi::EVENT_SOURCE_CHANGE, input as u32);
+    let _ = node.device.call(abi::SUBSCRIBE_EVENT, &mut subscription);
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl Node {
             Some(format)
         };
         let pixels = |format: abi::FormatDescription| CameraPixels {
-            code: text(&format.pixel_format),
+            code: code_in_words(format.pixel_format),
             description: text(&format.description),
             format: FORMATS
                 .iter()
@@ -159,6 +159,12 @@ impl Node {
 pub(super) fn fps(interval: Fraction) -> Option<f64> {
     let rate = f64::from(interval.denominator) / f64::from(interval.numerator);
     (rate.is_finite() && rate > 0.0).then_some(rate)
+}
+
+/// The letters of a pixel format; its highest bit says that the samples are big-endian.
+fn code_in_words([a, b, c, d]: [u8; 4]) -> String {
+    let letters = text(&[a, b, c, d & 0x7F]);
+    if d & 0x80 == 0 { letters } else { format!("{letters}-BE") }
 }
 
 /// Text of the driver, up to its zero, without what a terminal would obey.
