@@ -451,23 +451,36 @@ fn driver(file: &str) {
 #[test]
 fn unplugging_and_plugging_in_again_is_survived() {
     let Some(_guard) = vivid("unplug") else { return };
-    let mut camera = open(config());
-    let mut frame = Frame::new();
-    take(&mut camera, &mut frame, 3);
-    let monitor = camera.monitor();
-    let waiting = thread::spawn(move || {
-        survives(&mut camera, "unplugged");
-        camera.describe().to_string()
-    });
-    driver("unbind");
-    let start = Instant::now();
-    while monitor.is_up() {
-        assert!(start.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(10));
+    // The second time somebody keeps the old node open, so that the camera comes back under another name.
+    for held in [false, true] {
+        let mut camera = open(config());
+        let mut frame = Frame::new();
+        take(&mut camera, &mut frame, 3);
+        let monitor = camera.monitor();
+        let waiting = thread::spawn(move || {
+            survives(&mut camera, "unplugged");
+            camera
+        });
+        let holder = held.then(|| fs::File::open(DEVICE).unwrap());
+        driver("unbind");
+        let start = Instant::now();
+        while monitor.is_up() {
+            assert!(start.elapsed() < PATIENCE);
+            thread::sleep(Duration::from_millis(10));
+        }
+        thread::sleep(Duration::from_secs(3));
+        assert!(!monitor.is_up());
+        driver("bind");
+        let camera = waiting.join().expect("unplugging is survived");
+        assert_eq!(camera.describe(), "vivid: 320x180 YUYV 30 fps");
+        assert_eq!(Path::new(DEVICE).exists(), !held);
+        drop((camera, holder));
+        if held {
+            driver("unbind");
+            driver("bind");
+        }
+        assert!(Path::new(DEVICE).exists());
     }
-    thread::sleep(Duration::from_secs(3));
-    driver("bind");
-    assert_eq!(waiting.join().expect("unplugging is survived"), "vivid: 320x180 YUYV 30 fps");
 }
 
 #[test]

@@ -27,6 +27,8 @@ const ATTEMPTS_WITH_CONTROLS: u32 = 5;
 #[derive(Debug)]
 pub struct Camera {
     config: CameraConfig,
+    /// Where the device is now.
+    path: PathBuf,
     identity: Identity,
     /// For the names of frames: `video0`.
     stem: String,
@@ -76,6 +78,7 @@ impl Camera {
             stop_end,
             stopper,
             monitor,
+            path: config.device.clone(),
             config,
         })
     }
@@ -99,7 +102,7 @@ impl Camera {
     fn lose(&mut self, reason: &str) {
         self.capture = None;
         if self.outage.is_none() {
-            let path = self.config.device.display();
+            let path = self.path.display();
             self.monitor.note(format!("{path}: {reason}; it is opened again until it is back"));
             self.outage = Some(Outage { since: Instant::now(), backoff: FIRST_BACKOFF, attempts: 0 });
         }
@@ -123,6 +126,7 @@ impl Camera {
         if let Ok(capture) = Capture::start(node, &path, &self.config, controls) {
             self.description.clone_from(&capture.description);
             self.capture = Some(capture);
+            self.path = path;
             self.losses.reopened += 1;
             self.monitor.update(self.losses, false);
         }
@@ -154,7 +158,7 @@ impl Camera {
         write!(frame.name, "{}_{:06}", self.stem, self.index).expect("writing to a string succeeds");
         self.index += 1;
         if let Some(outage) = self.outage.take() {
-            let (path, down_s) = (self.config.device.display(), outage.since.elapsed().as_secs_f64());
+            let (path, down_s) = (self.path.display(), outage.since.elapsed().as_secs_f64());
             self.monitor.note(format!("{path}: back after {down_s:.1} s: {}", self.description));
         }
         self.monitor.update(self.losses, true);
