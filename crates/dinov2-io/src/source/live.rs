@@ -76,6 +76,7 @@ pub struct LiveHandle {
 struct Told {
     losses: Losses,
     notes: Vec<String>,
+    is_down: bool,
 }
 
 impl LiveHandle {
@@ -97,6 +98,16 @@ impl LiveHandle {
     /// What a person should hear, such as that a camera has gone or is back. Each is returned once.
     pub fn take_notes(&self) -> Vec<String> {
         self.with(|told| std::mem::take(&mut told.notes))
+    }
+
+    /// False while the source cannot give frames and tries to come back.
+    pub fn is_up(&self) -> bool {
+        self.with(|told| !told.is_down)
+    }
+
+    /// For sources: says whether frames can be had.
+    pub fn set_up(&self, is_up: bool) {
+        self.with(|told| told.is_down = !is_up);
     }
 
     /// For sources: counts what was lost.

@@ -26,6 +26,8 @@ const ATTEMPTS_WITH_CONTROLS: u32 = 5;
 #[derive(Debug)]
 pub struct Camera {
     config: CameraConfig,
+    /// Where the device is now.
+    path: PathBuf,
     identity: Identity,
     /// For the names of frames: `video0`.
     stem: String,
@@ -71,6 +73,7 @@ impl Camera {
             index: 0,
             stop_end,
             handle: LiveHandle::new(stop),
+            path: config.device.clone(),
             config,
         })
     }
@@ -84,15 +87,17 @@ impl Camera {
     fn lose(&mut self, reason: &str) {
         self.capture = None;
         if self.outage.is_none() {
-            let path = self.config.device.display();
+            let path = self.path.display();
             self.handle.note(format!("{path}: {reason}; it is opened again until it is back"));
             self.outage = Some(Outage { since: Instant::now(), backoff: FIRST_BACKOFF, attempts: 0 });
         }
-        self.publish_losses();
+        self.publish(false);
     }
 
-    fn publish_losses(&self) {
+    /// Tells other threads how things are.
+    fn publish(&self, is_up: bool) {
         self.handle.count(|losses| *losses = self.losses);
+        self.handle.set_up(is_up);
     }
 
     /// Waits, then tries once to open the device.
@@ -112,8 +117,9 @@ impl Camera {
         if let Ok(capture) = Capture::start(node, &path, &self.config, controls) {
             self.description.clone_from(&capture.description);
             self.capture = Some(capture);
+            self.path = path;
             self.losses.reopened += 1;
-            self.publish_losses();
+            self.publish(false);
         }
     }
 
@@ -143,10 +149,10 @@ impl Camera {
         write!(frame.name, "{}_{:06}", self.stem, self.index).expect("writing to a string succeeds");
         self.index += 1;
         if let Some(outage) = self.outage.take() {
-            let (path, down_s) = (self.config.device.display(), outage.since.elapsed().as_secs_f64());
+            let (path, down_s) = (self.path.display(), outage.since.elapsed().as_secs_f64());
             self.handle.note(format!("{path}: back after {down_s:.1} s: {}", self.description));
         }
-        self.publish_losses();
+        self.publish(true);
     }
 }
 
