@@ -1,7 +1,7 @@
 //! Frames in, features out.
 //!
 //! [`open`] turns what a user names (image files, folders, globs, videos, pipes, a test pattern) into one [`Source`] of
-//! RGB [`Frame`]s; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
+//! RGB [`Frame`]s, and [`Camera`] is one of live frames; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
 //! a frame as safetensors, npy or a picture; [`Labels`] are read for evaluation. Everything from outside is capped by
 //! [`limits`] before it is allocated.
 //!
@@ -27,7 +27,8 @@ pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 #[cfg(feature = "mcap")]
 pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 pub use source::{
-    Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal, TestCamera,
-    YuvRange, decode_still, list_images, mjpeg, natural_order, open, y4m,
+    Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,
+    ControlKind, Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal,
+    TestCamera, YuvRange, decode_still, list_cameras, list_images, mjpeg, natural_order, open, y4m,
 };
 pub use statistics::{Drops, LiveStats, Losses, Quantiles};

@@ -80,7 +80,8 @@ fn paint(place: Place, pixels: &mut Vec<u8>) {
     }
 }
 
-/// The features: one direction for the ground, another for the square, and a little of each patch's own.
+/// The features: one direction for the ground, another for the square; both change a little with the
+/// place, and a little by chance.
 fn describe(place: Place, frame: u64, features: &mut Features) {
     features.prepare(&SPEC, GRID, &Taps::none());
     let mut state = frame.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -90,7 +91,12 @@ fn describe(place: Place, frame: u64, features: &mut Features) {
         for (at, value) in patch.iter_mut().enumerate() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let noise = (state >> 40) as f32 / (1 << 24) as f32 - 0.5;
-            *value = f32::from(u8::from((at % 2 == 0) == square)) + 0.2 * noise;
+            let slope = match at % 8 {
+                0 | 1 => (index / GRID.cols) as f32 / GRID.rows as f32,
+                4 | 5 => (index % GRID.cols) as f32 / GRID.cols as f32,
+                _ => 0.0,
+            };
+            *value = f32::from(u8::from((at % 2 == 0) == square)) + 0.5 * slope + 0.1 * noise;
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) fn parse_wish(text: &str) -> Result<Wish, String> {
     }
 }
 
-/// A header, with room for `payload_bytes` behind it. dim: values per patch.
+/// A header, with room for `payload` bytes behind it. dim: values per patch.
 fn message(kind: Kind, dtype: Dtype, camera: usize, shot: &Shot, dim: usize, payload: usize) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(HEADER_BYTES + payload);
     bytes.put_slice(&MAGIC);

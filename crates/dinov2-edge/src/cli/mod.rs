@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod cameras;
 mod compare;
 mod convert;
 mod doctor;
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// Extract dense features from images, video or a stream
     Run(run::Args),
+    /// List cameras with their formats, sizes, rates and controls
+    Cameras(cameras::Args),
     /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
     Convert(convert::Args),
     /// Make an int8 or int4 model file, calibrated on images
@@ -71,6 +74,7 @@ fn usage(error: impl std::fmt::Display) -> anyhow::Error {
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::main(args),
+        Command::Cameras(args) => cameras::main(&args),
         Command::Convert(args) => convert::main(&args),
         Command::Quantize(args) => quantize::main(&args),
         Command::Inspect(args) => inspect::main(&args),

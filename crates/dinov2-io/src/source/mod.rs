@@ -1,7 +1,7 @@
 //! Sources: where frames come from.
 //!
-//! A new kind of source (a camera, say) is one more file here with an `impl Stream`, one more variant of
-//! `inputs::Input`, and the line in `inputs::classify` that recognises it.
+//! A new kind of file or pipe is one more file here with an `impl Stream`, one more variant of `inputs::Input`, and the
+//! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
 
 mod ffmpeg;
 mod inputs;
@@ -14,6 +14,7 @@ mod read;
 mod still;
 mod stream;
 mod test_camera;
+mod v4l2;
 pub mod y4m;
 mod yuv;
 
@@ -26,6 +27,10 @@ pub use live::{LiveHandle, StopSignal};
 pub use raw::{RawFormat, RawPixels, RawReader};
 pub use still::decode_still;
 pub use test_camera::TestCamera;
+pub use v4l2::{
+    Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,
+    ControlKind, list_cameras,
+};
 pub use yuv::YuvRange;
 
 use crate::{Frame, SourceError};
