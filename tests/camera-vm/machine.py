@@ -16,6 +16,7 @@ DEVICE = "/dev/video0"
 # Emulated, everything takes ten to thirty times as long, and the host may be busy.
 PATIENCE_S = 60
 VIVID = pathlib.Path("/sys/bus/platform/drivers/vivid")
+USB_CAMERAS = []
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
@@ -41,9 +42,12 @@ def load(module, *options):
     run("modprobe", "-d", MODULES, module, *options)
 
 
-def plug_vivid(cameras=1):
-    """Loads vivid with nothing but video capture: /dev/video0 and so on."""
-    load("vivid", f"n_devs={cameras}", "node_types=" + ",".join(["0x1"] * cameras))
+CAPTURE, CAPTURE_AND_OUTPUT = "0x1", "0x101"
+
+
+def plug_vivid(cameras=1, nodes=CAPTURE):
+    """Loads vivid with so many cameras, /dev/video0 and so on, and nothing else of what it can be."""
+    load("vivid", f"n_devs={cameras}", "node_types=" + ",".join([nodes] * cameras))
     wait_for("vivid's devices", lambda: os.path.exists(f"/dev/video{cameras - 1}"))
 
 
@@ -72,7 +76,14 @@ def usb_camera():
     load("vhci-hcd")
     load("uvcvideo")
     jpegs = uvc_camera.split_jpegs((ROOT / "examples/media/cat.mjpeg").read_bytes())
-    return uvc_camera.UvcCamera(jpegs, 448, 336, fps=15)
+    USB_CAMERAS.append(uvc_camera.UvcCamera(jpegs, 448, 336, fps=15))
+    return USB_CAMERAS[-1]
+
+
+def unplug_usb():
+    for camera in USB_CAMERAS:
+        camera.unplug()
+    USB_CAMERAS.clear()
 
 
 class Program:

@@ -62,6 +62,8 @@ class UvcCamera:
     def unplug(self):
         """As a cable that is pulled out."""
         ours, self.socket = self.socket, None
+        if ours is None:
+            return
         ours.shutdown(socket.SHUT_RDWR)
         ours.close()
 
