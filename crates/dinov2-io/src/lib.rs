@@ -1,8 +1,8 @@
 //! Frames in, features out.
 //!
-//! [`open`] turns what a user names (image files, folders, globs, videos, pipes, a test pattern) into one [`Source`] of
+//! [`open`] turns what a user names (image files, folders, globs, videos, recordings, pipes, a test pattern) into one [`Source`] of
 //! RGB [`Frame`]s; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
-//! a frame as safetensors, npy or a picture; [`Labels`] are read for evaluation. Everything from outside is capped by
+//! a frame as safetensors, npy or a picture, and `Recording` (feature `mcap`) those of many as ROS 2 messages; [`Labels`] are read for evaluation. Everything from outside is capped by
 //! [`limits`] before it is allocated.
 //!
 //! No engine and no head is known here: a PCA view comes in as plain RGB bytes.
@@ -26,6 +26,8 @@ pub use jpeg::JpegEncoder;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 #[cfg(feature = "mcap")]
 pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
+#[cfg(feature = "mcap")]
+pub use source::RecordingReader;
 pub use source::{
     Labels, RawFormat, RawPixels, RawReader, Source, SourceOptions, YuvRange, decode_still, list_images,
     mjpeg, natural_order, open, y4m,

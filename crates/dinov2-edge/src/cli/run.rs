@@ -97,7 +97,7 @@ pub(crate) fn main(args: Args) -> anyhow::Result<()> {
             "run: expected a source, got none; try `--input PHOTO.jpg`, `--input VIDEO.mp4` or `--input test:`"
         ));
     }
-    let options = SourceOptions { raw: raw_format(&args)?, ffmpeg: args.ffmpeg.clone() };
+    let options = SourceOptions { raw: raw_format(&args)?, ffmpeg: args.ffmpeg.clone(), topic: None };
     // Cheap checks first: a wrong path or flag is told before a model is loaded.
     let mut source = open(&args.input, &options)?;
     let many = source.len_hint() != Some(1) && args.frames != Some(1);
