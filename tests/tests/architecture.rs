@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("dinov2-onnx", &["dinov2-core", "dinov2-weights"]),
     ("dinov2-heads", &["dinov2-core", "dinov2-kernels"]),
     ("dinov2-io", &["dinov2-core"]),
+    ("dinov2-view", &["dinov2-core", "dinov2-heads", "dinov2-io"]),
     (
         "dinov2-edge",
         &[
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "dinov2-onnx",
             "dinov2-heads",
             "dinov2-io",
+            "dinov2-view",
         ],
     ),
     ("dinov2-tests", &[]),

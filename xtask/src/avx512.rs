@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::steps::{cargo_command, root, run};
+use crate::steps::{cargo_command, executable, root, run};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Static, because the guest has no libraries; stripped, because the guest reads it from an emulated CD drive.
@@ -78,17 +78,8 @@ fn build(target_folder: &Path) -> Result<PathBuf> {
         "--target",
         TARGET,
     ]);
-    command.arg("--target-dir").arg(target_folder).arg("--message-format=json-render-diagnostics");
-    command.env("RUSTFLAGS", RUSTFLAGS).current_dir(root()).stderr(Stdio::inherit());
-    eprintln!("==> cargo test --package dinov2-kernels --lib --no-run, with RUSTFLAGS={RUSTFLAGS}");
-    let output = command.output().context("cargo test --no-run")?;
-    if !output.status.success() {
-        bail!("cargo test --no-run: {}", output.status);
-    }
-    let messages = String::from_utf8(output.stdout).context("cargo's messages")?;
-    let executable =
-        messages.lines().find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
-    executable.map(PathBuf::from).context("cargo's messages: expected an executable, got none")
+    command.arg("--target-dir").arg(target_folder).env("RUSTFLAGS", RUSTFLAGS);
+    executable(&mut command, "dinov2_kernels")
 }
 
 /// Writes `machine/boot.iso`: boot loader, kernel and an initramfs with the tests.

@@ -3,6 +3,7 @@
 mod arm;
 mod asan;
 mod avx512;
+mod camera_vm;
 mod fuzz;
 mod lavapipe;
 mod steps;
@@ -15,11 +16,14 @@ use anyhow::{Result, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   ci   [--skip-tests] [--fuzz-seconds N]
-       fmt, clippy, tests, rustdoc, cargo-deny, wasm, lavapipe, asan, avx512, arm, fuzzing (N seconds per target, default 10)
+       fmt, clippy, tests, rustdoc, cargo-deny, wasm, lavapipe, asan, avx512, arm, camera-vm,
+       fuzzing (N seconds per target, default 10)
   asan
        the kernels' tests under AddressSanitizer (nightly)
   avx512
        the kernels' tests on an emulated CPU with AVX-512 (.ci/bochs builds the emulator)
+  camera-vm
+       the program and the camera source on a V4L2 driver, in a virtual machine (.ci/camera-vm fetches its kernel)
   arm
        the engine's tests for aarch64, under qemu
   lavapipe
@@ -35,6 +39,7 @@ enum Command {
     Arm,
     Asan,
     Avx512,
+    CameraVm,
     Ci { skip_tests: bool, fuzz_seconds: u32 },
     Fuzz { seconds: u32, targets: Vec<String> },
     Lavapipe,
@@ -49,6 +54,7 @@ fn parse(words: &[String]) -> Result<Command> {
         Some("arm") if words.next().is_none() => Ok(Command::Arm),
         Some("asan") if words.next().is_none() => Ok(Command::Asan),
         Some("avx512") if words.next().is_none() => Ok(Command::Avx512),
+        Some("camera-vm") if words.next().is_none() => Ok(Command::CameraVm),
         Some("lavapipe") if words.next().is_none() => Ok(Command::Lavapipe),
         Some("wasm") if words.next().is_none() => Ok(Command::Wasm),
         _ => bail!("{USAGE}"),
@@ -92,6 +98,7 @@ fn run(words: &[String]) -> Result<()> {
         Command::Arm => arm::arm(),
         Command::Asan => asan::asan(),
         Command::Avx512 => avx512::avx512(),
+        Command::CameraVm => camera_vm::camera_vm(),
         Command::Fuzz { seconds, targets } => fuzz::fuzz(seconds, &targets),
         Command::Lavapipe => lavapipe::lavapipe(),
         Command::Wasm => wasm::wasm(),
@@ -127,6 +134,7 @@ mod tests {
         assert_eq!(command("arm").unwrap(), Command::Arm);
         assert_eq!(command("asan").unwrap(), Command::Asan);
         assert_eq!(command("avx512").unwrap(), Command::Avx512);
+        assert_eq!(command("camera-vm").unwrap(), Command::CameraVm);
         assert_eq!(command("lavapipe").unwrap(), Command::Lavapipe);
         assert_eq!(command("wasm").unwrap(), Command::Wasm);
         assert_eq!(command("fuzz").unwrap(), Command::Fuzz { seconds: 60, targets: Vec::new() });
@@ -141,6 +149,7 @@ mod tests {
             "arm x",
             "asan x",
             "avx512 x",
+            "camera-vm x",
             "lavapipe x",
             "wasm x",
         ] {

@@ -1,11 +1,11 @@
 //! The steps of `ci`, in the order of how fast they fail.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{arm, asan, avx512, fuzz, lavapipe, wasm};
+use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, wasm};
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -27,6 +27,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     lavapipe::lavapipe()?;
     asan::asan()?;
     emulated()?;
+    camera_vm::camera_vm()?;
     fuzz::fuzz(fuzz_seconds, &[])
 }
 
@@ -63,6 +64,27 @@ pub(crate) fn cargo_command() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Runs a cargo command that builds; returns the executable of its target of that name.
+pub(crate) fn executable(command: &mut Command, target: &str) -> Result<PathBuf> {
+    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = format!("cargo {}", words.join(" "));
+    eprintln!("==> {line}");
+    command.arg("--message-format=json-render-diagnostics").current_dir(root()).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| line.clone())?;
+    if !output.status.success() {
+        bail!("{line}: {}", output.status);
+    }
+    let messages = String::from_utf8(output.stdout).context("cargo's messages")?;
+    executable_in(&messages, target).with_context(|| format!("{line}: expected an executable, got none"))
+}
+
+fn executable_in(messages: &str, target: &str) -> Option<PathBuf> {
+    let mark = format!("\"name\":\"{target}\"");
+    let mut of_target = messages.lines().filter(|line| line.contains(&mark));
+    let path = of_target.find_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
+    path.map(PathBuf::from)
+}
+
 fn cargo(arguments: &[&str]) -> Result<()> {
     run(cargo_command().args(arguments))
 }
@@ -81,4 +103,19 @@ fn deny() -> Result<()> {
         return Ok(());
     }
     cargo(&["deny", "--workspace", "check", "bans", "licenses", "sources"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_that_of_the_target() {
+        let messages = r#"{"target":{"name":"other"},"executable":"/t/other"}
+{"target":{"name":"vivid"},"executable":null}
+{"target":{"name":"vivid"},"executable":"/t/vivid-1"}
+{"target":{"name":"last"},"executable":"/t/last"}"#;
+        assert_eq!(executable_in(messages, "vivid"), Some(PathBuf::from("/t/vivid-1")));
+        assert_eq!(executable_in(messages, "none"), None);
+    }
 }

@@ -11,6 +11,7 @@ use dinov2_weights::{Model, ModelError};
 use dinov2_wgpu::{GpuError, GpuPrecision, WgpuEngine};
 
 use crate::choice::{Backend, Precision};
+use crate::pipeline::PipelineEngine;
 
 #[cfg(feature = "tract")]
 use dinov2_onnx::{OnnxConfig, OnnxEngine, OnnxError};
@@ -409,6 +410,16 @@ impl fmt::Display for Engine {
         };
         let plural = if self.threads() == 1 { "" } else { "s" };
         write!(f, "{} {} ({detail}), {} thread{plural}", self.backend(), self.precision(), self.threads())
+    }
+}
+
+impl PipelineEngine for Engine {
+    fn take_notes(&mut self) -> Vec<String> {
+        Self::take_notes(self)
+    }
+
+    fn recomputed_share(&self) -> Option<f64> {
+        Self::recomputed_share(self)
     }
 }
 

@@ -29,8 +29,10 @@ mod comparison;
 mod engine;
 pub mod hub;
 pub mod machine;
+pub mod pipeline;
 pub mod quantise;
 mod similarity;
+pub mod statistics;
 
 pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use choice::{Backend, ChoiceError, Precision};
@@ -41,6 +43,8 @@ pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matri
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;
+#[cfg(feature = "view")]
+pub use dinov2_view as view;
 pub use dinov2_weights as weights;
 #[cfg(feature = "wgpu")]
 pub use dinov2_wgpu as gpu;

@@ -76,6 +76,14 @@ pub enum SourceError {
         /// The video.
         path: String,
     },
+    /// A camera that cannot be used as it was asked to.
+    #[error("camera: {what}: {path}")]
+    Camera {
+        /// What is wrong, and what to do about it.
+        what: String,
+        /// Its device node.
+        path: String,
+    },
 }
 
 impl SourceError {

@@ -142,7 +142,7 @@ fn nearest_multiple(side: usize, numerator: usize, denominator: usize, patch_siz
 }
 
 /// The part of an image that lies under the patch grid, in pixels of the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Crop {
     /// Columns left of it.
     pub left_px: usize,

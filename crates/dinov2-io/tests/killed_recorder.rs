@@ -9,7 +9,7 @@ mod common;
 mod recorder;
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,7 +68,7 @@ fn recorder_command(path: &Path) -> Command {
 }
 
 /// Number of frames that can be replayed, each checked.
-fn replayed(path: &PathBuf) -> usize {
+fn replayed(path: &Path) -> usize {
     let mut source = open(&[path.to_str().unwrap()]).unwrap_or_else(|error| panic!("{error}"));
     let found = frames(&mut *source);
     for (index, frame) in (0..).zip(&found) {

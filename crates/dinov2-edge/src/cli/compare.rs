@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::args::ReuseArgs;
 use super::progress;
 use super::side::Side;
-use super::statistics::{quantile, sorted};
+use dinov2_edge::statistics::{quantile, sorted};
 
 /// Arguments of `compare`.
 #[derive(clap::Args)]

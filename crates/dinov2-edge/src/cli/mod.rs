@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod cameras;
 mod compare;
 mod convert;
 mod doctor;
@@ -17,7 +18,6 @@ mod pull;
 mod quantize;
 mod run;
 mod side;
-mod statistics;
 
 use std::io;
 use std::process::ExitCode;
@@ -36,6 +36,8 @@ struct Cli {
 enum Command {
     /// Extract dense features from images, video or a stream
     Run(run::Args),
+    /// List cameras with their formats, sizes, rates and controls
+    Cameras(cameras::Args),
     /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
     Convert(convert::Args),
     /// Make an int8 or int4 model file, calibrated on images
@@ -72,6 +74,7 @@ fn usage(error: impl std::fmt::Display) -> anyhow::Error {
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(args) => run::main(args),
+        Command::Cameras(args) => cameras::main(&args),
         Command::Convert(args) => convert::main(&args),
         Command::Quantize(args) => quantize::main(&args),
         Command::Inspect(args) => inspect::main(&args),
@@ -112,7 +115,8 @@ fn one_line(error: &anyhow::Error) -> String {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]

@@ -80,14 +80,14 @@ pub(crate) fn expand(inputs: &[String], notes: &mut Vec<String>) -> Result<Vec<I
     Ok(expanded)
 }
 
-/// What a path is. Cameras will be told apart here.
+/// What a path is.
 fn classify(path: &Path) -> Result<Input, SourceError> {
     let metadata = fs::metadata(path).map_err(SourceError::read(path.display()))?;
     if path.starts_with("/dev")
         && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("video"))
     {
         return Err(SourceError::Input {
-            expected: "an image, video, folder, -, or test: (cameras are not read yet)".into(),
+            expected: "an image, video, folder, -, or test: (a camera is given by --camera)".into(),
             got: path.display().to_string(),
         });
     }

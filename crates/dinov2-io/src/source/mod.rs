@@ -1,11 +1,12 @@
 //! Sources: where frames come from.
 //!
-//! A new kind of source (a camera, say) is one more file here with an `impl Stream`, one more variant of
-//! `inputs::Input`, and the line in `inputs::classify` that recognises it.
+//! A new kind of file or pipe is one more file here with an `impl Stream`, one more variant of `inputs::Input`, and the
+//! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
 
 mod ffmpeg;
 mod inputs;
 mod labels;
+mod live;
 pub mod mjpeg;
 mod pattern;
 mod raw;
@@ -14,6 +15,8 @@ mod read;
 mod recording;
 mod still;
 mod stream;
+mod test_camera;
+mod v4l2;
 pub mod y4m;
 mod yuv;
 
@@ -22,13 +25,19 @@ use std::path::{Path, PathBuf};
 
 pub use inputs::{list_images, natural_order};
 pub use labels::Labels;
+pub use live::{LiveHandle, StopSignal};
 pub use raw::{RawFormat, RawPixels, RawReader};
 #[cfg(feature = "mcap")]
 pub use recording::RecordingReader;
 pub use still::decode_still;
+pub use test_camera::TestCamera;
+pub use v4l2::{
+    Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,
+    ControlKind, list_cameras,
+};
 pub use yuv::YuvRange;
 
-use crate::{Frame, Losses, SourceError};
+use crate::{Frame, SourceError};
 use ffmpeg::FfmpegReader;
 use inputs::Input;
 use pattern::Pattern;
@@ -49,14 +58,9 @@ pub trait Source: Send {
     /// True if frames of one input follow each other in time; false for single images.
     fn is_video(&self) -> bool;
 
-    /// True if frames are of now, so that a late one is better dropped than waited for.
-    fn is_live(&self) -> bool {
-        false
-    }
-
-    /// What went wrong and was survived, since the source was opened.
-    fn losses(&self) -> Losses {
-        Losses::default()
+    /// Of a source whose frames are of now, so that a late one is better dropped than waited for: the line to it.
+    fn live(&self) -> Option<LiveHandle> {
+        None
     }
 
     /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.

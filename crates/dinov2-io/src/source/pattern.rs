@@ -44,6 +44,11 @@ impl Pattern {
         self.frames
     }
 
+    /// Makes `index` the next frame.
+    pub(crate) fn seek(&mut self, index: usize) {
+        self.next = index;
+    }
+
     pub(crate) fn read_into(&mut self, frame: &mut Frame) -> bool {
         if self.frames.is_some_and(|frames| self.next >= frames) {
             return false;

@@ -7,7 +7,7 @@ use dinov2_edge::gpu::{GpuPeaks, GpuPrecision, StageWork, WgpuEngine};
 use serde_json::{Map, Value, json};
 
 use super::peak::round;
-use crate::cli::statistics::{quantile, sorted};
+use dinov2_edge::statistics::{quantile, sorted};
 
 /// A stage beside the device's peaks.
 struct StageRate {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use self::peak::PeakReport;
 use super::args::EngineArgs;
-use super::statistics::{latency_json, quantile, sorted};
+use dinov2_edge::statistics::{quantile, sorted};
 
 /// Most iterations that may be asked for.
 const MAX_ITERATIONS: u32 = 1_000_000;
@@ -234,4 +234,15 @@ fn print_table(facts: &Value, samples: Samples) -> anyhow::Result<()> {
         writeln!(stdout, "{name:<16} {min:>9.3} {median:>9.3} {p95:>9.3}")?;
     }
     Ok(())
+}
+
+/// `{min, median, p95}` in milliseconds.
+fn latency_json(samples_ms: Vec<f64>) -> Value {
+    let sorted = sorted(samples_ms);
+    let round = |value: f64| (value * 1e4).round() / 1e4;
+    json!({
+        "min": round(quantile(&sorted, 0.0)),
+        "median": round(quantile(&sorted, 0.5)),
+        "p95": round(quantile(&sorted, 0.95)),
+    })
 }

@@ -9,7 +9,7 @@ use dinov2_kernels::Pool;
 use dinov2_kernels::peak::{Arithmetic, operations_per_second, read_bytes_per_second};
 use serde_json::{Map, Value, json};
 
-use crate::cli::statistics::{quantile, sorted};
+use dinov2_edge::statistics::{quantile, sorted};
 
 /// Bytes of the buffer whose reading is timed: several times the last-level cache of any CPU that this is meant for.
 const BUFFER_BYTES: u64 = 256 << 20;

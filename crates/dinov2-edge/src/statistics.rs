@@ -1,29 +1,17 @@
 //! Order statistics of samples.
 
-use serde_json::{Value, json};
-
 /// The value below which `share` (0..=1) of the sorted samples lie, linearly interpolated; 0 without samples.
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share * last as f64;
     let (below, above) = (place.floor() as usize, place.ceil() as usize);
     sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 
-pub(crate) fn sorted(mut samples: Vec<f64>) -> Vec<f64> {
+/// In rising order.
+pub fn sorted(mut samples: Vec<f64>) -> Vec<f64> {
     samples.sort_by(f64::total_cmp);
     samples
-}
-
-/// `{min, median, p95}` in milliseconds.
-pub(crate) fn latency_json(samples_ms: Vec<f64>) -> Value {
-    let sorted = sorted(samples_ms);
-    let round = |value: f64| (value * 1e4).round() / 1e4;
-    json!({
-        "min": round(quantile(&sorted, 0.0)),
-        "median": round(quantile(&sorted, 0.5)),
-        "p95": round(quantile(&sorted, 0.95)),
-    })
 }
 
 #[cfg(test)]

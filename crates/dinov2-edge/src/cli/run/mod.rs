@@ -1,0 +1,208 @@
+//! `run`: from cameras or files to features.
+
+mod results;
+mod sources;
+mod status;
+#[cfg(feature = "view")]
+mod view;
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+#[cfg(feature = "record")]
+use dinov2_edge::io::RecordingMeta;
+use dinov2_edge::io::{FeatureMeta, Format, Output, Size, Source};
+#[cfg(feature = "record")]
+use dinov2_edge::pipeline::RecordingSink;
+#[cfg(feature = "view")]
+use dinov2_edge::pipeline::ViewSink;
+use dinov2_edge::pipeline::{PcaControl, PcaMode, Pipeline, PipelineConfig, PipelineStop, Sink, Summary};
+use dinov2_edge::{Engine, Extractor, Taps, Weights};
+
+use super::args::{EngineArgs, ReuseArgs};
+use super::{progress, usage};
+use results::{Lines, Results};
+use sources::SourceArgs;
+use status::Status;
+
+/// Exit code of a program that SIGINT ends, as shells give it.
+const INTERRUPTED: i32 = 130;
+
+/// Arguments of `run`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// SHORT side, WIDTHxHEIGHT, or native (the largest centred part, not resampled)
+    #[arg(long, default_value = "224")]
+    size: Size,
+    /// Also read out: LAYER, LAYER:norm, LAYER:query, LAYER:key, LAYER:value, cls-attention; layers from 0, -1 is the last
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    layers: Option<String>,
+    /// .safetensors, .npy or .png (picture of the features beside the image); a folder for many frames
+    #[arg(long, short, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// What a folder is filled with: safetensors, npy or png
+    #[arg(long, default_value = "safetensors")]
+    format: Format,
+    /// Stop after this many frames
+    #[arg(long)]
+    frames: Option<NonZeroU64>,
+    /// Stop after this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<Duration>,
+    /// At most so many frames per second
+    #[arg(long, value_name = "RATE", value_parser = period)]
+    fps: Option<Duration>,
+    /// Fail when one frame takes longer than this, so that a service manager starts anew; 0 for never [default: 60 for cameras]
+    #[arg(long, value_name = "SECONDS")]
+    watchdog: Option<u64>,
+    /// Record camera, features and statistics into a new MCAP file, for Foxglove and ROS 2
+    #[cfg(feature = "record")]
+    #[arg(long, value_name = "FILE.mcap")]
+    record: Option<PathBuf>,
+    #[cfg(feature = "view")]
+    #[command(flatten)]
+    view: view::ViewArgs,
+    #[command(flatten)]
+    reuse: ReuseArgs,
+    /// One JSON object per frame on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Longest duration that may be asked for: a hundred years.
+const MAX_SECONDS: f64 = 3.2e9;
+
+fn seconds(word: &str) -> Result<Duration, String> {
+    let seconds = word.parse().ok().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds) && *seconds > 0.0);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected seconds above 0".into())
+}
+
+fn period(word: &str) -> Result<Duration, String> {
+    let rate = word.parse().ok().filter(|rate| (1e-6..=1e6).contains(rate));
+    rate.map(|rate: f64| Duration::from_secs_f64(1.0 / rate)).ok_or_else(|| "expected a rate above 0".into())
+}
+
+pub(crate) fn main(args: Args) -> anyhow::Result<()> {
+    // Cheap checks first: a wrong path or flag is told before a model is loaded.
+    let sources = args.source.open()?;
+    let live = sources.iter().all(|source| source.live().is_some());
+    let len = if let [source] = &sources[..] { source.len_hint() } else { None };
+    let most = args.frames.map(|most| usize::try_from(most.get()).unwrap_or(usize::MAX));
+    let total = len.into_iter().chain(most).min();
+    let output = args.output.as_deref().map(|path| Output::from_path(path, total != Some(1))).transpose();
+    let output = output.map_err(usage)?.map(|output| output.with_folder_format(args.format));
+    let (weights, mut engine) = args.engine.load_incremental(args.reuse.config())?;
+    let config = pipeline_config(&args, &engine, &sources)?;
+    let meta = feature_meta(&weights, &engine);
+    for note in engine.take_notes() {
+        eprintln!("note: {note}");
+    }
+    eprintln!("{}: {}, {engine}", meta.model_file, meta.model);
+    let bar = progress::counter(total.map(|total| total as u64), "frames");
+    let lines = match (args.json, live) {
+        (true, _) => Lines::Json,
+        (false, true) => Lines::None,
+        (false, false) => Lines::Text,
+    };
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    #[cfg(feature = "record")]
+    if let Some(path) = &args.record {
+        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(&meta, sources.len()))?));
+    }
+    #[cfg(feature = "view")]
+    if let Some(view) =
+        args.view.start(&format!("{}, {engine}", meta.model), args.source.names(sources.len()))?
+    {
+        sinks.push(Box::new(ViewSink::new(view, config.pca.clone())));
+    }
+    sinks.push(Box::new(Results { output, meta, lines, bar: bar.clone() }));
+    let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), Status::new(live, bar))?;
+    if summary.stats.frames == 0 && !summary.stopped {
+        bail!("run: expected at least one frame, got none");
+    }
+    Ok(())
+}
+
+fn pipeline_config(
+    args: &Args,
+    engine: &Engine,
+    sources: &[Box<dyn Source>],
+) -> anyhow::Result<PipelineConfig> {
+    let taps = match &args.layers {
+        Some(list) => Taps::parse(list, engine.spec().depth).map_err(usage)?,
+        None => Taps::none(),
+    };
+    let live = sources.iter().all(|source| source.live().is_some());
+    let video = sources.iter().any(|source| source.is_video());
+    let watchdog = args.watchdog.or(live.then_some(60)).filter(|seconds| *seconds > 0);
+    // Whether the size fits the model should be known before threads are started.
+    dinov2_edge::io::Fit::new(args.size, engine.spec().patch_size).map_err(usage)?;
+    Ok(PipelineConfig {
+        size: args.size,
+        taps,
+        frames: args.frames,
+        duration: args.duration,
+        period: args.fps,
+        watchdog: watchdog.map(Duration::from_secs),
+        pca: PcaControl::new(if video { PcaMode::Frozen } else { PcaMode::Each }),
+    })
+}
+
+fn feature_meta(weights: &Weights, engine: &Engine) -> FeatureMeta {
+    FeatureMeta {
+        model: engine.spec().name(),
+        model_file: weights.label(),
+        patch_size: engine.spec().patch_size,
+        engine: engine.to_string(),
+        precision: engine.precision().into(),
+        extra: Vec::new(),
+    }
+}
+
+#[cfg(feature = "record")]
+fn recording_meta(meta: &FeatureMeta, cameras: usize) -> RecordingMeta {
+    RecordingMeta {
+        model: meta.model.clone(),
+        model_file: meta.model_file.clone(),
+        patch_size: meta.patch_size,
+        engine: meta.engine.clone(),
+        precision: meta.precision.clone(),
+        cameras,
+        ..RecordingMeta::default()
+    }
+}
+
+fn run(pipeline: Pipeline, mut status: Status) -> anyhow::Result<Summary> {
+    stop_on_signals(pipeline.stop_handle())?;
+    let outcome = pipeline.run(&mut |observation| status.observe(observation));
+    status::stopping();
+    match outcome {
+        Ok(summary) => {
+            status.finish(&summary.stats);
+            Ok(summary)
+        }
+        Err(error) => {
+            status.clear();
+            Err(error.into())
+        }
+    }
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP ends the run with everything written; the second ends the program at once.
+fn stop_on_signals(stop: PipelineStop) -> anyhow::Result<()> {
+    let told = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if told.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED);
+        }
+        stop.stop();
+    })
+    .context("signals")
+}

@@ -1,0 +1,110 @@
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use dinov2_edge::io::{FeatureMeta, Output, RgbGrid};
+use dinov2_edge::pipeline::{FeatureFrame, PcaWish, Sink, SinkFailure};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+/// Writes a file per frame and tells of it on stdout.
+pub(super) struct Results {
+    pub(super) output: Option<Output>,
+    pub(super) meta: FeatureMeta,
+    pub(super) lines: Lines,
+    pub(super) bar: ProgressBar,
+}
+
+/// What stdout gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// A sentence per frame.
+    Text,
+    /// An object per frame.
+    Json,
+    /// Nothing: a camera that runs for weeks would fill the journal.
+    None,
+}
+
+impl Sink for Results {
+    fn name(&self) -> &'static str {
+        "output"
+    }
+
+    fn pca_wish(&self) -> PcaWish {
+        let wanted = self.output.as_ref().is_some_and(Output::needs_view);
+        if wanted { PcaWish::Always } else { PcaWish::Never }
+    }
+
+    fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
+        let start = Instant::now();
+        let view = (!frame.pca_rgb.is_empty()).then_some(RgbGrid { pixels: &frame.pca_rgb });
+        let (image, features) = (frame.image(), &frame.features);
+        let write = |output: &mut Output| output.write(&frame.frame, image, features, view, &self.meta);
+        let written = self.output.as_mut().map(write).transpose()?;
+        let write = start.elapsed();
+        let line = match self.lines {
+            Lines::Text => text_line(frame, write, written),
+            Lines::Json => json_line(frame, write, written),
+            Lines::None => return Ok(()),
+        };
+        let print = || writeln!(std::io::stdout().lock(), "{line}");
+        // A bar on the same terminal would tear the line apart.
+        if std::io::stdout().is_terminal() {
+            self.bar.suspend(print)?
+        } else {
+            print()?
+        }
+        self.bar.inc(1);
+        Ok(())
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn sum_ms(frame: &FeatureFrame, write: Duration) -> f64 {
+    milliseconds(frame.times.read + frame.times.fit + frame.times.extract + write)
+}
+
+fn text_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) -> String {
+    let to = written.map(|path| format!(" -> {}", path.display())).unwrap_or_default();
+    format!(
+        "{}: {} patches of {}x{} px, dim {}, {:.1} ms (extract {:.1}){to}",
+        frame.frame.name,
+        frame.features.grid(),
+        frame.fitted_px.0,
+        frame.fitted_px.1,
+        frame.features.dim(),
+        sum_ms(frame, write),
+        milliseconds(frame.times.extract)
+    )
+}
+
+fn json_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) -> String {
+    let (times, grid) = (&frame.times, frame.features.grid());
+    let mut line = json!({
+        "frame": frame.number,
+        "camera": frame.camera,
+        "name": frame.frame.name,
+        "source": frame.frame.path,
+        "capture_ns": frame.frame.capture_ns,
+        "size_px": [frame.fitted_px.0, frame.fitted_px.1],
+        "grid": { "rows": grid.rows, "cols": grid.cols },
+        "dim": frame.features.dim(),
+        "latency_ms": {
+            "read": milliseconds(times.read),
+            "fit": milliseconds(times.fit),
+            "extract": milliseconds(times.extract),
+            "write": milliseconds(write),
+            "total": sum_ms(frame, write),
+            "to_features": milliseconds(times.latency),
+        },
+        "output": written,
+    });
+    if let Some(share) = frame.recomputed {
+        line["recomputed"] = share.into();
+    }
+    line.to_string()
+}

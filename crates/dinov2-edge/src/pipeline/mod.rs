@@ -1,0 +1,140 @@
+//! From sources to sinks, in threads.
+//!
+//! ```text
+//! source 0 ─ capture ─► fit ─┐                        ┌─► sink
+//! source 1 ─ capture ─► fit ─┴─► engine ─► heads ─────┴─► sink
+//! ```
+//!
+//! Every arrow is a place for one frame, so nothing ever queues up. Where all sources are live, a newer frame replaces one
+//! that nobody has taken yet: latency stays bounded, and what is dropped is counted by reason. Else writers wait, and no
+//! frame is lost. Frames are recycled.
+//!
+//! The calling thread supervises: it gathers statistics and notes once a second, and ends the pipeline when it is told to,
+//! when a stage fails, or when a stage hangs.
+
+mod error;
+mod feature_frame;
+mod mailbox;
+mod metrics;
+mod pca_colours;
+#[cfg(feature = "record")]
+mod recording_sink;
+mod sink;
+mod stages;
+mod supervisor;
+#[cfg(feature = "view")]
+mod view_sink;
+
+use std::num::NonZeroU64;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use dinov2_core::{Extractor, Taps};
+use dinov2_io::{LiveStats, Size, Source};
+
+pub use error::{PipelineError, SinkFailure};
+pub use feature_frame::{FeatureFrame, Times};
+pub use pca_colours::{PcaControl, PcaMode};
+#[cfg(feature = "record")]
+pub use recording_sink::RecordingSink;
+pub use sink::{PcaWish, Sink};
+use supervisor::Event;
+#[cfg(feature = "view")]
+pub use view_sink::ViewSink;
+
+/// An engine as a pipeline runs it.
+pub trait PipelineEngine: Extractor + Send {
+    /// What happened that the user should know. Yields each note once.
+    fn take_notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Share of the rows that the last frame had computed anew, of engines that reuse rows.
+    fn recomputed_share(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// What a pipeline does with the frames of its sources.
+#[derive(Clone, Debug)]
+pub struct PipelineConfig {
+    /// Size that frames are brought to.
+    pub size: Size,
+    /// What else the engine reads out.
+    pub taps: Taps,
+    /// Ends after so many frames with features.
+    pub frames: Option<NonZeroU64>,
+    /// Ends after so long.
+    pub duration: Option<Duration>,
+    /// Least time from one frame to the next.
+    pub period: Option<Duration>,
+    /// Ends with an error when engine or sink take longer than this for one frame.
+    pub watchdog: Option<Duration>,
+    /// Colours of the features, where a sink wants them.
+    pub pca: PcaControl,
+}
+
+/// Sources, an engine and sinks, ready to run.
+pub struct Pipeline {
+    sources: Vec<Box<dyn Source>>,
+    engine: Box<dyn PipelineEngine>,
+    sinks: Vec<Box<dyn Sink>>,
+    config: PipelineConfig,
+    events: (Sender<Event>, Receiver<Event>),
+}
+
+/// Ends a pipeline from any thread.
+#[derive(Clone, Debug)]
+pub struct PipelineStop(Sender<Event>);
+
+impl PipelineStop {
+    /// Asks for the end: what has features is still written, what has none is let go.
+    pub fn stop(&self) {
+        // Fails only when the pipeline has ended.
+        let _ = self.0.send(Event::Stop);
+    }
+}
+
+/// How a pipeline ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// What it did.
+    pub stats: LiveStats,
+    /// True if [`PipelineStop::stop`] ended it.
+    pub stopped: bool,
+}
+
+/// What the supervisor sees, once a second and at the end.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    /// How the run is doing.
+    pub stats: &'a LiveStats,
+    /// What a person should hear, each once.
+    pub notes: Vec<String>,
+}
+
+impl Pipeline {
+    /// The frames of source `i` are those of camera `i`.
+    pub fn new(
+        sources: Vec<Box<dyn Source>>,
+        engine: Box<dyn PipelineEngine>,
+        sinks: Vec<Box<dyn Sink>>,
+        config: PipelineConfig,
+    ) -> Self {
+        Self { sources, engine, sinks, config, events: channel() }
+    }
+
+    /// Ends it from another thread.
+    pub fn stop_handle(&self) -> PipelineStop {
+        PipelineStop(self.events.0.clone())
+    }
+
+    /// Runs until the sources end, a limit is reached, [`PipelineStop::stop`] is called or something fails. All sinks have
+    /// finished when it returns. An engine in the middle of a frame is not waited for: its thread ends after it.
+    ///
+    /// # Errors
+    /// The first failure of a stage.
+    pub fn run(self, observe: &mut dyn FnMut(Observation<'_>)) -> Result<Summary, PipelineError> {
+        supervisor::run(self, observe)
+    }
+}

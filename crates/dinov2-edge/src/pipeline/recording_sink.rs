@@ -1,0 +1,77 @@
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dinov2_io::{LiveStats, Recorded, Recording, RecordingMeta, RgbGrid, SinkError};
+
+use super::{FeatureFrame, PcaWish, Sink, SinkFailure};
+
+/// Writes everything into a recording. When the disk fails or is full, the recording ends and the run goes on: a robot sees
+/// on. The failure is noted at once and told again at the end.
+pub struct RecordingSink {
+    recording: Option<Recording>,
+    failure: Option<SinkError>,
+    notes: Vec<String>,
+}
+
+impl RecordingSink {
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// As [`Recording::create`].
+    pub fn create(path: &PathBuf, meta: &RecordingMeta) -> Result<Self, SinkError> {
+        let recording = Some(Recording::create(path, meta)?);
+        Ok(Self { recording, failure: None, notes: Vec::new() })
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut Recording) -> Result<(), SinkError>) {
+        if let Some(Err(error)) = self.recording.as_mut().map(write) {
+            self.notes.push(format!("the recording has ended: {error}"));
+            self.failure = Some(error);
+            // What it holds is readable; there is no room for a summary.
+            self.recording = None;
+        }
+    }
+}
+
+impl Sink for RecordingSink {
+    fn name(&self) -> &'static str {
+        "recording"
+    }
+
+    fn pca_wish(&self) -> PcaWish {
+        PcaWish::Always
+    }
+
+    fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
+        let pca = (!frame.pca_rgb.is_empty()).then_some(RgbGrid { pixels: &frame.pca_rgb });
+        let recorded = Recorded {
+            camera: frame.camera,
+            frame: &frame.frame,
+            jpeg: None,
+            crop: frame.crop,
+            features: &frame.features,
+            pca,
+            latency_ms: Some(frame.times.latency.as_secs_f32() * 1e3),
+        };
+        self.write(|recording| recording.write(&recorded));
+        Ok(())
+    }
+
+    fn take_stats(&mut self, stats: &LiveStats) -> Result<(), SinkFailure> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.write(|recording| recording.write_stats(stats, unix_ns));
+        Ok(())
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn finish(&mut self) -> Result<(), SinkFailure> {
+        if let Some(recording) = self.recording.take() {
+            recording.finish()?;
+        }
+        self.failure.take().map_or(Ok(()), |failure| Err(failure.into()))
+    }
+}

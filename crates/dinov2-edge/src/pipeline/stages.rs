@@ -1,0 +1,323 @@
+//! What the threads of a pipeline do. Each stage reads one mailbox and writes the next. When it is dropped, at its end or by a
+//! panic, it refuses the one and closes the other, so that an end travels both ways.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dinov2_core::{Features, Taps};
+use dinov2_io::{Fit, LiveStats, Source, StopSignal};
+
+use super::feature_frame::{Pool, Pooled};
+use super::mailbox::{Mailbox, Put};
+use super::metrics::{Dropped, Metrics};
+use super::pca_colours::PcaColours;
+use super::sink::{PcaWish, Sink};
+use super::{PipelineEngine, PipelineError};
+
+/// What all stages share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) metrics: Metrics,
+    pub(crate) notes: Mutex<Vec<String>>,
+    pub(crate) stop: StopSignal,
+    pub(crate) pool: Pool,
+    /// The engine sleeps because of the rate limit.
+    pub(crate) pausing: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn note(&self, notes: Vec<String>) {
+        if !notes.is_empty() {
+            self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
+        }
+    }
+
+    /// Puts a frame before the engine. False if there is no engine any more.
+    fn put_before_engine(&self, mailbox: &Mailbox<Pooled>, place: usize, frame: Pooled) -> bool {
+        match mailbox.put(place, frame) {
+            Put::Stored => true,
+            Put::Replaced(_) => {
+                let pausing = self.pausing.load(Ordering::Relaxed);
+                self.metrics.dropped(if pausing { Dropped::RateLimit } else { Dropped::EngineBusy });
+                true
+            }
+            Put::Refused(_) => false,
+        }
+    }
+
+    /// Puts something behind the engine. False if nobody is there any more.
+    fn put_behind_engine<T>(&self, mailbox: &Mailbox<T>, place: usize, value: T) -> bool {
+        match mailbox.put(place, value) {
+            Put::Stored => true,
+            Put::Replaced(_) => {
+                self.metrics.dropped(Dropped::SinkBusy);
+                true
+            }
+            Put::Refused(_) => false,
+        }
+    }
+}
+
+/// Since when a stage has been at work on one frame.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    pub(crate) stage: &'static str,
+    since: Mutex<Option<Instant>>,
+}
+
+impl Beat {
+    pub(crate) fn new(stage: &'static str) -> Self {
+        Self { stage, since: Mutex::new(None) }
+    }
+
+    fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.set(Some(Instant::now()));
+        let result = work();
+        self.set(None);
+        result
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    pub(crate) fn busy_for(&self) -> Duration {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// Reads one source.
+pub(crate) struct Capture {
+    pub(crate) camera: usize,
+    pub(crate) source: Box<dyn Source>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) captured: Arc<Mailbox<Pooled>>,
+}
+
+impl Capture {
+    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+        while !self.shared.stop.is_stopped() {
+            let mut frame = self.shared.pool.take();
+            let asked = Instant::now();
+            if !self.source.next_frame(&mut frame.frame)? {
+                break;
+            }
+            let began = frame.frame.captured.unwrap_or(asked);
+            frame.camera = self.camera;
+            frame.times.began = Some(began);
+            frame.times.read = began.elapsed();
+            self.shared.note(self.source.take_notes());
+            if !self.shared.put_before_engine(&self.captured, 0, frame) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.shared.note(self.source.take_notes());
+        self.captured.close_all();
+    }
+}
+
+/// Brings the frames of one source to the grid.
+pub(crate) struct Fitting {
+    pub(crate) camera: usize,
+    pub(crate) fit: Fit,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) captured: Arc<Mailbox<Pooled>>,
+    pub(crate) fitted: Arc<Mailbox<Pooled>>,
+}
+
+impl Fitting {
+    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+        let mut taken = Vec::new();
+        while self.captured.take_all(&mut taken) {
+            for mut frame in taken.drain(..) {
+                let start = Instant::now();
+                let mut pixels = std::mem::take(&mut frame.fitted);
+                let image = self.fit.fit(frame.frame.view())?;
+                pixels.clear();
+                pixels.extend_from_slice(image.pixels());
+                let size_px = (image.width_px(), image.height_px());
+                (frame.fitted, frame.fitted_px) = (pixels, size_px);
+                frame.crop = self.fit.crop(frame.frame.width_px, frame.frame.height_px)?;
+                frame.times.fit = start.elapsed();
+                if !self.shared.put_before_engine(&self.fitted, self.camera, frame) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Fitting {
+    fn drop(&mut self) {
+        self.captured.refuse();
+        self.fitted.close(self.camera);
+    }
+}
+
+/// Runs the engine on whatever cameras have a new frame.
+pub(crate) struct Extract {
+    pub(crate) engine: Box<dyn PipelineEngine>,
+    pub(crate) taps: Taps,
+    pub(crate) most_frames: Option<u64>,
+    pub(crate) period: Option<Duration>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) beat: Arc<Beat>,
+    pub(crate) fitted: Arc<Mailbox<Pooled>>,
+    pub(crate) featured: Arc<Mailbox<Pooled>>,
+}
+
+impl Extract {
+    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+        let mut frames: Vec<Pooled> = Vec::new();
+        let mut due = Instant::now();
+        while self.left() > 0 && self.pause_until(due) && self.fitted.take_all(&mut frames) {
+            due = self.period.map_or(due, |period| (due + period).max(Instant::now()));
+            frames.truncate(self.left());
+            self.extract(&mut frames)?;
+            self.shared.note(self.engine.take_notes());
+            for frame in frames.drain(..) {
+                let place = frame.camera;
+                if self.shared.stop.is_stopped()
+                    || !self.shared.put_behind_engine(&self.featured, place, frame)
+                {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames that may still come.
+    fn left(&self) -> usize {
+        let left = self.most_frames.map(|most| most.saturating_sub(self.shared.metrics.frames()));
+        left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX)
+    }
+
+    fn pause_until(&self, due: Instant) -> bool {
+        self.shared.pausing.store(true, Ordering::Relaxed);
+        let goes_on = self.shared.stop.sleep_until(due);
+        self.shared.pausing.store(false, Ordering::Relaxed);
+        goes_on
+    }
+
+    fn extract(&mut self, frames: &mut [Pooled]) -> Result<(), PipelineError> {
+        let start = Instant::now();
+        let mut features: Vec<Features> =
+            frames.iter_mut().map(|frame| std::mem::take(&mut frame.features)).collect();
+        let Self { engine, taps, beat, .. } = self;
+        let outcome = beat.during(|| match (&*frames, &mut features[..]) {
+            ([frame], [features]) => engine.extract(frame.image(), taps, features),
+            (frames, features) => {
+                let images: Vec<_> = frames.iter().map(|frame| frame.image()).collect();
+                engine.extract_batch(&images, taps, features)
+            }
+        });
+        let done = Instant::now();
+        for (frame, features) in frames.iter_mut().zip(features) {
+            frame.features = features;
+            frame.times.extract = done - start;
+            frame.times.latency = frame.times.began.map_or(Duration::ZERO, |began| done - began);
+            frame.recomputed = engine.recomputed_share();
+        }
+        outcome?;
+        for frame in frames {
+            frame.number = self.shared.metrics.extracted(done, &frame.times);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Extract {
+    fn drop(&mut self) {
+        self.shared.note(self.engine.take_notes());
+        self.fitted.refuse();
+        self.featured.close_all();
+    }
+}
+
+/// What a sink is sent.
+#[derive(Clone, Debug)]
+pub(crate) enum Sent {
+    Frame(Arc<Pooled>),
+    Stats(Arc<LiveStats>),
+}
+
+/// Computes what the sinks want of a frame and hands it to all of them.
+pub(crate) struct Heads {
+    pub(crate) colours: PcaColours,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) featured: Arc<Mailbox<Pooled>>,
+    pub(crate) sinks: Vec<(PcaWish, Arc<Mailbox<Sent>>)>,
+}
+
+impl Heads {
+    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+        let mut taken = Vec::new();
+        while self.featured.take_all(&mut taken) {
+            for mut frame in taken.drain(..) {
+                frame.pca_rgb.clear();
+                if self.sinks.iter().any(|(wish, _)| wish.now(frame.camera)) {
+                    self.colours.colour(&mut frame)?;
+                }
+                let (place, frame) = (frame.camera, Arc::new(frame));
+                for (_, mailbox) in &self.sinks {
+                    self.shared.put_behind_engine(mailbox, place, Sent::Frame(frame.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Heads {
+    fn drop(&mut self) {
+        self.featured.refuse();
+        self.sinks.iter().for_each(|(_, mailbox)| mailbox.close_all());
+    }
+}
+
+/// Feeds one sink.
+pub(crate) struct Feeding {
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) beat: Arc<Beat>,
+    pub(crate) mailbox: Arc<Mailbox<Sent>>,
+}
+
+impl Feeding {
+    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+        let outcome = self.feed();
+        let finished = self.beat.during(|| self.sink.finish());
+        outcome.and(finished).map_err(PipelineError::Sink)
+    }
+
+    fn feed(&mut self) -> Result<(), super::SinkFailure> {
+        let Self { sink, shared, beat, mailbox } = self;
+        let mut taken = Vec::new();
+        while mailbox.take_all(&mut taken) {
+            for sent in taken.drain(..) {
+                beat.during(|| match &sent {
+                    Sent::Frame(frame) => sink.take(frame),
+                    Sent::Stats(stats) => sink.take_stats(stats),
+                })?;
+                shared.note(sink.take_notes());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.mailbox.refuse();
+    }
+}

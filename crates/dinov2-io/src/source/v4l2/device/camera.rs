@@ -1,0 +1,199 @@
+//! A camera that goes on giving frames whatever happens to its device.
+
+use std::fmt::Write;
+use std::io::PipeReader;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::capture::{Capture, Controls, Next};
+use super::convert::Converter;
+use super::facts::CameraConfig;
+use super::ffi::wait;
+use super::node::{Identity, Node, NodeFault, in_words, nodes, others};
+use crate::{Frame, LiveHandle, Losses, Source, SourceError, StopSignal};
+
+/// Time before the first attempt to open a device anew; doubles up to the longest.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// Attempts in which controls must be set too. Cameras refuse them for a while after they were plugged in.
+const ATTEMPTS_WITH_CONTROLS: u32 = 5;
+
+/// A Video4Linux camera: gives the newest frame, converted to RGB, and survives what happens to the device.
+///
+/// A device that is unplugged, stalls, reports errors or changes its format is opened anew until it is back, wherever
+/// it is plugged in again if its driver tells a name and a place to know it by. [`Source::next_frame`] waits meanwhile.
+#[derive(Debug)]
+pub struct Camera {
+    config: CameraConfig,
+    identity: Identity,
+    /// For the names of frames: `video0`.
+    stem: String,
+    description: String,
+    capture: Option<Capture>,
+    outage: Option<Outage>,
+    converter: Converter,
+    losses: Losses,
+    index: usize,
+    stop_end: PipeReader,
+    handle: LiveHandle,
+}
+
+/// From when a device fails to its first frame afterwards.
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    backoff: Duration,
+    attempts: u32,
+}
+
+impl Camera {
+    /// Opens a camera in the mode that is nearest to what `config` asks for, sets its controls and starts it.
+    ///
+    /// # Errors
+    /// No such device, none that captures, no permission, in use, no format that is decoded here, or a control that
+    /// does not exist or does not take its value. The message says what there is instead and what to do.
+    pub fn open(config: CameraConfig) -> Result<Self, SourceError> {
+        let path = config.device.display().to_string();
+        let wrong = |what: String| SourceError::Camera { what, path: path.clone() };
+        let node = open_node(&config.device).map_err(wrong)?;
+        let capture = Capture::start(node, &config.device, &config, Controls::Must).map_err(wrong)?;
+        let (stop, stop_end) = StopSignal::with_pipe().map_err(|error| wrong(error.to_string()))?;
+        let device = config.device.canonicalize().unwrap_or_else(|_| config.device.clone());
+        Ok(Self {
+            identity: capture.identity.clone(),
+            stem: device.file_name().map_or("camera".into(), |name| name.to_string_lossy().into_owned()),
+            description: capture.description.clone(),
+            capture: Some(capture),
+            outage: None,
+            converter: Converter::default(),
+            losses: Losses::default(),
+            index: 0,
+            stop_end,
+            handle: LiveHandle::new(stop),
+            config,
+        })
+    }
+
+    /// What was taken: `vivid: 640x480 YUYV 30 fps`. It may be another mode after an outage.
+    pub fn describe(&self) -> &str {
+        &self.description
+    }
+
+    /// The device failed: says so once per outage, and lets go of it.
+    fn lose(&mut self, reason: &str) {
+        self.capture = None;
+        if self.outage.is_none() {
+            let path = self.config.device.display();
+            self.handle.note(format!("{path}: {reason}; it is opened again until it is back"));
+            self.outage = Some(Outage { since: Instant::now(), backoff: FIRST_BACKOFF, attempts: 0 });
+        }
+        self.publish_losses();
+    }
+
+    fn publish_losses(&self) {
+        self.handle.count(|losses| *losses = self.losses);
+    }
+
+    /// Waits, then tries once to open the device.
+    fn reopen(&mut self) {
+        let Some(outage) = &mut self.outage else { return };
+        let until = Instant::now() + outage.backoff;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            // A wait that fails is as good as one that ends early.
+            if self.handle.stop_signal().is_stopped() || wait(self.stop_end.as_fd(), None, left).is_err() {
+                return;
+            }
+        }
+        outage.backoff = (2 * outage.backoff).min(LONGEST_BACKOFF);
+        outage.attempts += 1;
+        let controls = if outage.attempts > ATTEMPTS_WITH_CONTROLS { Controls::May } else { Controls::Must };
+        let Some((path, node)) = self.find() else { return };
+        if let Ok(capture) = Capture::start(node, &path, &self.config, controls) {
+            self.description.clone_from(&capture.description);
+            self.capture = Some(capture);
+            self.losses.reopened += 1;
+            self.publish_losses();
+        }
+    }
+
+    /// The device where it was, or wherever it is now.
+    fn find(&self) -> Option<(PathBuf, Node)> {
+        let here = Node::open(&self.config.device).ok();
+        if let Some(node) = here.filter(|node| node.identity.card == self.identity.card) {
+            return Some((self.config.device.clone(), node));
+        }
+        if self.identity.bus.is_empty() {
+            return None;
+        }
+        nodes().into_iter().find_map(|path| {
+            let node = Node::open(&path).ok()?;
+            (node.identity == self.identity).then_some((path, node))
+        })
+    }
+
+    fn deliver(&mut self, age: Duration, frame: &mut Frame) {
+        let now = Instant::now();
+        frame.captured = Some(now.checked_sub(age).unwrap_or(now));
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        frame.capture_ns = u64::try_from(since_epoch.saturating_sub(age).as_nanos()).ok();
+        frame.path = None;
+        frame.index = self.index;
+        frame.name.clear();
+        write!(frame.name, "{}_{:06}", self.stem, self.index).expect("writing to a string succeeds");
+        self.index += 1;
+        if let Some(outage) = self.outage.take() {
+            let (path, down_s) = (self.config.device.display(), outage.since.elapsed().as_secs_f64());
+            self.handle.note(format!("{path}: back after {down_s:.1} s: {}", self.description));
+        }
+        self.publish_losses();
+    }
+}
+
+impl Source for Camera {
+    /// Waits for a frame that is newer than the last. False once it was stopped; never an error.
+    fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
+        loop {
+            if self.handle.stop_signal().is_stopped() {
+                return Ok(false);
+            }
+            let Some(capture) = &mut self.capture else {
+                self.reopen();
+                continue;
+            };
+            match capture.next(self.stop_end.as_fd(), &mut self.converter, frame, &mut self.losses) {
+                Ok(Next::Frame { age }) => {
+                    self.deliver(age, frame);
+                    return Ok(true);
+                }
+                Ok(Next::Stopped) => return Ok(false),
+                Err(reason) => self.lose(&reason),
+            }
+        }
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        None
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn live(&self) -> Option<LiveHandle> {
+        Some(self.handle.clone())
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        self.handle.take_notes()
+    }
+}
+
+fn open_node(path: &Path) -> Result<Node, String> {
+    Node::open(path).map_err(|fault| match fault {
+        NodeFault::Io(error) => in_words(&error, path),
+        NodeFault::NoCapture => {
+            format!("expected a camera, got a device that captures no video ({})", others())
+        }
+    })
+}

@@ -1,0 +1,397 @@
+//! One opened, configured, streaming device: gives its newest frame, or the reason why it has to be opened anew.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use yuv::YuvStandardMatrix;
+
+use super::abi;
+use super::convert::{Converter, Layout};
+use super::facts::{CameraConfig, CameraFormat, CameraPixels, FORMATS};
+use super::ffi::{monotonic_now, wait, zeroed};
+use super::negotiate::{Mode, Wish, choose};
+use super::node::{Identity, Node, USUAL_FPS, USUAL_SIZE_PX, fps, in_words};
+use super::queue::{Filled, Queue};
+use crate::{Frame, Losses, YuvRange};
+
+/// A camera without frames for so long has stalled, and for so many frame times.
+const STALL: Duration = Duration::from_secs(2);
+const STALL_FRAMES: f64 = 10.0;
+/// A frame that waited longer than so many frame times in a full queue is not of now.
+const STALE_FRAMES: f64 = 2.0;
+
+/// How strictly controls are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Controls {
+    /// One that cannot be set is an error.
+    Must,
+    /// What cannot be set is left.
+    May,
+}
+
+/// A streaming camera.
+#[derive(Debug)]
+pub(super) struct Capture {
+    queue: Queue,
+    layout: Layout,
+    frame_time: Duration,
+    sequence: Option<u32>,
+    pub(super) identity: Identity,
+    /// `vivid: 640x480 YUYV 30 fps`.
+    pub(super) description: String,
+}
+
+/// What [`Capture::next`] found.
+pub(super) enum Next {
+    /// A frame that is `age` old.
+    Frame {
+        age: Duration,
+    },
+    Stopped,
+}
+
+impl Capture {
+    /// Configures a device and starts its stream. The error says what is wrong and what to do.
+    pub(super) fn start(
+        node: Node,
+        path: &Path,
+        config: &CameraConfig,
+        controls: Controls,
+    ) -> Result<Self, String> {
+        let wish = Wish {
+            size: config.size.unwrap_or(USUAL_SIZE_PX),
+            fps: config.fps.unwrap_or(USUAL_FPS),
+            format: config.format,
+        };
+        let offers = node.formats(wish.size);
+        let mode = choose(&offers, wish).ok_or_else(|| no_format(&offers, config.format))?;
+        let wrong = |error: io::Error| in_words(&error, path);
+        let layout = set_format(&node, mode).map_err(wrong)??;
+        let rate = set_rate(&node, mode.fps.unwrap_or(wish.fps)).or(mode.fps);
+        for (name, value) in &config.controls {
+            let set = node.set_control(name, *value);
+            if controls == Controls::Must {
+                set?;
+            }
+        }
+        subscribe(&node);
+        let Node { device, kind, identity, .. } = node;
+        let queue = Queue::start(device, kind).map_err(wrong)?;
+        let described = rate.map(|fps| format!(" {} fps", (fps * 100.0).round() / 100.0)).unwrap_or_default();
+        let Layout { format, width_px, height_px, .. } = layout;
+        Ok(Self {
+            queue,
+            frame_time: Duration::from_secs_f64(1.0 / rate.unwrap_or(USUAL_FPS).clamp(0.01, 10_000.0)),
+            sequence: None,
+            description: format!("{}: {width_px}x{height_px} {format}{described}", identity.card),
+            identity,
+            layout,
+        })
+    }
+
+    /// Waits for a frame and converts the newest into `frame`: pixels and size. What it passes over is counted. The
+    /// error says why the device has to be opened anew.
+    pub(super) fn next(
+        &mut self,
+        stop: BorrowedFd<'_>,
+        converter: &mut Converter,
+        frame: &mut Frame,
+        losses: &mut Losses,
+    ) -> Result<Next, String> {
+        let patience = STALL.max(self.frame_time.mul_f64(STALL_FRAMES));
+        let deadline = Instant::now() + patience;
+        let mut may_wait_for_fresh = true;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let woken = wait(stop, Some(self.queue.device()), left).map_err(|error| error.to_string())?;
+            if woken.stop {
+                return Ok(Next::Stopped);
+            }
+            if woken.event && self.signal_changed() {
+                return Err("the signal changed".into());
+            }
+            if woken.frame || woken.fault {
+                let (newest, all) = self.newest(losses).map_err(fault_in_words)?;
+                match newest {
+                    None if woken.fault => return Err("the device hung up".into()),
+                    None => {}
+                    // The queue was full: its frames are as old as the caller is slow.
+                    Some(filled) if all && may_wait_for_fresh && self.is_stale(&filled) => {
+                        may_wait_for_fresh = false;
+                        losses.stale += 1;
+                        self.queue.give_back(filled).map_err(fault_in_words)?;
+                    }
+                    Some(filled) => {
+                        let age = age(&filled);
+                        let payload = self.queue.payload(&filled);
+                        let converted = converter.convert(&self.layout, payload, frame);
+                        self.queue.give_back(filled).map_err(fault_in_words)?;
+                        match converted {
+                            Ok(()) => return Ok(Next::Frame { age: age.unwrap_or_default() }),
+                            Err(_) => losses.corrupt += 1,
+                        }
+                    }
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("no whole frame for {:.1} s", patience.as_secs_f64()));
+            }
+        }
+    }
+
+    /// The newest filled buffer, and whether every buffer was filled. The others go back into the queue.
+    fn newest(&mut self, losses: &mut Losses) -> io::Result<(Option<Filled>, bool)> {
+        let (mut newest, mut taken) = (None, 0);
+        while taken < self.queue.len() {
+            let Some(filled) = self.queue.take()? else { break };
+            taken += 1;
+            losses.missed += self.missed_before(filled.sequence);
+            if filled.faulty {
+                losses.corrupt += 1;
+                self.queue.give_back(filled)?;
+            } else if let Some(older) = newest.replace(filled) {
+                losses.stale += 1;
+                self.queue.give_back(older)?;
+            }
+        }
+        Ok((newest, taken == self.queue.len()))
+    }
+
+    /// Frames that the driver counted since the last one that it gave. Its counter wraps; one that stands still or
+    /// goes back (interlaced fields, drivers that do not count) says nothing.
+    fn missed_before(&mut self, sequence: u32) -> u64 {
+        missed_between(self.sequence.replace(sequence), sequence)
+    }
+
+    fn is_stale(&self, filled: &Filled) -> bool {
+        age(filled).is_none_or(|age| age > self.frame_time.mul_f64(STALE_FRAMES))
+    }
+
+    fn signal_changed(&self) -> bool {
+        let next = || {
+            let mut event: abi::Event = zeroed();
+            self.queue.device().call(abi::DQEVENT, &mut event).ok().map(|()| event.kind)
+        };
+        std::iter::from_fn(next).take(64).any(|kind| kind == abi::EVENT_SOURCE_CHANGE)
+    }
+}
+
+fn missed_between(last: Option<u32>, sequence: u32) -> u64 {
+    let gap = last.map_or(0, |last| sequence.wrapping_sub(last).wrapping_sub(1));
+    if gap < 1 << 31 { u64::from(gap) } else { 0 }
+}
+
+/// Time since a frame was taken, if the driver tells it.
+fn age(filled: &Filled) -> Option<Duration> {
+    filled.captured.map(|captured| monotonic_now().saturating_sub(captured))
+}
+
+fn fault_in_words(error: io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENODEV) => "unplugged".into(),
+        Some(libc::EIO) => "the driver gave up (input/output error)".into(),
+        _ => format!("the driver gave up ({error})"),
+    }
+}
+
+fn no_format(offers: &[CameraPixels], wished: Option<CameraFormat>) -> String {
+    let ours = || offers.iter().filter_map(|offer| offer.format).map(|format| format.to_string());
+    let list = |names: Vec<String>| if names.is_empty() { "none".into() } else { names.join(", ") };
+    match wished {
+        Some(format) if ours().next().is_some() => {
+            format!("format: expected one of {}, got {format}", list(ours().collect()))
+        }
+        _ => {
+            let mut known: Vec<_> = FORMATS.iter().map(|(_, name, _)| name.to_string()).collect();
+            known.dedup();
+            let got = offers.iter().map(|offer| offer.code.clone()).collect();
+            format!("format: expected one of {}, got {}", list(known), list(got))
+        }
+    }
+}
+
+/// Sets size and format; the driver may give others, which is what the layout says.
+fn set_format(node: &Node, mode: Mode) -> io::Result<Result<Layout, String>> {
+    let (width, height) = (mode.size.0 as u32, mode.size.1 as u32);
+    let pixels = if node.kind == abi::BUF_TYPE_CAPTURE {
+        let mut format: abi::Format = zeroed();
+        format.kind = node.kind;
+        let pixels = &mut format.pixels;
+        (pixels.width, pixels.height, pixels.pixel_format) = (width, height, mode.code);
+        pixels.field = abi::FIELD_NONE;
+        node.device.call(abi::S_FMT, &mut format)?;
+        Pixels::of_one_plane(&format.pixels)
+    } else {
+        let mut format: abi::FormatMplane = zeroed();
+        format.kind = node.kind;
+        let pixels = &mut format.pixels;
+        (pixels.width, pixels.height, pixels.pixel_format) = (width, height, mode.code);
+        pixels.field = abi::FIELD_NONE;
+        node.device.call(abi::S_FMT_MPLANE, &mut format)?;
+        Pixels::of_planes(&format.pixels)
+    };
+    Ok(pixels.layout())
+}
+
+/// What a driver says about its pixels, whichever structure it says it with.
+struct Pixels {
+    code: [u8; 4],
+    width: u32,
+    height: u32,
+    bytes_per_line: [u32; 2],
+    planes: usize,
+    colorspace: u32,
+    ycbcr_encoding: u32,
+    quantization: u32,
+}
+
+impl Pixels {
+    fn of_one_plane(format: &abi::PixelFormat) -> Self {
+        Self {
+            code: format.pixel_format,
+            width: format.width,
+            height: format.height,
+            bytes_per_line: [format.bytes_per_line; 2],
+            planes: 1,
+            colorspace: format.colorspace,
+            ycbcr_encoding: format.ycbcr_encoding,
+            quantization: format.quantization,
+        }
+    }
+
+    fn of_planes(format: &abi::PixelFormatMplane) -> Self {
+        let planes = usize::from(format.num_planes);
+        let [first, second, ..] = format.planes;
+        let second = if planes > 1 { second } else { first };
+        Self {
+            code: format.pixel_format,
+            width: format.width,
+            height: format.height,
+            bytes_per_line: [first.bytes_per_line, second.bytes_per_line],
+            planes,
+            colorspace: format.colorspace,
+            ycbcr_encoding: u32::from(format.ycbcr_encoding),
+            quantization: u32::from(format.quantization),
+        }
+    }
+
+    fn layout(&self) -> Result<Layout, String> {
+        let known = FORMATS.iter().find(|(.., code)| *code == self.code);
+        let format = known.map(|(format, ..)| *format).ok_or_else(|| {
+            format!("format: expected what the driver offers, got {}", String::from_utf8_lossy(&self.code))
+        })?;
+        let layout = Layout {
+            format,
+            width_px: self.width as usize,
+            height_px: self.height as usize,
+            row_bytes: self.bytes_per_line.map(|bytes| bytes as usize),
+            planes: self.planes,
+            matrix: matrix(self.colorspace, self.ycbcr_encoding),
+            range: range(format, self.colorspace, self.quantization),
+        };
+        layout.check().map(|()| layout)
+    }
+}
+
+/// `V4L2_MAP_YCBCR_ENC_DEFAULT` and the encodings of `linux/videodev2.h`. What the extended gamuts have beyond the
+/// others is cut off.
+fn matrix(colorspace: u32, encoding: u32) -> YuvStandardMatrix {
+    let of_colorspace = match colorspace {
+        abi::COLORSPACE_REC709 | abi::COLORSPACE_DCI_P3 => abi::YCBCR_709,
+        abi::COLORSPACE_BT2020 => abi::YCBCR_BT2020,
+        abi::COLORSPACE_SMPTE240M => abi::YCBCR_SMPTE240M,
+        _ => abi::YCBCR_DEFAULT,
+    };
+    match if encoding == abi::YCBCR_DEFAULT { of_colorspace } else { encoding } {
+        abi::YCBCR_709 | abi::YCBCR_XV709 => YuvStandardMatrix::Bt709,
+        abi::YCBCR_BT2020 | abi::YCBCR_BT2020_CONST_LUM => YuvStandardMatrix::Bt2020,
+        abi::YCBCR_SMPTE240M => YuvStandardMatrix::Smpte240,
+        _ => YuvStandardMatrix::Bt601,
+    }
+}
+
+/// `V4L2_MAP_QUANTIZATION_DEFAULT` of `linux/videodev2.h`, but for grey: drivers of monochrome sensors leave it at the
+/// default and give all 256 values, which must not be cut off.
+fn range(format: CameraFormat, colorspace: u32, quantization: u32) -> YuvRange {
+    let colours = matches!(format, CameraFormat::Rgb24 | CameraFormat::Bgr24 | CameraFormat::Grey);
+    match quantization {
+        abi::QUANTIZATION_FULL => YuvRange::Full,
+        abi::QUANTIZATION_LIMITED => YuvRange::Limited,
+        _ if colours || colorspace == abi::COLORSPACE_JPEG => YuvRange::Full,
+        _ => YuvRange::Limited,
+    }
+}
+
+/// Sets the rate, as near as the driver can; returns what it took. None if it has no say in it.
+fn set_rate(node: &Node, wished: f64) -> Option<f64> {
+    let mut parameters: abi::StreamParameters = zeroed();
+    parameters.kind = node.kind;
+    node.device.call(abi::G_PARM, &mut parameters).ok()?;
+    if parameters.capability & abi::CAP_TIME_PER_FRAME != 0 {
+        let denominator = (wished * 1000.0).round().clamp(1.0, 1e9) as u32;
+        parameters.time_per_frame = abi::Fraction { numerator: 1000, denominator };
+        node.device.call(abi::S_PARM, &mut parameters).ok()?;
+    }
+    fps(parameters.time_per_frame)
+}
+
+/// Asks to be told when the signal of the input in use changes. Not every driver has events or inputs; without them a
+/// changed signal shows as a stall.
+fn subscribe(node: &Node) {
+    let mut input = 0;
+    let _ = node.device.call(abi::G_INPUT, &mut input);
+    let mut subscription: abi::EventSubscription = zeroed();
+    (subscription.kind, subscription.id) = (abi::EVENT_SOURCE_CHANGE, input as u32);
+    let _ = node.device.call(abi::SUBSCRIBE_EVENT, &mut subscription);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_frames_are_counted_across_the_wrap() {
+        assert_eq!(missed_between(None, 7), 0);
+        assert_eq!(missed_between(Some(7), 8), 0);
+        assert_eq!(missed_between(Some(7), 11), 3);
+        assert_eq!(missed_between(Some(u32::MAX - 1), 2), 3);
+        assert_eq!(missed_between(Some(u32::MAX), 0), 0);
+        assert_eq!(missed_between(Some(7), 7), 0);
+        assert_eq!(missed_between(Some(7), 0), 0);
+    }
+
+    #[test]
+    fn colours_mean_what_the_header_maps_them_to() {
+        use YuvStandardMatrix::{Bt601, Bt709, Bt2020};
+        let srgb = 8;
+        assert_eq!(matrix(srgb, 0), Bt601);
+        assert_eq!(matrix(abi::COLORSPACE_REC709, 0), Bt709);
+        assert_eq!(matrix(abi::COLORSPACE_REC709, 1), Bt601);
+        assert_eq!(matrix(srgb, abi::YCBCR_709), Bt709);
+        assert_eq!(matrix(abi::COLORSPACE_BT2020, 0), Bt2020);
+        assert_eq!(range(CameraFormat::Yuyv, srgb, 0), YuvRange::Limited);
+        assert_eq!(range(CameraFormat::Yuyv, abi::COLORSPACE_JPEG, 0), YuvRange::Full);
+        assert_eq!(range(CameraFormat::Yuyv, srgb, 1), YuvRange::Full);
+        assert_eq!(range(CameraFormat::Rgb24, srgb, 0), YuvRange::Full);
+        assert_eq!(range(CameraFormat::Rgb24, srgb, 2), YuvRange::Limited);
+        assert_eq!(range(CameraFormat::Grey, srgb, 0), YuvRange::Full);
+    }
+
+    #[test]
+    fn a_format_that_is_not_there_is_told_what_is() {
+        let offer = |code: &str, format| CameraPixels {
+            code: code.into(),
+            description: String::new(),
+            format,
+            sizes: Vec::new(),
+        };
+        let offers = [offer("YUYV", Some(CameraFormat::Yuyv)), offer("H264", None)];
+        assert_eq!(no_format(&offers, Some(CameraFormat::Nv12)), "format: expected one of YUYV, got NV12");
+        assert_eq!(
+            no_format(&offers[1..], None),
+            "format: expected one of YUYV, UYVY, NV12, RGB24, BGR24, MJPEG, JPEG, GREY, got H264"
+        );
+    }
+}

@@ -1,0 +1,245 @@
+//! `/ws`: pictures, similarity maps, features and statistics for one client, and what it wishes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::response::Response;
+use dinov2_heads::similarity_map;
+use serde::Deserialize;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::feed::Shot;
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S};
+use crate::picture::Picture;
+use crate::protocol::{self, Answer, Point, Topic, VERSION, Wish};
+use crate::refusal::Refusal;
+use crate::shared::{Shared, lock};
+use crate::stream::Viewer;
+
+/// Statistics come this often.
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// `?camera=1`
+#[derive(Deserialize)]
+pub(crate) struct Choice {
+    #[serde(default)]
+    camera: usize,
+}
+
+/// The client cannot be served any longer: it went away, or does not keep the rules.
+struct Gone;
+
+impl From<axum::Error> for Gone {
+    fn from(_: axum::Error) -> Self {
+        Self
+    }
+}
+
+pub(crate) async fn upgrade(
+    State(shared): State<Arc<Shared>>,
+    Query(choice): Query<Choice>,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Refusal> {
+    let viewer = Viewer::new(shared, choice.camera)?;
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
+    Ok(upgrade.on_upgrade(|socket| Client::new(socket, viewer).serve()))
+}
+
+/// The patch that a client picked.
+struct Pick {
+    at: Point,
+    /// Its feature `[dim]`, once a frame came that has it.
+    query: Option<Vec<f32>>,
+}
+
+struct Client {
+    socket: WebSocket,
+    viewer: Viewer,
+    topics: Vec<Topic>,
+    pick: Option<Pick>,
+    similarities: Vec<f32>,
+    /// rows, cols, dim, width and height that it was told last.
+    told: Option<[usize; 5]>,
+    messages_this_second: u32,
+}
+
+impl Client {
+    fn new(socket: WebSocket, viewer: Viewer) -> Self {
+        let (topics, similarities) = (Vec::new(), Vec::new());
+        Self { socket, viewer, topics, pick: None, similarities, told: None, messages_this_second: 0 }
+    }
+
+    /// Runs until the client goes away.
+    async fn serve(mut self) {
+        let mut ticks = interval(STATS_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if self.hello().await.is_ok() {
+            while self.step(&mut ticks).await.is_ok() {}
+        }
+    }
+
+    async fn step(&mut self, ticks: &mut Interval) -> Result<(), Gone> {
+        tokio::select! {
+            message = self.socket.recv() => match message {
+                Some(Ok(message)) => self.receive(message).await,
+                Some(Err(_)) | None => Err(Gone),
+            },
+            _ = ticks.tick() => {
+                self.messages_this_second = 0;
+                self.stats().await
+            }
+            shot = self.viewer.next() => match shot {
+                Some(shot) => self.show(&shot).await,
+                None => Err(Gone),
+            },
+        }
+    }
+
+    async fn hello(&mut self) -> Result<(), Gone> {
+        let (config, camera) = (&self.viewer.shared.config, self.viewer.camera);
+        let pca = self.viewer.shared.pca_mode();
+        let (title, cameras) = (config.title.as_str(), config.cameras.as_slice());
+        let hello = Answer::Hello { version: VERSION, title, cameras, camera, pca }.to_text();
+        self.tell(hello).await
+    }
+
+    async fn stats(&mut self) -> Result<(), Gone> {
+        let shared = &self.viewer.shared;
+        let text = {
+            let pulse = lock(&shared.pulse);
+            let (clients, pca, trouble) = (shared.clients(), shared.pca_mode(), pulse.trouble());
+            let none = Default::default();
+            let stats = pulse.stats().unwrap_or(&none);
+            Answer::Stats { stats, clients, pca, trouble }.to_text()
+        };
+        self.tell(text).await
+    }
+
+    async fn receive(&mut self, message: Message) -> Result<(), Gone> {
+        self.messages_this_second += 1;
+        if self.messages_this_second > MAX_MESSAGES_PER_S {
+            self.error(format!("messages: expected at most {MAX_MESSAGES_PER_S} a second")).await?;
+            return Err(Gone);
+        }
+        match message {
+            Message::Text(text) => match protocol::parse_wish(&text) {
+                Ok(wish) => self.grant(wish).await,
+                Err(wrong) => self.error(wrong).await,
+            },
+            Message::Binary(_) => self.error("message: expected text, got binary".into()).await,
+            Message::Close(_) => Err(Gone),
+            // The library answers them.
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+        }
+    }
+
+    async fn grant(&mut self, wish: Wish) -> Result<(), Gone> {
+        match wish {
+            Wish::Pick(at) => {
+                self.pick = Some(Pick { at, query: None });
+                self.watch();
+                match self.viewer.fresh() {
+                    Some(shot) => self.show(&shot).await,
+                    // The next frame will do it.
+                    None => Ok(()),
+                }
+            }
+            Wish::Unpick(_) => {
+                self.pick = None;
+                self.watch();
+                self.tell(Answer::Unpicked.to_text()).await
+            }
+            Wish::Subscribe(topic) => {
+                if !self.topics.contains(&topic) {
+                    self.topics.push(topic);
+                }
+                self.watch();
+                self.tell(Answer::Subscribed { topic }.to_text()).await
+            }
+            Wish::Unsubscribe(topic) => {
+                self.topics.retain(|kept| *kept != topic);
+                self.watch();
+                self.tell(Answer::Unsubscribed { topic }.to_text()).await
+            }
+            Wish::Pca(asked) => {
+                self.viewer.shared.ask(asked);
+                self.tell(Answer::Pca { asked }.to_text()).await
+            }
+        }
+    }
+
+    /// Frames are wanted while they would be sent.
+    fn watch(&mut self) {
+        let wanted = self.pick.is_some() || !self.topics.is_empty();
+        self.viewer.watch(wanted);
+    }
+
+    /// Sends what the client wants of a frame, the picture last: with it, everything of the frame is there.
+    async fn show(&mut self, shot: &Shot) -> Result<(), Gone> {
+        if self.pick.is_none() && self.topics.is_empty() {
+            return Ok(());
+        }
+        self.grid(shot).await?;
+        self.similarity(shot).await?;
+        let camera = self.viewer.camera;
+        if self.topics.contains(&Topic::Features) {
+            self.send(Message::Binary(protocol::features_f32(camera, shot))).await?;
+        }
+        if self.topics.contains(&Topic::FeaturesF16) {
+            self.send(Message::Binary(protocol::features_f16(camera, shot))).await?;
+        }
+        if self.topics.contains(&Topic::Pictures) {
+            self.send(Message::Binary(protocol::colours(camera, shot))).await?;
+            let jpeg = self.viewer.jpeg(shot, Picture::Camera);
+            self.send(Message::Binary(protocol::picture(camera, shot, &jpeg))).await?;
+        }
+        Ok(())
+    }
+
+    async fn grid(&mut self, shot: &Shot) -> Result<(), Gone> {
+        let shape = [shot.grid.rows, shot.grid.cols, shot.dim, shot.width_px, shot.height_px];
+        if self.told == Some(shape) {
+            return Ok(());
+        }
+        self.told = Some(shape);
+        let [rows, cols, dim, width_px, height_px] = shape;
+        let grid = Answer::Grid { camera: self.viewer.camera, rows, cols, dim, width_px, height_px };
+        self.tell(grid.to_text()).await
+    }
+
+    async fn similarity(&mut self, shot: &Shot) -> Result<(), Gone> {
+        let camera = self.viewer.camera;
+        let Some(pick) = &mut self.pick else { return Ok(()) };
+        // Another width of features is another model: its patch at the same place.
+        let fits = pick.query.as_ref().is_some_and(|query| query.len() == shot.dim);
+        let mut picked = None;
+        if !fits {
+            let Some((feature, row, col)) = shot.patch_at(pick.at.x, pick.at.y) else { return Ok(()) };
+            pick.query = Some(feature.to_vec());
+            picked = Some(Answer::Picked { camera, frame: shot.index, row, col }.to_text());
+        }
+        let query = pick.query.as_deref().unwrap_or_default();
+        if let Err(error) = similarity_map(&shot.patches, query, &mut self.similarities) {
+            return self.error(error.to_string()).await;
+        }
+        let map = protocol::similarity(camera, shot, &self.similarities);
+        if let Some(picked) = picked {
+            self.tell(picked).await?;
+        }
+        self.send(Message::Binary(map)).await
+    }
+
+    async fn error(&mut self, message: String) -> Result<(), Gone> {
+        self.tell(Answer::Error { message }.to_text()).await
+    }
+
+    async fn tell(&mut self, text: String) -> Result<(), Gone> {
+        self.send(Message::Text(text.into())).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Gone> {
+        Ok(self.socket.send(message).await?)
+    }
+}

@@ -1,0 +1,5 @@
+//! The server by its clients' eyes.
+
+mod common;
+mod http;
+mod socket;
