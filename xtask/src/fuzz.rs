@@ -41,6 +41,7 @@ const TARGETS: &[Target] = &[
     Target { name: "onnx", seeds: &[("crates", ".onnx")], longest: 1 << 17 },
     Target { name: "y4m", seeds: &[("crates/dinov2-io/tests", ".y4m")], longest: 1 << 14 },
     Target { name: "mjpeg", seeds: &[("crates/dinov2-io/tests", ".mjpeg")], longest: 1 << 14 },
+    Target { name: "recording", seeds: &[("crates/dinov2-io/tests", ".mcap")], longest: 1 << 15 },
 ];
 
 /// Builds the targets and runs each for `seconds`; `wanted` empty means all.

@@ -1,8 +1,9 @@
 //! Frames in, features out.
 //!
-//! [`open`] turns what a user names (image files, folders, globs, videos, pipes, a test pattern) into one [`Source`] of
-//! RGB [`Frame`]s, and [`Camera`] is one of live frames; [`Fit`] brings a frame to the patch grid of a model as PIL would; [`Output`] writes the features of
-//! a frame as safetensors, npy or a picture; [`Labels`] are read for evaluation. Everything from outside is capped by
+//! [`open`] turns what a user names (image files, folders, globs, videos, recordings, pipes, a test pattern) into one
+//! [`Source`] of RGB [`Frame`]s, and [`Camera`] is one of live frames; [`Fit`] brings a frame to the patch grid of a model
+//! as PIL would; [`Output`] writes the features of a frame as safetensors, npy or a picture, and `Recording` (feature
+//! `mcap`) those of a whole run as ROS 2 messages; [`Labels`] are read for evaluation. Everything from outside is capped by
 //! [`limits`] before it is allocated.
 //!
 //! No engine and no head is known here: a PCA view comes in as plain RGB bytes.
@@ -26,6 +27,8 @@ pub use jpeg::JpegEncoder;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 #[cfg(feature = "mcap")]
 pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
+#[cfg(feature = "mcap")]
+pub use source::RecordingReader;
 pub use source::{
     Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,
     ControlKind, Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal,

@@ -17,6 +17,13 @@ pub const MAX_JPEG_PIXELS_PER_BYTE: usize = 4_096;
 pub const MAX_HEADER_LINE_BYTES: usize = 4_096;
 /// Most files that one folder or glob may yield.
 pub const MAX_LISTED_FILES: usize = 1_000_000;
+/// Largest record of a recording, packed or unpacked; chunks of others' recordings stay below 16 MiB unless one message
+/// is larger, and a raw 8K image has 100 MB.
+pub const MAX_RECORDING_CHUNK_BYTES: usize = 1 << 28;
+/// Most chunks and single images of a recording: one takes some 100 bytes of memory.
+pub const MAX_RECORDING_PARTS: usize = 1 << 23;
+/// Most bytes of images of a recording that are held to bring them into the order of their times.
+pub const MAX_RECORDING_HELD_BYTES: usize = 1 << 28;
 
 use crate::FormatError;
 

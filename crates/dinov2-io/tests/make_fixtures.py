@@ -132,7 +132,7 @@ def labels():
 
 def main():
     FIXTURES.mkdir(exist_ok=True)
-    for old in FIXTURES.iterdir():
+    for old in filter(pathlib.Path.is_file, FIXTURES.iterdir()):
         old.unlink()
     photo = photographs()
     orientations(photo)
@@ -140,7 +140,7 @@ def main():
     streams(photo)
     arrays()
     labels()
-    print(f"{sum(path.stat().st_size for path in FIXTURES.iterdir())} bytes in {FIXTURES.name}")
+    print(f"{sum(path.stat().st_size for path in FIXTURES.iterdir() if path.is_file())} bytes in {FIXTURES.name}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ pub(crate) use messages::{
     LiveStatsMessage, MessageType, Time,
 };
 
-/// First bytes of an MCAP file.
-pub(crate) const MAGIC: &[u8] = mcap::MAGIC;
 /// How channels say that their messages are CDR.
 pub(crate) const MESSAGE_ENCODING: &str = "cdr";
 /// How schemas say that they are the text of `.msg` files.

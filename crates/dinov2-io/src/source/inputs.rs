@@ -19,6 +19,8 @@ pub(crate) enum Input {
     Y4m(PathBuf),
     /// A file of concatenated JPEGs.
     Mjpeg(PathBuf),
+    /// A recording.
+    Recording(PathBuf),
     /// A file for ffmpeg.
     Video(PathBuf),
     /// A named pipe or a device that is read like standard input.
@@ -45,6 +47,9 @@ const VIDEO_EXTENSIONS: [&str; 26] = [
     "mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mts", "m2ts", "mpg", "mpeg", "wmv", "asf", "flv",
     "ogv", "3gp", "h264", "264", "h265", "265", "hevc", "ivf", "vob", "mxf", "nut", "dv",
 ];
+
+/// First bytes of an MCAP file: its specification, "File Structure".
+const MCAP_MAGIC: &[u8] = b"\x89MCAP0\r\n";
 
 /// Bytes read to tell one kind of file from another: one packet of an MPEG transport stream and the start of the next.
 const HEAD_BYTES: u64 = 192;
@@ -91,7 +96,7 @@ fn classify(path: &Path) -> Result<Input, SourceError> {
     }
     let kind = kind_of_file(path).map_err(SourceError::read(path.display()))?;
     kind.ok_or_else(|| SourceError::Input {
-        expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI) or a video (y4m, MJPEG, or what ffmpeg reads)"
+        expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI), a video (y4m, MJPEG, or what ffmpeg reads) or a recording (MCAP)"
             .into(),
         got: path.display().to_string(),
     })
@@ -110,6 +115,8 @@ fn kind_of_file(path: &Path) -> std::io::Result<Option<Input>> {
     let mjpeg = has_extension(path, &MJPEG_EXTENSIONS);
     Ok(Some(if head.starts_with(y4m::MAGIC) {
         Input::Y4m(path_buf)
+    } else if head.starts_with(MCAP_MAGIC) {
+        Input::Recording(path_buf)
     } else if mjpeg && !is_video_container(&head) {
         Input::Mjpeg(path_buf)
     } else if supported_format(&head).is_some() {

@@ -11,6 +11,8 @@ pub mod mjpeg;
 mod pattern;
 mod raw;
 mod read;
+#[cfg(feature = "mcap")]
+mod recording;
 mod still;
 mod stream;
 mod test_camera;
@@ -25,6 +27,8 @@ pub use inputs::{list_images, natural_order};
 pub use labels::Labels;
 pub use live::{LiveHandle, StopSignal};
 pub use raw::{RawFormat, RawPixels, RawReader};
+#[cfg(feature = "mcap")]
+pub use recording::RecordingReader;
 pub use still::decode_still;
 pub use test_camera::TestCamera;
 pub use v4l2::{
@@ -70,15 +74,17 @@ pub struct SourceOptions {
     pub raw: Option<RawFormat>,
     /// The program that decodes videos.
     pub ffmpeg: PathBuf,
+    /// The topic of a recording whose images are replayed; without one, that which has the first image.
+    pub topic: Option<String>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        Self { raw: None, ffmpeg: PathBuf::from("ffmpeg") }
+        Self { raw: None, ffmpeg: PathBuf::from("ffmpeg"), topic: None }
     }
 }
 
-/// Opens image files, folders, globs, videos, `-` (standard input) and `test:` patterns, in this order. Frames of
+/// Opens image files, folders, globs, videos, recordings, `-` (standard input) and `test:` patterns, in this order. Frames of
 /// several inputs follow each other.
 ///
 /// # Errors
@@ -193,7 +199,7 @@ impl Chain {
         let open = |path: &Path| File::open(path).map_err(SourceError::read(path.display()));
         let stem = match input {
             Input::Still(path) | Input::Y4m(path) | Input::Mjpeg(path) => stem_of(path),
-            Input::Video(path) | Input::Pipe(path) => stem_of(path),
+            Input::Video(path) | Input::Pipe(path) | Input::Recording(path) => stem_of(path),
             Input::Stdin => "stdin".to_string(),
             Input::Pattern(_) => "test".to_string(),
         };
@@ -202,6 +208,17 @@ impl Chain {
             Input::Y4m(path) => Box::new(Y4mStream::of_file(open(path)?, path)?),
             Input::Mjpeg(path) => {
                 Box::new(MjpegStream::new(Box::new(open(path)?), path.display(), Some(path)))
+            }
+            #[cfg(feature = "mcap")]
+            Input::Recording(path) => {
+                Box::new(recording::RecordingStream::open(path, self.options.topic.as_deref())?)
+            }
+            #[cfg(not(feature = "mcap"))]
+            Input::Recording(path) => {
+                return Err(SourceError::Input {
+                    expected: "no recording, as this program was built without the feature `mcap`".into(),
+                    got: path.display().to_string(),
+                });
             }
             Input::Video(path) => Box::new(FfmpegReader::open(&self.options.ffmpeg, path)?),
             Input::Pipe(path) => {

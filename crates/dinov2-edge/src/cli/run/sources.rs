@@ -63,7 +63,7 @@ impl SourceArgs {
     /// Opens what was asked for.
     pub(super) fn open(&self) -> anyhow::Result<Vec<Box<dyn Source>>> {
         if !self.input.is_empty() {
-            let options = SourceOptions { raw: self.raw()?, ffmpeg: self.ffmpeg.clone() };
+            let options = SourceOptions { raw: self.raw()?, ffmpeg: self.ffmpeg.clone(), topic: None };
             return Ok(vec![open(&self.input, &options)?]);
         }
         self.devices()?.iter().map(|device| self.open_camera(device)).collect()

@@ -1,0 +1,357 @@
+//! Recordings (MCAP with ROS 2 messages), ours and others': the images of one topic.
+//!
+//! Works without the index at the end of the file, so that what a killed recorder left can be replayed. Chunks are read one
+//! by one, and their images held until no later chunk can have an earlier one. Messages other than images are skipped.
+
+mod chunk;
+mod picture;
+mod scan;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use mcap::read::parse_record;
+use mcap::records::{Record, op};
+
+use super::stream::Stream;
+use crate::limits::MAX_RECORDING_HELD_BYTES;
+use crate::recording::OWN_TOPICS;
+use crate::{FormatError, Frame, SourceError};
+use chunk::{field, read_content, records, unpack};
+use scan::{Channels, Part};
+
+/// An image message that waits for its turn; ordered by time, then by its place in the file.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    log_time: u64,
+    order: u64,
+    channel: u16,
+    message: Vec<u8>,
+}
+
+/// What could not be read.
+#[derive(Debug, Default)]
+struct Lost {
+    messages: u64,
+    /// Chunks of which nobody knows how many images they had.
+    chunks: u64,
+    first: Option<String>,
+}
+
+impl Lost {
+    fn add(&mut self, messages: u64, reason: &FormatError) {
+        self.messages += messages;
+        self.first.get_or_insert_with(|| reason.to_string());
+    }
+}
+
+/// Reads the images of one topic out of a recording, in the order of their log times.
+#[derive(Debug)]
+pub struct RecordingReader<R> {
+    stream: R,
+    wanted: Option<String>,
+    channels: Channels,
+    parts: std::iter::Peekable<std::vec::IntoIter<Part>>,
+    held: BinaryHeap<Reverse<Held>>,
+    held_bytes: usize,
+    order: u64,
+    /// The channel that is replayed: that of the first image that can be decoded.
+    chosen: Option<u16>,
+    /// Images of the chosen channel, where the file tells it.
+    frames: Option<u64>,
+    /// The first frame, decoded in order to choose.
+    first: Option<Frame>,
+    lost: Lost,
+    cut_at: Option<u64>,
+    notes: Vec<String>,
+    content: Vec<u8>,
+    unpacked: Vec<u8>,
+    tight: Vec<u8>,
+}
+
+impl<R: Read + Seek> RecordingReader<R> {
+    /// Finds out what is in the file and reads the first image of `topic`, or of the topic that has one first, topics
+    /// below `/dinov2/` aside.
+    ///
+    /// # Errors
+    /// What is no MCAP file, a topic that is not in it or has no images, a file without images that can be decoded;
+    /// an index that cannot be read.
+    pub fn new(mut stream: R, topic: Option<&str>) -> Result<Self, FormatError> {
+        let scan::Contents { channels, mut parts, cut_at } = scan::scan(&mut stream)?;
+        let counted = parts.iter().all(|part| !part.counts.is_empty());
+        let mut counts = HashMap::new();
+        for (channel, count) in parts.iter().flat_map(|part| &part.counts) {
+            *counts.entry(*channel).or_insert(0) += count;
+        }
+        // The first chunk stays the first: where the file has no summary, it is the one that names the topics.
+        if let Some((_, later)) = parts.split_first_mut() {
+            later.sort_by_key(|part| part.start_ns);
+        }
+        let mut reader = Self {
+            stream,
+            wanted: topic.map(str::to_string),
+            channels,
+            parts: parts.into_iter().peekable(),
+            held: BinaryHeap::new(),
+            held_bytes: 0,
+            order: 0,
+            chosen: None,
+            frames: None,
+            first: None,
+            lost: Lost::default(),
+            cut_at,
+            notes: Vec::new(),
+            content: Vec::new(),
+            unpacked: Vec::new(),
+            tight: Vec::new(),
+        };
+        let first = reader.choose()?;
+        reader.frames = reader.chosen.filter(|_| counted).and_then(|chosen| counts.get(&chosen).copied());
+        reader.first = Some(first);
+        Ok(reader)
+    }
+
+    /// The topic that is replayed.
+    pub fn topic(&self) -> &str {
+        let channel = self.chosen.and_then(|chosen| self.channels.image(chosen));
+        channel.map_or("", |channel| &channel.topic)
+    }
+
+    /// Number of its images, where the file tells it.
+    pub fn len_hint(&self) -> Option<usize> {
+        self.frames.and_then(|frames| usize::try_from(frames).ok())
+    }
+
+    /// What a person should hear: other topics, images lost, a file that breaks off. Each is returned once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Reads the next image into `frame`: pixels, size, and its stamp as capture time; where nobody set that, the time of
+    /// recording. What is broken or cannot be read is skipped and counted. False at the end of the recording.
+    pub fn read_into(&mut self, frame: &mut Frame) -> bool {
+        if let Some(first) = self.first.take() {
+            (frame.pixels, frame.width_px, frame.height_px) = (first.pixels, first.width_px, first.height_px);
+            frame.capture_ns = first.capture_ns;
+            return true;
+        }
+        while let Some(held) = self.next_held() {
+            match self.decode(&held, frame) {
+                Ok(()) => return true,
+                Err(reason) => self.lost.add(1, &reason),
+            }
+        }
+        self.note_losses();
+        false
+    }
+
+    /// The first image that can be decoded; its channel becomes the chosen one.
+    fn choose(&mut self) -> Result<Frame, FormatError> {
+        let mut frame = Frame::new();
+        // Images that cannot be decoded, by channel: depth images, say, are nobody's loss.
+        let mut failed: HashMap<u16, (u64, FormatError)> = HashMap::new();
+        while let Some(held) = self.next_held() {
+            match self.decode(&held, &mut frame) {
+                Ok(()) => {
+                    self.chosen = Some(held.channel);
+                    if let Some((count, reason)) = failed.remove(&held.channel) {
+                        self.lost.add(count, &reason);
+                    }
+                    self.held.retain(|Reverse(other)| other.channel == held.channel);
+                    self.held_bytes = self.held.iter().map(|Reverse(other)| other.message.len()).sum();
+                    self.note_other_topics();
+                    return Ok(frame);
+                }
+                Err(reason) => failed.entry(held.channel).or_insert((0, reason)).0 += 1,
+            }
+        }
+        Err(self.nothing(failed.into_values().next()))
+    }
+
+    fn nothing(&self, failed: Option<(u64, FormatError)>) -> FormatError {
+        let topics = self.channels.image_topics();
+        let expected = match &self.wanted {
+            Some(topic) => format!("images on the topic {topic}"),
+            None => "a topic of sensor_msgs/msg/CompressedImage or Image".into(),
+        };
+        let reason = failed.map(|(_, reason)| reason.to_string()).or_else(|| self.lost.first.clone());
+        let got = match (topics.is_empty(), reason) {
+            (_, Some(reason)) => format!("none that can be read ({reason})"),
+            (true, None) => "none".into(),
+            (false, None) => format!("none (topics with images: {})", topics.join(", ")),
+        };
+        field("recording", expected, got)
+    }
+
+    fn decode(&mut self, held: &Held, frame: &mut Frame) -> Result<(), FormatError> {
+        let channel = self.channels.image(held.channel).expect("only images are held");
+        picture::decode(channel.kind, &held.message, &mut self.tight, frame)?;
+        frame.capture_ns = frame.capture_ns.or(Some(held.log_time));
+        Ok(())
+    }
+
+    /// The next message of the chosen channel, or of any channel with images while none is chosen.
+    fn next_held(&mut self) -> Option<Held> {
+        loop {
+            let earliest = self.held.peek().map(|Reverse(held)| held.log_time);
+            let ready = match (earliest, self.parts.peek()) {
+                (Some(earliest), Some(part)) => {
+                    earliest < part.start_ns || self.held_bytes > MAX_RECORDING_HELD_BYTES
+                }
+                (Some(_), None) => true,
+                (None, None) => return None,
+                (None, Some(_)) => false,
+            };
+            if ready {
+                let held = self.held.pop().map(|Reverse(held)| held);
+                self.held_bytes -= held.as_ref().map_or(0, |held| held.message.len());
+                return held;
+            }
+            let part = self.parts.next().expect("a part that was seen just now");
+            self.load(&part);
+        }
+    }
+
+    /// Holds the images of a part; a damaged one is counted.
+    fn load(&mut self, part: &Part) {
+        let mut content = std::mem::take(&mut self.content);
+        let done = self.read_part(part, &mut content);
+        self.content = content;
+        if let Err(reason) = done {
+            self.count_lost(part, &reason);
+        }
+    }
+
+    fn read_part(&mut self, part: &Part, content: &mut Vec<u8>) -> Result<(), FormatError> {
+        self.stream.seek(SeekFrom::Start(part.offset))?;
+        read_content(&mut self.stream, content, part.length)?;
+        let content = &content[..part.length as usize];
+        if part.opcode == op::MESSAGE {
+            self.hold(content);
+            return Ok(());
+        }
+        self.hold_chunk(content)
+    }
+
+    fn hold_chunk(&mut self, content: &[u8]) -> Result<(), FormatError> {
+        let damaged = |error: mcap::McapError| field("chunk", "a header".into(), error.to_string());
+        let Record::Chunk { header, data } = parse_record(op::CHUNK, content).map_err(damaged)? else {
+            unreachable!("a chunk is parsed as a chunk")
+        };
+        let mut unpacked = std::mem::take(&mut self.unpacked);
+        let done = unpack(&header, &data, &mut unpacked).map(|bytes| {
+            for (opcode, content) in records(bytes) {
+                match opcode {
+                    op::SCHEMA | op::CHANNEL => self.channels.learn(opcode, content),
+                    op::MESSAGE => self.hold(content),
+                    _ => {}
+                }
+            }
+        });
+        self.unpacked = unpacked;
+        done
+    }
+
+    /// Keeps a message if it may be replayed.
+    fn hold(&mut self, content: &[u8]) {
+        let Ok(Record::Message { header, data }) = parse_record(op::MESSAGE, content) else {
+            return self.lost.add(1, &field("message", "a header".into(), "a shorter record".into()));
+        };
+        if !self.channels.is_known(header.channel_id) {
+            let got = format!("channel {}", header.channel_id);
+            return self.lost.add(1, &field("message", "a channel that was announced".into(), got));
+        }
+        if !self.is_wanted(header.channel_id) {
+            return;
+        }
+        self.held_bytes += data.len();
+        self.order += 1;
+        self.held.push(Reverse(Held {
+            log_time: header.log_time,
+            order: self.order,
+            channel: header.channel_id,
+            message: data.into_owned(),
+        }));
+    }
+
+    fn is_wanted(&self, channel: u16) -> bool {
+        let Some(images) = self.channels.image(channel) else { return false };
+        match (self.chosen, &self.wanted) {
+            (Some(chosen), _) => chosen == channel,
+            (None, Some(topic)) => images.topic == *topic,
+            (None, None) => !images.topic.starts_with(OWN_TOPICS),
+        }
+    }
+
+    fn count_lost(&mut self, part: &Part, reason: &FormatError) {
+        if part.counts.is_empty() {
+            self.lost.chunks += 1;
+        }
+        let images: u64 = part
+            .counts
+            .iter()
+            .filter(|(channel, _)| !self.channels.is_known(*channel) || self.is_wanted(*channel))
+            .map(|(_, count)| count)
+            .sum();
+        self.lost.add(images, reason);
+    }
+
+    fn note_other_topics(&mut self) {
+        let own = self.topic().to_string();
+        let topics = self.channels.image_topics();
+        let others: Vec<_> =
+            topics.into_iter().filter(|topic| *topic != own && !topic.starts_with(OWN_TOPICS)).collect();
+        if !others.is_empty() && self.wanted.is_none() {
+            self.notes.push(format!("replays the topic {own}; other images are on {}", others.join(", ")));
+        }
+    }
+
+    fn note_losses(&mut self) {
+        let Lost { messages, chunks, first } = std::mem::take(&mut self.lost);
+        if let Some(first) = first {
+            let chunks = match chunks {
+                0 => String::new(),
+                chunks => format!(" and those of {chunks} damaged chunks without an index"),
+            };
+            self.notes.push(format!("lost {messages} messages{chunks}, the first to: {first}"));
+        }
+        if let Some(at) = self.cut_at.take() {
+            self.notes.push(format!("not closed by its recorder; everything up to byte {at} was read"));
+        }
+    }
+}
+
+/// A recording on disk.
+pub(crate) struct RecordingStream {
+    reader: RecordingReader<BufReader<File>>,
+    name: String,
+    path: Option<PathBuf>,
+}
+
+impl RecordingStream {
+    pub(crate) fn open(path: &Path, topic: Option<&str>) -> Result<Self, SourceError> {
+        let file = File::open(path).map_err(SourceError::read(path.display()))?;
+        let reader = RecordingReader::new(BufReader::new(file), topic);
+        let reader = reader.map_err(SourceError::format(path.display()))?;
+        Ok(Self { reader, name: path.display().to_string(), path: Some(path.to_path_buf()) })
+    }
+}
+
+impl Stream for RecordingStream {
+    fn read_into(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
+        frame.path.clone_from(&self.path);
+        Ok(self.reader.read_into(frame))
+    }
+
+    fn len_hint(&self) -> Option<usize> {
+        self.reader.len_hint()
+    }
+
+    fn take_note(&mut self) -> Option<String> {
+        let notes = self.reader.take_notes();
+        (!notes.is_empty()).then(|| format!("{}: {}", self.name, notes.join("; ")))
+    }
+}
