@@ -369,7 +369,7 @@ fn the_frame_counter_wraps() {
     let mut camera = open(CameraConfig { fps: Some(60.0), ..config() });
     let mut frame = Frame::new();
     let taken = |camera: &Camera, frame: &Frame| {
-        let losses = losses(&camera);
+        let losses = losses(camera);
         frame.index as u64 + losses.missed + losses.stale
     };
     loop {

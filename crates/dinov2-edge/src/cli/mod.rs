@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Extract dense features from images, video or a stream
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// List cameras with their formats, sizes, rates and controls
     Cameras(cameras::Args),
     /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
@@ -73,7 +73,7 @@ fn usage(error: impl std::fmt::Display) -> anyhow::Error {
 
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Run(args) => run::main(args),
+        Command::Run(args) => run::main(&args),
         Command::Cameras(args) => cameras::main(&args),
         Command::Convert(args) => convert::main(&args),
         Command::Quantize(args) => quantize::main(&args),

@@ -59,13 +59,13 @@ impl FeatureFrame {
 /// Frames that wait to be used again, so that nothing is allocated per frame. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
-    free: Arc<Mutex<Vec<Box<FeatureFrame>>>>,
+    free: Arc<Mutex<Vec<FeatureFrame>>>,
 }
 
 /// A frame that returns to its pool when dropped.
 #[derive(Debug)]
 pub(crate) struct Pooled {
-    frame: Option<Box<FeatureFrame>>,
+    frame: Option<FeatureFrame>,
     pool: Pool,
 }
 

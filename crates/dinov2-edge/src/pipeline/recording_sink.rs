@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dinov2_io::{LiveStats, Recorded, Recording, RecordingMeta, RgbGrid, SinkError};
@@ -18,7 +18,7 @@ impl RecordingSink {
     ///
     /// # Errors
     /// As [`Recording::create`].
-    pub fn create(path: &PathBuf, meta: &RecordingMeta) -> Result<Self, SinkError> {
+    pub fn create(path: &Path, meta: &RecordingMeta) -> Result<Self, SinkError> {
         let recording = Some(Recording::create(path, meta)?);
         Ok(Self { recording, failure: None, notes: Vec::new() })
     }

@@ -89,7 +89,7 @@ fn period(word: &str) -> Result<Duration, String> {
     rate.map(|rate: f64| Duration::from_secs_f64(1.0 / rate)).ok_or_else(|| "expected a rate above 0".into())
 }
 
-pub(crate) fn main(args: Args) -> anyhow::Result<()> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     // Cheap checks first: a wrong path or flag is told before a model is loaded.
     let sources = args.source.open()?;
     let live = sources.iter().all(|source| source.live().is_some());
@@ -99,7 +99,7 @@ pub(crate) fn main(args: Args) -> anyhow::Result<()> {
     let output = args.output.as_deref().map(|path| Output::from_path(path, total != Some(1))).transpose();
     let output = output.map_err(usage)?.map(|output| output.with_folder_format(args.format));
     let (weights, mut engine) = args.engine.load_incremental(args.reuse.config())?;
-    let config = pipeline_config(&args, &engine, &sources)?;
+    let config = pipeline_config(args, &engine, &sources)?;
     let meta = feature_meta(&weights, &engine);
     for note in engine.take_notes() {
         eprintln!("note: {note}");
