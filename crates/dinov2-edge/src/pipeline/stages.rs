@@ -203,7 +203,7 @@ impl Extract {
     }
 
     fn pause_until(&self, due: Instant) -> bool {
-        self.shared.pausing.store(true, Ordering::Relaxed);
+        self.shared.pausing.store(self.period.is_some(), Ordering::Relaxed);
         let goes_on = self.shared.stop.sleep_until(due);
         self.shared.pausing.store(false, Ordering::Relaxed);
         goes_on
