@@ -120,14 +120,14 @@ def mjpeg_of_a_usb_camera():
 def frames_come_at_the_asked_rate():
     plug_vivid()
     for fps in [5, 10]:
-        with Program("--camera", DEVICE, "--camera-size", "320x180", "--camera-fps", fps, "--frames", "15") as program:
-            program.finish()
+        with Program("--camera", DEVICE, "--camera-size", "320x180", "--camera-fps", fps, "--frames", "20") as program:
+            summary = program.finish()
         times = [frame["capture_ns"] / 1e9 for frame in program.frames]
-        # In periods; more than one where a frame was dropped because the emulated engine was busy. The driver is emulated, too:
-        # now and then it wakes up late.
-        steps = [(later - earlier) * fps for earlier, later in zip(times, times[1:])]
-        exact = [step for step in steps if round(step) > 0 and abs(step - round(step)) < 0.2]
-        assert min(steps) > 0 and len(exact) >= 0.6 * len(steps), f"{fps} fps: expected whole periods, got {steps}"
+        assert all(later > earlier for earlier, later in zip(times, times[1:])), f"capture times do not advance: {times}"
+        # Emulated, engine and driver may miss frames, which are counted, also those after the last that was taken.
+        periods = 19 + counted(summary, "too early for the engine") + counted(summary, "lost by the driver")
+        seconds = times[-1] - times[0]
+        assert 0.75 < periods / seconds / fps < 1.35, f"{fps} fps: {periods} frames in {seconds} s"
         assert 0 <= time.time() - times[-1] < 10, f"expected UNIX time, got {times[-1]}"
 
 
@@ -155,7 +155,7 @@ def what_cannot_be_is_refused():
 def a_busy_device_says_so():
     plug_vivid()
     words = ["v4l2-ctl", "--stream-mmap", "--verbose"]
-    other = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    other = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert any("dqbuf" in line for line in other.stdout), "v4l2-ctl does not stream"
         refused("busy|in use", "--camera", DEVICE)
