@@ -128,3 +128,20 @@ fn frames_of_changing_size() {
     }
     assert!(fit.fit(ImageView::new(&[], 0, 0).unwrap()).is_err());
 }
+
+#[test]
+fn the_crop_is_the_part_that_was_fitted() {
+    let photo = image("photo.png");
+    let mut fit = Fit::new(Size::Native, 14).unwrap();
+    let crop = fit.crop(photo.width_px, photo.height_px).unwrap();
+    let fitted = fit.fit(photo.view()).unwrap();
+    assert_eq!((crop.width_px, crop.height_px), (fitted.width_px(), fitted.height_px()));
+    assert!(crop.left_px > 0, "the fixture has no margin");
+    for (row, pixels) in fitted.pixels().chunks_exact(3 * crop.width_px).enumerate() {
+        let start = ((crop.top_px + row) * photo.width_px + crop.left_px) * 3;
+        assert_eq!(pixels, &photo.pixels[start..start + pixels.len()], "row {row}");
+    }
+    let whole = Fit::new(Size::Short(98), 14).unwrap().crop(photo.width_px, photo.height_px).unwrap();
+    let (width_px, height_px) = (photo.width_px, photo.height_px);
+    assert_eq!(whole, dinov2_io::Crop { left_px: 0, top_px: 0, width_px, height_px });
+}

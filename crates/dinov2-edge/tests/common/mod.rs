@@ -9,7 +9,8 @@ pub(crate) fn media(name: &str) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn program(words: &[&str]) -> Output {
+/// The program with nothing of this machine's in its way.
+pub(crate) fn program(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dinov2-edge"));
     command.args(words).stdin(Stdio::null());
     // Whatever this machine has pulled must not matter.
@@ -17,19 +18,23 @@ fn program(words: &[&str]) -> Output {
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     // Mesa complains on stderr where there is none.
     command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"));
-    command.output().expect("the program starts")
+    command
+}
+
+fn output(words: &[&str]) -> Output {
+    program(words).output().expect("the program starts")
 }
 
 /// Runs it and expects success; returns stdout.
 pub(crate) fn succeeds(words: &[&str]) -> String {
-    let output = program(words);
+    let output = output(words);
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 /// Runs it and expects this exit code and one line on stderr that contains `told`.
 pub(crate) fn fails(words: &[&str], code: i32, told: &str) {
-    let output = program(words);
+    let output = output(words);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
     assert!(!stderr.contains("panicked"), "{words:?}: {stderr}");

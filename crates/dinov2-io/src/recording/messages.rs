@@ -176,3 +176,18 @@ impl LiveStatsMessage {
 fn bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_end_in_2038() {
+        let time = Time::from_ns(1_700_000_000_123_456_789);
+        assert_eq!(time, Time { sec: 1_700_000_000, nanosec: 123_456_789 });
+        assert_eq!(time.as_ns(), Some(1_700_000_000_123_456_789));
+        assert_eq!(Time::from_ns(u64::MAX), Time { sec: i32::MAX, nanosec: 999_999_999 });
+        assert_eq!(Time { sec: -1, nanosec: 0 }.as_ns(), None);
+        assert_eq!(Time::default().as_ns(), None);
+    }
+}

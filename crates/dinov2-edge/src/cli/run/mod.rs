@@ -106,22 +106,12 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     }
     eprintln!("{}: {}, {engine}", meta.model_file, meta.model);
     let bar = progress::counter(total.map(|total| total as u64), "frames");
+    let mut sinks = live_sinks(args, &meta, sources.len(), &config.pca)?;
     let lines = match (args.json, live) {
         (true, _) => Lines::Json,
         (false, true) => Lines::None,
         (false, false) => Lines::Text,
     };
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    #[cfg(feature = "record")]
-    if let Some(path) = &args.record {
-        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(&meta, sources.len()))?));
-    }
-    #[cfg(feature = "view")]
-    if let Some(view) =
-        args.view.start(&format!("{}, {engine}", meta.model), args.source.names(sources.len()))?
-    {
-        sinks.push(Box::new(ViewSink::new(view, config.pca.clone())));
-    }
     sinks.push(Box::new(Results { output, meta, lines, bar: bar.clone() }));
     let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), Status::new(live, bar))?;
     if summary.stats.frames == 0 && !summary.stopped {
@@ -164,6 +154,28 @@ fn feature_meta(weights: &Weights, engine: &Engine) -> FeatureMeta {
         precision: engine.precision().into(),
         extra: Vec::new(),
     }
+}
+
+/// The live page and the recording, if asked for. The page first: where it cannot be, no empty recording is left.
+#[allow(unused_mut, unused_variables, reason = "either may be left out of the build")]
+fn live_sinks(
+    args: &Args,
+    meta: &FeatureMeta,
+    cameras: usize,
+    pca: &PcaControl,
+) -> anyhow::Result<Vec<Box<dyn Sink>>> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    #[cfg(feature = "view")]
+    if let Some(view) =
+        args.view.start(&format!("{}, {}", meta.model, meta.engine), args.source.names(cameras))?
+    {
+        sinks.push(Box::new(ViewSink::new(view, pca.clone())));
+    }
+    #[cfg(feature = "record")]
+    if let Some(path) = &args.record {
+        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(meta, cameras))?));
+    }
+    Ok(sinks)
 }
 
 #[cfg(feature = "record")]

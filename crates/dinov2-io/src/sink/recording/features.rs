@@ -49,3 +49,40 @@ pub(super) fn encode(numbers: FeatureNumbers, values: &[f32], bytes: &mut Vec<u8
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than the buffer of the conversion, both signs, a zero.
+    fn values() -> Vec<f32> {
+        (0..2500).map(|index| (index as f32 - 700.0) / 33.0).collect()
+    }
+
+    #[test]
+    fn floats_are_rounded_to_nearest() {
+        let (values, mut bytes) = (values(), vec![7; 3]);
+        assert_eq!(encode(FeatureNumbers::F32, &values, &mut bytes), 1.0);
+        let stored: Vec<f32> =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        assert_eq!(stored, values);
+        assert_eq!(encode(FeatureNumbers::F16, &values, &mut bytes), 1.0);
+        assert_eq!(bytes.len(), 2 * values.len());
+        for (stored, value) in bytes.chunks_exact(2).zip(&values) {
+            let stored = f16::from_le_bytes(stored.try_into().unwrap()).to_f32();
+            assert!((stored - value).abs() <= value.abs() / 2048.0, "{stored} for {value}");
+        }
+    }
+
+    #[test]
+    fn integers_are_within_half_a_step() {
+        let (values, mut bytes) = (values(), Vec::new());
+        let scale = encode(FeatureNumbers::Int8, &values, &mut bytes);
+        assert_eq!(bytes.len(), values.len());
+        for (stored, value) in bytes.iter().zip(&values) {
+            assert!((f32::from(*stored as i8) * scale - value).abs() <= scale * 0.5001);
+        }
+        assert_eq!(encode(FeatureNumbers::Int8, &[0.0; 3], &mut bytes), 1.0);
+        assert_eq!(bytes, [0; 3]);
+    }
+}
