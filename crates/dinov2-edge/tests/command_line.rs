@@ -327,8 +327,7 @@ fn doctor_and_models_answer() {
 fn mistakes_of_usage_exit_with_2() {
     let cat = media("cat.jpg");
     for (words, told) in [
-        (&["run"][..], "expected a source, got none"),
-        (&["run", "--input", &cat, "--size", "225x224"], "nearest are 224x224 and 238x224"),
+        (&["run", "--input", &cat, "--size", "225x224"][..], "nearest are 224x224 and 238x224"),
         (&["run", "--input", &cat, "--size", "big"], "expected SHORT"),
         (&["run", "--input", &cat, "--layers", "12"], "expected less than 12, got 12"),
         (&["run", "--input", &cat, "--layers", "1:keys"], "1:keys"),

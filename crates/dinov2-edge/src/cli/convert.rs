@@ -50,16 +50,16 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let Converted { metadata, ignored, file_bytes, .. } = converted;
     let spec = &metadata.spec;
-    eprintln!(
+    tell!(
         "{}: {:.1} M parameters, {}",
         spec.name(),
         spec.parameters() as f64 / 1e6,
         spec.position_convention
     );
     if ignored > 0 {
-        eprintln!("{ignored} tensors of the source are no part of a DINOv2 backbone and were left out");
+        tell!("{ignored} tensors of the source are no part of a DINOv2 backbone and were left out");
     }
     let (path, mib) = (args.output.display(), file_bytes as f64 / f64::from(1 << 20));
-    eprintln!("wrote {path}: {}, {mib:.1} MiB", metadata.storage);
+    tell!("wrote {path}: {}, {mib:.1} MiB", metadata.storage);
     Ok(())
 }

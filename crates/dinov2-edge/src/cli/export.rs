@@ -49,9 +49,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     };
     let exported =
         export(&model, &ExportConfig { precision, taps, ..ExportConfig::new(resolution) }, &args.output)?;
-    eprintln!("wrote {}", exported.model.display());
+    tell!("wrote {}", exported.model.display());
     if let Some(data) = exported.data {
-        eprintln!("and its weights, which must stay beside it: {}", data.display());
+        tell!("and its weights, which must stay beside it: {}", data.display());
     }
     Ok(())
 }

@@ -2,6 +2,15 @@
 //!
 //! Results go to stdout, everything for people to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+/// Writes a line for people. One that nobody can read any more, because a terminal or a log has gone, is no reason to die,
+/// as `eprintln!` would.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod args;
 mod bench;
 mod cameras;
@@ -92,7 +101,7 @@ pub(crate) fn main() -> ExitCode {
         // The reader of stdout has gone (`| head`): nothing is left to do.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            tell!("error: {}", one_line(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }

@@ -47,7 +47,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bar.finish_and_clear();
     }
     convert.finish_and_clear();
-    eprintln!(
+    tell!(
         "{} from {}{}: {} MiB, {}",
         pulled.spec.name(),
         pulled.repository,

@@ -229,7 +229,7 @@ fn print(report: &Report, args: &Args) -> anyhow::Result<()> {
     let verdict = if quantisation.meets_gate() { "meets" } else { "misses" };
     let bits = if quantisation.int4_group.is_some() { "int4" } else { "int8" };
     let mib = std::fs::metadata(&args.output)?.len() as f64 / f64::from(1 << 20);
-    eprintln!(
+    tell!(
         "wrote {}: {mib:.1} MiB, {verdict} the {bits} gate (median {}, p5 {})",
         args.output.display(),
         gate.median,

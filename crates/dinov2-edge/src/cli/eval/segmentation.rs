@@ -159,7 +159,7 @@ impl Task {
             .map_err(|error| anyhow::anyhow!("probe of {name}: {error}"))?;
         bar.finish_and_clear();
         if !fit.converged {
-            eprintln!("note: the probe of {name} stopped after {} steps, short of its tolerance", fit.steps);
+            tell!("note: the probe of {name} stopped after {} steps, short of its tolerance", fit.steps);
         }
         Ok((Trained { engine: name.into(), probe, fit }, features.len() / dim))
     }

@@ -102,9 +102,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let config = pipeline_config(args, &engine, &sources)?;
     let meta = feature_meta(&weights, &engine);
     for note in engine.take_notes() {
-        eprintln!("note: {note}");
+        tell!("note: {note}");
     }
-    eprintln!("{}: {}, {engine}", meta.model_file, meta.model);
+    tell!("{}: {}, {engine}", meta.model_file, meta.model);
     let bar = progress::counter(total.map(|total| total as u64), "frames");
     let mut sinks = live_sinks(args, &meta, sources.len(), &config.pca)?;
     let lines = match (args.json, live) {

@@ -100,7 +100,7 @@ impl SourceArgs {
             format: self.camera_format,
             controls: self.control.clone(),
         })?;
-        eprintln!("{device}: {}", camera.describe());
+        tell!("{device}: {}", camera.describe());
         Ok(Box::new(camera))
     }
 

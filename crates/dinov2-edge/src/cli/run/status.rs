@@ -47,7 +47,7 @@ impl Status {
     }
 
     fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| tell!("{line}"));
     }
 
     /// Leaves the terminal to an error.
@@ -60,7 +60,7 @@ impl Status {
         self.bar.finish_and_clear();
         if self.live {
             let (frames, seconds) = (stats.frames, stats.uptime_s);
-            eprintln!("{frames} frames in {seconds:.1} s: {}", sentence(stats));
+            tell!("{frames} frames in {seconds:.1} s: {}", sentence(stats));
         }
     }
 }

@@ -45,7 +45,7 @@ impl ViewArgs {
         config.pca = PcaMode::Frozen;
         let view = View::start(config)?;
         let query = self.token.as_ref().map(|token| format!("?token={token}")).unwrap_or_default();
-        eprintln!("live page: http://{}/{query}", view.address());
+        tell!("live page: http://{}/{query}", view.address());
         Ok(Some(view))
     }
 }
