@@ -9,6 +9,7 @@ machine meets both. Medians over rounds:
 - wait: from capture to features less the engine's time, where the engine is faster than the camera (no frame waits for it)
 """
 
+import http.client
 import json
 import statistics
 import subprocess
@@ -51,6 +52,9 @@ def watch(path):
             with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/{path}", timeout=5) as answer:
                 while answer.read(1 << 16):
                     pass
+            return
+        except http.client.HTTPException:
+            # The run ended in the middle of a picture.
             return
         except OSError:
             time.sleep(0.1)
