@@ -138,11 +138,10 @@ impl Camera {
         })
     }
 
-    fn deliver(&mut self, age: Duration, frame: &mut Frame) {
-        let now = Instant::now();
-        frame.captured = Some(now.checked_sub(age).unwrap_or(now));
+    fn deliver(&mut self, captured: Instant, frame: &mut Frame) {
+        frame.captured = Some(captured);
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        frame.capture_ns = u64::try_from(since_epoch.saturating_sub(age).as_nanos()).ok();
+        frame.capture_ns = u64::try_from(since_epoch.saturating_sub(captured.elapsed()).as_nanos()).ok();
         frame.path = None;
         frame.index = self.index;
         frame.name.clear();
@@ -168,8 +167,8 @@ impl Source for Camera {
                 continue;
             };
             match capture.next(self.stop_end.as_fd(), &mut self.converter, frame, &mut self.losses) {
-                Ok(Next::Frame { age }) => {
-                    self.deliver(age, frame);
+                Ok(Next::Frame { captured }) => {
+                    self.deliver(captured, frame);
                     return Ok(true);
                 }
                 Ok(Next::Stopped) => return Ok(false),

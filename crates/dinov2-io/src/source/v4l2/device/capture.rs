@@ -45,9 +45,9 @@ pub(super) struct Capture {
 
 /// What [`Capture::next`] found.
 pub(super) enum Next {
-    /// A frame that is `age` old.
+    /// A frame that was taken then.
     Frame {
-        age: Duration,
+        captured: Instant,
     },
     Stopped,
 }
@@ -124,12 +124,14 @@ impl Capture {
                         self.queue.give_back(filled).map_err(fault_in_words)?;
                     }
                     Some(filled) => {
-                        let age = age(&filled);
+                        // Before the conversion, whose time belongs to the latency.
+                        let now = Instant::now();
+                        let captured = age(&filled).and_then(|age| now.checked_sub(age)).unwrap_or(now);
                         let payload = self.queue.payload(&filled);
                         let converted = converter.convert(&self.layout, payload, frame);
                         self.queue.give_back(filled).map_err(fault_in_words)?;
                         match converted {
-                            Ok(()) => return Ok(Next::Frame { age: age.unwrap_or_default() }),
+                            Ok(()) => return Ok(Next::Frame { captured }),
                             Err(_) => losses.corrupt += 1,
                         }
                     }
