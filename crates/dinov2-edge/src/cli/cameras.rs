@@ -2,7 +2,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use dinov2_io::{CameraControl, CameraInfo, CameraRates, CameraSize, list_cameras};
+use dinov2_edge::io::{CameraControl, CameraInfo, CameraRates, CameraSize, list_cameras};
 use serde_json::json;
 
 /// Arguments of `cameras`.
@@ -108,7 +108,7 @@ fn control_in_words(control: &CameraControl) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dinov2_io::{CameraFormat, CameraPixels};
+    use dinov2_edge::io::{CameraFormat, CameraPixels};
 
     #[test]
     fn a_camera_in_words() {

@@ -35,6 +35,9 @@ pub(super) struct SourceArgs {
     /// Pixels of raw frames: rgb24, bgr24, gray8, yuyv422 or nv12
     #[arg(long, default_value = "rgb24")]
     raw_format: RawPixels,
+    /// Topic of a recording whose images are taken [default: the one with the first image]
+    #[arg(long, requires = "input")]
+    topic: Option<String>,
     /// Program that decodes videos
     #[arg(long, default_value = "ffmpeg")]
     ffmpeg: PathBuf,
@@ -63,7 +66,8 @@ impl SourceArgs {
     /// Opens what was asked for.
     pub(super) fn open(&self) -> anyhow::Result<Vec<Box<dyn Source>>> {
         if !self.input.is_empty() {
-            let options = SourceOptions { raw: self.raw()?, ffmpeg: self.ffmpeg.clone(), topic: None };
+            let topic = self.topic.clone();
+            let options = SourceOptions { raw: self.raw()?, ffmpeg: self.ffmpeg.clone(), topic };
             return Ok(vec![open(&self.input, &options)?]);
         }
         self.devices()?.iter().map(|device| self.open_camera(device)).collect()
