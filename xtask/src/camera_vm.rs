@@ -20,12 +20,22 @@ pub(crate) fn camera_vm() -> Result<()> {
     if !Command::new("qemu-system-x86_64").arg("--version").output().is_ok_and(|out| out.status.success()) {
         return skipped("qemu-system-x86_64 is not installed");
     }
-    let mut build = cargo_command();
-    build.args(["build", "--package", "dinov2-edge", "--no-default-features", "--locked"]);
-    let program = executable(&mut build, "dinov2-edge")?;
-    let mut build = cargo_command();
-    build.args(["test", "--package", "dinov2-io", "--test", "vivid", "--no-run", "--locked"]);
-    let test = executable(&mut build, "vivid")?;
+    // What `cargo test --workspace` has built: other features would build everything anew.
+    let built = |target: &str| {
+        let mut build = cargo_command();
+        build.args([
+            "test",
+            "--workspace",
+            "--test",
+            "vivid",
+            "--test",
+            "live_command",
+            "--no-run",
+            "--locked",
+        ]);
+        executable(&mut build, target)
+    };
+    let (program, test) = (built("dinov2-edge")?, built("vivid")?);
     // Emulated, even the smallest published model takes seconds a frame.
     let model = folder.join("tiny.safetensors");
     run(Command::new(&program).args(["convert", "tests/fixtures/golden/hf_mlp", "--output"]).arg(&model))?;

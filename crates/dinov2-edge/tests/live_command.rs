@@ -146,6 +146,7 @@ fn limits_end_a_run() {
 fn mistakes_are_told_in_one_line() {
     fails(&["run", "--camera", "/dev/no-such-camera"], 1, "/dev/no-such-camera");
     fails(&["run", "--camera", "/dev/null"], 1, "/dev/null");
+    fails(&["run", "--camera", "987"], 1, "/dev/video987");
     fails(&["run", "--camera", "test:5"], 2, "test:WIDTHxHEIGHT");
     fails(&["run", "--input", "test:", "--view", "0.0.0.0:0"], 2, "token");
     fails(&["run", "--input", "test:", "--view", "127.0.0.1:0", "--token", "short"], 2, "token");

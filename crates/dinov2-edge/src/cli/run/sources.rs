@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -11,8 +12,8 @@ use crate::cli::usage;
 /// Where frames come from.
 #[derive(clap::Args)]
 pub(super) struct SourceArgs {
-    /// Camera device, or `test:WIDTHxHEIGHT@FPS` for one that is none; several times for several [default: the first camera]
-    #[arg(long, value_name = "DEVICE", num_args = 0..=1, conflicts_with = "input")]
+    /// Camera device or its number, or `test:WIDTHxHEIGHT@FPS` for one that is none; several times for several [default: the first camera]
+    #[arg(long, value_name = "DEVICE", num_args = 0..=1, value_parser = device, conflicts_with = "input")]
     camera: Option<Vec<String>>,
     /// Images, folders, globs, y4m, MJPEG, any video, recordings, `-` for standard input, `test:` for a synthetic pattern
     #[arg(long, short, num_args = 1.., value_name = "PATH")]
@@ -41,6 +42,12 @@ pub(super) struct SourceArgs {
     /// Program that decodes videos
     #[arg(long, default_value = "ffmpeg")]
     ffmpeg: PathBuf,
+}
+
+/// A bare number stands for its node.
+fn device(word: &str) -> Result<String, Infallible> {
+    let number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    Ok(if number { format!("/dev/video{word}") } else { word.into() })
 }
 
 fn camera_size(word: &str) -> Result<(usize, usize), String> {
