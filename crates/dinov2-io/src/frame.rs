@@ -1,5 +1,6 @@
+use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use dinov2_core::ImageView;
 
@@ -39,6 +40,17 @@ impl Frame {
     pub fn view(&self) -> ImageView<'_> {
         ImageView::new(&self.pixels, self.width_px, self.height_px)
             .expect("frame pixels match the frame size")
+    }
+
+    /// Says which frame of a live source this is: its place in the run, a name after it, and when it was taken.
+    pub(crate) fn mark_live(&mut self, stem: &str, index: usize, captured: Instant) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.capture_ns = u64::try_from(since_epoch.saturating_sub(captured.elapsed()).as_nanos()).ok();
+        self.captured = Some(captured);
+        self.path = None;
+        self.index = index;
+        self.name.clear();
+        write!(self.name, "{stem}_{index:06}").expect("writing to a string succeeds");
     }
 
     /// Sizes the pixels for `width_px` x `height_px`; their values are unspecified. A growing buffer is replaced by

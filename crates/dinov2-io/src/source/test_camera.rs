@@ -1,5 +1,4 @@
-use std::fmt::Write;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::pattern::Pattern;
 use super::{LiveHandle, Source};
@@ -64,14 +63,7 @@ impl Source for TestCamera {
         }
         self.pattern.seek(tick as usize);
         self.pattern.read_into(frame);
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let capture_ns = since_epoch.saturating_sub(captured.elapsed()).as_nanos();
-        frame.capture_ns = u64::try_from(capture_ns).ok();
-        frame.captured = Some(captured);
-        frame.index = self.given;
-        frame.path = None;
-        frame.name.clear();
-        write!(frame.name, "test_{:06}", self.given).expect("writing to a string succeeds");
+        frame.mark_live("test", self.given, captured);
         self.given += 1;
         Ok(true)
     }

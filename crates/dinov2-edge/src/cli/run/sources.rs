@@ -9,6 +9,9 @@ use dinov2_edge::io::{
 
 use crate::cli::usage;
 
+/// Most cameras of one run: far more than a machine has buses for.
+const MAX_CAMERAS: usize = 64;
+
 /// Where frames come from.
 #[derive(clap::Args)]
 pub(super) struct SourceArgs {
@@ -77,7 +80,11 @@ impl SourceArgs {
             let options = SourceOptions { raw: self.raw()?, ffmpeg: self.ffmpeg.clone(), topic };
             return Ok(vec![open(&self.input, &options)?]);
         }
-        self.devices()?.iter().map(|device| self.open_camera(device)).collect()
+        let devices = self.devices()?;
+        if devices.len() > MAX_CAMERAS {
+            bail!(usage(format_args!("run: expected at most {MAX_CAMERAS} cameras, got {}", devices.len())));
+        }
+        devices.iter().map(|device| self.open_camera(device)).collect()
     }
 
     /// The cameras that were asked for, or else the first that there is.

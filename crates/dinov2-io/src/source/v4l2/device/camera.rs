@@ -1,10 +1,9 @@
 //! A camera that goes on giving frames whatever happens to its device.
 
-use std::fmt::Write;
 use std::io::PipeReader;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::capture::{Capture, Controls, Next};
 use super::convert::Converter;
@@ -139,13 +138,7 @@ impl Camera {
     }
 
     fn deliver(&mut self, captured: Instant, frame: &mut Frame) {
-        frame.captured = Some(captured);
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        frame.capture_ns = u64::try_from(since_epoch.saturating_sub(captured.elapsed()).as_nanos()).ok();
-        frame.path = None;
-        frame.index = self.index;
-        frame.name.clear();
-        write!(frame.name, "{}_{:06}", self.stem, self.index).expect("writing to a string succeeds");
+        frame.mark_live(&self.stem, self.index, captured);
         self.index += 1;
         if let Some(outage) = self.outage.take() {
             let (path, down_s) = (self.path.display(), outage.since.elapsed().as_secs_f64());
