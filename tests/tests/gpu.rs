@@ -160,7 +160,7 @@ fn engines_share_a_process() {
     std::thread::scope(|scope| {
         for mut engine in engines {
             let (picture, want) = (&picture, &want);
-            scope.spawn(move || (0..20).for_each(|_| assert!(tokens(&mut engine, picture) == *want)));
+            scope.spawn(move || (0..100).for_each(|_| assert!(tokens(&mut engine, picture) == *want)));
         }
     });
 }

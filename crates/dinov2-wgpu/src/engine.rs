@@ -375,8 +375,9 @@ impl WgpuEngine {
             Err(error) => return Err(GpuError::Driver(error.to_string())),
         }
         self.gpu.check()?;
-        // The mapping was asked for with the submission, so polling has answered it.
-        match frame.mapped.try_recv() {
+        // The mapping was asked for with the submission, so polling has done it. Telling so may have fallen to another thread
+        // that polls the same device and has yet to get to it.
+        match frame.mapped.recv_timeout(PATIENCE) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(GpuError::Lost(error.to_string())),
             Err(error) => Err(GpuError::Driver(format!("readback: {error}"))),
