@@ -1,0 +1,1 @@
+//! Chooses images to train on.

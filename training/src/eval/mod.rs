@@ -1,0 +1,1 @@
+//! Judges models: nearest neighbours, linear probes, fidelity, robustness, label propagation.

@@ -1,0 +1,1 @@
+//! What the networks see of an image: crops, flips, colours, mixtures.
