@@ -30,6 +30,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "dinov2-view",
         ],
     ),
+    (
+        "training",
+        &["dinov2-core", "dinov2-kernels", "dinov2-weights", "dinov2-cpu", "dinov2-heads", "dinov2-io"],
+    ),
     ("dinov2-tests", &[]),
     ("xtask", &[]),
 ];

@@ -3,8 +3,19 @@
 //! Way of the data: [`data`] lists encoded images and loads them; [`views`] makes what the networks see of them; a teacher and
 //! a student look at the same views, and the student learns. [`curate`] chooses images before, [`eval`] judges models after.
 
+pub mod cli;
 pub mod curate;
 pub mod data;
+pub mod distil;
 pub mod eval;
+mod files;
+pub mod loss;
 pub mod metrics;
+pub mod ops;
+pub mod optimise;
+pub mod prune;
+pub mod random;
+pub mod recipe;
+pub mod teacher;
 pub mod views;
+pub mod vit;

@@ -163,7 +163,7 @@ impl Shapes<'_> {
 
 fn usual_convention(format: SourceFormat, registers: usize) -> PositionConvention {
     match format {
-        SourceFormat::Timm => PositionConvention::ExactSizeAntialias,
+        SourceFormat::Timm | SourceFormat::Training => PositionConvention::ExactSizeAntialias,
         _ if registers > 0 => PositionConvention::ExactSizeAntialias,
         SourceFormat::Official => PositionConvention::OfficialScaleFactor,
         SourceFormat::HuggingFace | SourceFormat::Onnx => PositionConvention::ExactSize,

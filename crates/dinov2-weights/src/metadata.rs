@@ -154,6 +154,8 @@ pub enum SourceFormat {
     Timm,
     /// An ONNX graph.
     Onnx,
+    /// Nothing was converted: the weights were trained here.
+    Training,
 }
 
 /// Where the weights come from.
@@ -181,6 +183,7 @@ impl std::fmt::Display for SourceFormat {
             Self::HuggingFace => "Hugging Face",
             Self::Timm => "timm",
             Self::Onnx => "ONNX",
+            Self::Training => "training",
         })
     }
 }

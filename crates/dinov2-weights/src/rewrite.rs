@@ -1,4 +1,4 @@
-//! Writes a model file anew with other numbers in some of its tensors.
+//! Writes model files: of weights that were trained, and of another model's with other numbers in some of its tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::layout::{SCALE_SUFFIX, ZERO_SUFFIX, slots};
 use crate::metadata::Quantisation;
 use crate::storage::encode_f32;
 use crate::writer::ModelWriter;
-use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, Model, Storage, StoredDtype};
+use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, Model, ModelError, Storage, StoredDtype};
 
 /// What stands in for a tensor of the original model.
 #[derive(Clone, Debug)]
@@ -18,6 +18,45 @@ pub enum Replacement {
     Int8(Int8Rows),
     /// For a matrix, where the quantisation has groups of this size.
     Int4(Int4Groups),
+}
+
+/// Writes a model file in f32 of weights in memory. `tensor` is asked for each tensor of the metadata's shape, row-major;
+/// `None` leaves an optional one out.
+///
+/// # Errors
+/// The file cannot be written, or a tensor has another length than its shape says or is missing.
+pub fn write_f32(
+    metadata: &Metadata,
+    tensor: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
+    path: &Path,
+) -> Result<(), ConvertError> {
+    let metadata = Metadata { storage: Storage::F32, quantisation: None, ..metadata.clone() };
+    let mut planned = Vec::new();
+    let mut tensors = Vec::new();
+    for slot in slots(&metadata.spec) {
+        match tensor(&slot.name) {
+            None if slot.optional => {}
+            Some(numbers) if numbers.len() == slot.len() => {
+                tensors.push((slot.name.clone(), numbers));
+                planned.push((slot, StoredDtype::F32));
+            }
+            got => {
+                let got = got.map_or("nothing".into(), |numbers| format!("{} numbers", numbers.len()));
+                return Err(ModelError::Tensor {
+                    tensor: slot.name,
+                    expected: format!("numbers of shape {:?}", slot.shape),
+                    got,
+                    path: path.display().to_string(),
+                }
+                .into());
+            }
+        }
+    }
+    let mut writer = ModelWriter::create(path, &metadata, &planned)?;
+    for (name, numbers) in &tensors {
+        writer.write(name, &encode_f32(numbers))?;
+    }
+    writer.finish()
 }
 
 /// Writes `model` with int8 matrices, or int4 ones where `quantisation` has groups: the replacements, and the rest as

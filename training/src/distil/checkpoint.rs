@@ -1,0 +1,189 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor, Var};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::{Deserialize, Serialize};
+
+use super::{DistilError, Learner};
+use crate::loss::Standardiser;
+use crate::optimise::Average;
+use crate::recipe::Recipe;
+
+/// Key of the metadata in a checkpoint.
+const METADATA_KEY: &str = "training";
+/// Checkpoints that are kept.
+const KEPT: usize = 2;
+
+/// Everything that a run needs to go on: weights, averaged weights, moments, standardisation, and where it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Steps done.
+    pub step: u64,
+    /// The recipe that it was made with.
+    pub recipe: Recipe,
+    /// What the batches are drawn from.
+    pub dataset: String,
+    /// The teacher's weights.
+    pub teacher: String,
+}
+
+impl Checkpoint {
+    /// Writes a checkpoint of a learner to `folder`, under a temporary name until it is whole, and deletes all but the last
+    /// two. On failure those before are as they were.
+    ///
+    /// # Errors
+    /// A disk that is full or fails.
+    pub fn write(&self, learner: &Learner, folder: &Path) -> Result<PathBuf, DistilError> {
+        fs::create_dir_all(folder).map_err(DistilError::file("create", folder))?;
+        let path = folder.join(format!("step-{:09}.safetensors", self.step));
+        let mut tensors = Vec::new();
+        for (name, variable) in learner.student.variables.iter() {
+            tensors.push((format!("weights.{name}"), variable.as_tensor().clone()));
+        }
+        let average = learner.average.weights().iter();
+        tensors.extend(average.map(|(name, tensor)| (format!("average.{name}"), tensor.clone())));
+        let moments = learner.optimiser.state().into_iter();
+        tensors.extend(moments.map(|(name, tensor)| (format!("moments.{name}"), tensor)));
+        for (name, standardiser) in learner.objective.standardisers() {
+            tensors.push((format!("standardise.{name}.mean"), standardiser.mean.clone()));
+            tensors.push((format!("standardise.{name}.matrix"), standardiser.matrix.clone()));
+        }
+        let bytes = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect::<Result<Vec<_>, _>>()?;
+        let views = tensors.iter().zip(&bytes).map(|((name, tensor), bytes)| {
+            let view = TensorView::new(safetensors::Dtype::F32, tensor.dims().to_vec(), bytes);
+            view.map(|view| (name.clone(), view)).map_err(|error| self.wrong(&path, error))
+        });
+        let views = views.collect::<Result<Vec<_>, _>>()?;
+        let text = serde_json::to_string(self).map_err(|error| self.wrong(&path, error))?;
+        let metadata = HashMap::from([(METADATA_KEY.to_owned(), text)]);
+        let whole = safetensors::serialize(views, Some(metadata)).map_err(|error| self.wrong(&path, error))?;
+        crate::files::write_whole(&path, &whole).map_err(DistilError::file("write", &path))?;
+        for old in checkpoints(folder)?.into_iter().rev().skip(KEPT) {
+            fs::remove_file(&old).map_err(DistilError::file("delete", &old))?;
+        }
+        Ok(path)
+    }
+
+    fn wrong(&self, path: &Path, problem: impl ToString) -> DistilError {
+        DistilError::Checkpoint { path: path.into(), problem: problem.to_string() }
+    }
+
+    /// Reads what a checkpoint says about itself, and its tensors.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no checkpoint.
+    pub fn read(path: &Path) -> Result<(Self, BTreeMap<String, Tensor>), DistilError> {
+        let wrong = |problem: String| DistilError::Checkpoint { path: path.into(), problem };
+        let bytes = fs::read(path).map_err(DistilError::file("read", path))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let text = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+        let text = text.ok_or_else(|| wrong(format!("expected metadata {METADATA_KEY:?}, got none")))?;
+        let checkpoint = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.iter() {
+            if view.dtype() != safetensors::Dtype::F32 {
+                return Err(wrong(format!("tensor {name:?}: expected F32, got {:?}", view.dtype())));
+            }
+            let numbers: Vec<f32> = numbers(view.data());
+            tensors.insert(name.to_owned(), Tensor::from_vec(numbers, view.shape(), &Device::Cpu)?);
+        }
+        Ok((checkpoint, tensors))
+    }
+
+    /// The standardisations in a checkpoint: of CLS, of patches, of taps.
+    ///
+    /// # Errors
+    /// One that is missing.
+    pub fn standardisers(
+        path: &Path,
+        tensors: &BTreeMap<String, Tensor>,
+        taps: usize,
+        device: &Device,
+    ) -> Result<Vec<Standardiser>, DistilError> {
+        let names = ["cls".to_owned(), "patches".to_owned()];
+        let names = names.into_iter().chain((0..taps).map(|tap| format!("tap{tap}")));
+        let read = |name: String| {
+            let get = |part: &str| get(path, tensors, &format!("standardise.{name}.{part}"));
+            Ok(Standardiser { mean: get("mean")?.to_device(device)?, matrix: get("matrix")?.to_device(device)? })
+        };
+        names.map(read).collect()
+    }
+
+    /// Puts a learner where the checkpoint was.
+    ///
+    /// # Errors
+    /// A checkpoint of another student.
+    pub fn restore(path: &Path, mut tensors: BTreeMap<String, Tensor>, learner: &mut Learner) -> Result<(), DistilError> {
+        for (name, variable) in learner.student.variables.iter() {
+            set(path, &tensors, &format!("weights.{name}"), variable)?;
+        }
+        let device = learner.student.vit.parameters().get("cls_token")?.device().clone();
+        let mut part = |prefix: &str| -> Result<BTreeMap<String, Tensor>, DistilError> {
+            let names: Vec<String> = tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+            let moved = names.into_iter().filter_map(|name| {
+                let tensor = tensors.remove(&name)?;
+                Some(tensor.to_device(&device).map(|tensor| (name[prefix.len()..].to_owned(), tensor)))
+            });
+            Ok(moved.collect::<candle_core::Result<_>>()?)
+        };
+        learner.average = Average::resume(learner.average.decay(), part("average.")?.into_iter().collect());
+        learner.optimiser.restore(part("moments.")?);
+        Ok(())
+    }
+}
+
+fn set(path: &Path, tensors: &BTreeMap<String, Tensor>, name: &str, variable: &Var) -> Result<(), DistilError> {
+    let tensor = get(path, tensors, name)?;
+    if tensor.shape() != variable.shape() {
+        let problem = format!("tensor {name:?}: expected {:?}, got {:?}", variable.dims(), tensor.dims());
+        return Err(DistilError::Checkpoint { path: path.into(), problem });
+    }
+    Ok(variable.set(&tensor.to_device(variable.device())?)?)
+}
+
+fn get<'a>(path: &Path, tensors: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor, DistilError> {
+    tensors.get(name).ok_or_else(|| DistilError::Checkpoint {
+        path: path.into(),
+        problem: format!("tensor {name:?}: expected one, got none"),
+    })
+}
+
+/// The newest checkpoint of a run.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn latest_checkpoint(folder: &Path) -> Result<Option<PathBuf>, DistilError> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    Ok(checkpoints(folder)?.pop())
+}
+
+/// Checkpoints in a folder, oldest first.
+fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>, DistilError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(DistilError::file("list", folder))? {
+        let path = entry.map_err(DistilError::file("list", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("step-") && name.ends_with(".safetensors") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>, DistilError> {
+    let numbers: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
+}
+
+fn numbers(bytes: &[u8]) -> Vec<f32> {
+    let words = bytes.chunks_exact(4);
+    words.map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+}

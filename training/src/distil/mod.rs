@@ -1,0 +1,24 @@
+//! The distiller: a student learns to see what a teacher sees.
+//!
+//! One step: the loader's batch goes through the teacher and, in parts if memory asks for it, through the student; gradients are
+//! clipped, AdamW moves the weights, averaged weights follow. Whatever is random is a function of the recipe's seed and the
+//! step, so a run that was killed goes on from its last checkpoint as if nothing had happened: on a CPU bit for bit.
+
+mod checkpoint;
+mod error;
+mod export;
+mod mask;
+mod observe;
+mod run;
+mod start;
+mod step;
+mod validate;
+
+pub use checkpoint::{Checkpoint, latest_checkpoint};
+pub use error::DistilError;
+pub use export::{StudentCard, write_student};
+pub use observe::fit_objective;
+pub use run::{Event, RunConfig, distil};
+pub use start::{Student, student_spec};
+pub use step::{Learner, StepReport};
+pub use validate::{Agreement, agreement};

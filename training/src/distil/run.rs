@@ -1,0 +1,332 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use dinov2_weights::Model;
+
+use super::step::{Learner, StepReport};
+use super::{
+    Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, fit_objective, latest_checkpoint,
+    student_spec, write_student,
+};
+use crate::data::{Batch, Dataset, Loader, LoaderPlan, Pixels};
+use crate::loss::{Objective, Targets};
+use crate::prune::prune;
+use crate::recipe::{Recipe, Stage, Start};
+use crate::teacher::Teacher;
+use crate::vit::{Parameters, Vit};
+
+/// Images of one batch of the held-out set.
+const HELD_OUT_BATCH: usize = 8;
+/// The result's name in the run's folder.
+pub const STUDENT_FILE: &str = "student.safetensors";
+/// Folder of checkpoints in the run's folder.
+const CHECKPOINTS: &str = "checkpoints";
+/// Added to the seed for the views that statistics are taken from, so that they are not the first batches.
+const STATISTICS_SEED: u64 = 0x5eed_57a7;
+
+/// What is said on the command line, besides the recipe.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// Everything that decides what is learnt.
+    pub recipe: Recipe,
+    /// Folder of the run.
+    pub output: PathBuf,
+    /// Go on from the last checkpoint.
+    pub resume: bool,
+    /// End after this step, as if killed after its checkpoint.
+    pub stop_after: Option<u64>,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps between measurements on held-out images.
+    pub validate_every: u64,
+    /// Threads that load images.
+    pub workers: usize,
+    /// Where the student computes.
+    pub device: Device,
+    /// What the result says about itself.
+    pub card: StudentCard,
+    /// The teacher's weights, for the checkpoint: a run is not resumed with another.
+    pub teacher: String,
+}
+
+/// What happens in a run.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Something before the first step.
+    Preparing(String),
+    /// A step was done.
+    Step {
+        /// Its number, from 0.
+        step: u64,
+        /// Images of it.
+        images: usize,
+        /// What it came to.
+        report: &'a StepReport,
+    },
+    /// The averaged student was measured after so many steps.
+    Validated {
+        /// Steps done.
+        steps: u64,
+        /// Result; `None` where the student has another width than its teacher.
+        agreement: Option<Agreement>,
+        /// Held-out images, what the teacher makes of them, and the student.
+        held_out: &'a [(Batch, Targets)],
+        /// The averaged student.
+        student: &'a Vit,
+    },
+    /// A checkpoint was written.
+    Checkpoint(&'a Path),
+    /// Images that cannot be read, so far.
+    Unreadable(usize),
+}
+
+/// Distils; returns where the student lies. `start`: the model that the student is cut out of, unless it starts from scratch.
+///
+/// # Errors
+/// Anything that keeps the run from its end. The last checkpoint stays.
+pub fn distil(
+    config: &RunConfig,
+    start: Option<&Model>,
+    teacher: &mut dyn Teacher,
+    dataset: Dataset,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<PathBuf, DistilError> {
+    let fingerprint = hex(&dataset.fingerprint());
+    let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
+    let train = Arc::new(train);
+    let before = open_checkpoint(config, &fingerprint)?;
+    let held_out = held_out_batches(&held_out, &config.recipe, teacher)?;
+    let mut learner = learner(config, start, teacher, &train, &held_out, before.as_ref(), on_event)?;
+    let mut step = 0;
+    if let Some((path, checkpoint, tensors)) = before {
+        step = checkpoint.step;
+        Checkpoint::restore(&path, tensors, &mut learner)?;
+    }
+    let end = config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
+    let mut run = Run { config, learner, held_out, fingerprint, on_event };
+    while let Some(stage) = config.recipe.stage(step).filter(|_| step < end) {
+        step = run.stage(stage, &train, teacher, step, end)?;
+    }
+    let path = config.output.join(STUDENT_FILE);
+    let averaged = run.averaged();
+    write_student(averaged.spec(), averaged.parameters(), &config.card, &path)?;
+    Ok(path)
+}
+
+type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String, candle_core::Tensor>);
+
+/// The checkpoint to go on from.
+fn open_checkpoint(config: &RunConfig, dataset: &str) -> Result<Option<Opened>, DistilError> {
+    let folder = config.output.join(CHECKPOINTS);
+    let Some(path) = latest_checkpoint(&folder)? else { return Ok(None) };
+    let wrong = |problem: &str| DistilError::Checkpoint { path: path.clone(), problem: problem.into() };
+    if !config.resume {
+        return Err(wrong("expected a new folder, or --resume to go on"));
+    }
+    let (checkpoint, tensors) = Checkpoint::read(&path)?;
+    if checkpoint.recipe != config.recipe {
+        return Err(wrong("expected the recipe that the run began with, got another"));
+    }
+    if checkpoint.dataset != dataset {
+        return Err(wrong("expected the images that the run began with, got others"));
+    }
+    if checkpoint.teacher != config.teacher {
+        return Err(wrong("expected the teacher that the run began with, got another"));
+    }
+    Ok(Some((path, checkpoint, tensors)))
+}
+
+/// The learner at step 0, or as far as it must be for a checkpoint to be put into it.
+fn learner(
+    config: &RunConfig,
+    start: Option<&Model>,
+    teacher: &mut dyn Teacher,
+    train: &Arc<Dataset>,
+    held_out: &[(Batch, Targets)],
+    before: Option<&Opened>,
+    on_event: &mut dyn FnMut(Event<'_>),
+) -> Result<Learner, DistilError> {
+    let recipe = &config.recipe;
+    let spec = student_spec(&recipe.student, start.map(Model::spec))?;
+    check_sides(recipe, spec.patch_size)?;
+    let objective = match before {
+        Some((path, _, tensors)) => {
+            let taps = recipe.loss.taps.len();
+            let mut all = Checkpoint::standardisers(path, tensors, taps, &config.device)?.into_iter();
+            match (all.next(), all.next()) {
+                (Some(cls), Some(patches)) => Objective::new(recipe.loss.clone(), cls, patches, all.collect()),
+                _ => return Err(DistilError::Student("standardisation: expected two at least".into())),
+            }
+        }
+        None => {
+            let mut loader = loader(config, &recipe.stages[0], train, recipe.seed ^ STATISTICS_SEED, 0)?;
+            fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {
+                on_event(Event::Preparing(format!("statistics of the teacher: {done} of {total} views")));
+            })?
+        }
+    };
+    if recipe.loss.head == crate::recipe::HeadKind::Identity && spec.dim != teacher.spec().dim {
+        let (want, got) = (teacher.spec().dim, spec.dim);
+        return Err(DistilError::Student(format!("loss.head = \"identity\": expected the teacher's dim {want}, got {got}")));
+    }
+    let first = match (recipe.student.start, start, before) {
+        (Start::Model, Some(model), None) => {
+            let judges = held_out.first().map(|(batch, _)| &batch.student);
+            let judges = judges.ok_or_else(|| DistilError::Student("validation_images: expected at least 1, got 0".into()))?;
+            prune(model, &spec, judges, &mut |text| on_event(Event::Preparing(text)))?.0
+        }
+        _ => Parameters::default(),
+    };
+    let heads = objective.head_parameters(spec.dim, &mut crate::random::stream(recipe.seed, "heads", 0))?;
+    let student = Student::new(spec, &first, &heads, recipe, &config.device)?;
+    Learner::new(student, objective, recipe, config.card.preprocessing.normalisation(), &config.device)
+}
+
+fn check_sides(recipe: &Recipe, patch_size: usize) -> Result<(), DistilError> {
+    let sides = recipe.stages.iter().flat_map(|stage| &stage.views.sizes_px);
+    match sides.copied().find(|side| !side.is_multiple_of(patch_size)) {
+        None => Ok(()),
+        Some(side) => Err(DistilError::Student(format!(
+            "stages.views.sizes_px: expected multiples of the patch size {patch_size}, got {side}"
+        ))),
+    }
+}
+
+fn loader(
+    config: &RunConfig,
+    stage: &Stage,
+    dataset: &Arc<Dataset>,
+    seed: u64,
+    step: u64,
+) -> Result<Loader, DistilError> {
+    let plan = LoaderPlan { seed, batch: stage.batch, rank: 0, world: 1, workers: config.workers, ahead: 3 };
+    Ok(Loader::new(Arc::clone(dataset), stage.views.clone(), plan, step)?)
+}
+
+/// Held-out images as centred squares, with their targets; those that cannot be read are left out.
+fn held_out_batches(
+    dataset: &Dataset,
+    recipe: &Recipe,
+    teacher: &mut dyn Teacher,
+) -> Result<Vec<(Batch, Targets)>, DistilError> {
+    let side_px = recipe.stages[0].views.sizes_px.iter().copied().max().unwrap_or_default();
+    let mut batches = Vec::new();
+    let mut pixels = Pixels { side_px, data: Vec::new() };
+    let mut samples = Vec::new();
+    for sample in 0..dataset.len() {
+        if let Ok(image) = dataset.decode(sample) {
+            pixels.data.extend(crate::views::centre_square(&image, side_px));
+            samples.push(sample as u32);
+        }
+        if samples.len() == HELD_OUT_BATCH || (sample + 1 == dataset.len() && !samples.is_empty()) {
+            let student = std::mem::replace(&mut pixels, Pixels { side_px, data: Vec::new() });
+            let batch = Batch { step: 0, samples: std::mem::take(&mut samples), student, teacher: None };
+            let targets = teacher.targets(&batch)?;
+            batches.push((batch, targets));
+        }
+    }
+    Ok(batches)
+}
+
+struct Run<'a, 'b> {
+    config: &'a RunConfig,
+    learner: Learner,
+    held_out: Vec<(Batch, Targets)>,
+    fingerprint: String,
+    on_event: &'b mut dyn FnMut(Event<'_>),
+}
+
+impl Run<'_, '_> {
+    /// Goes on from `step` to the end of its stage, or to `end`; returns the next step.
+    fn stage(
+        &mut self,
+        stage: &Stage,
+        train: &Arc<Dataset>,
+        teacher: &mut dyn Teacher,
+        mut step: u64,
+        end: u64,
+    ) -> Result<u64, DistilError> {
+        let mut loader = loader(self.config, stage, train, self.config.recipe.seed, step)?;
+        let mut unreadable = 0;
+        while step < end && self.config.recipe.stage(step) == Some(stage) {
+            let batch = loader.next()?;
+            let targets = teacher.targets(&batch)?;
+            let report = self.learner.step(step, &batch, &targets, stage.accumulate)?;
+            if !(report.loss.is_finite() && report.gradient_norm.is_finite()) {
+                return Err(self.keep_batch(step, &report, &batch, train));
+            }
+            (self.on_event)(Event::Step { step, images: batch.samples.len(), report: &report });
+            step += 1;
+            if loader.unreadable().len() > unreadable {
+                unreadable = loader.unreadable().len();
+                (self.on_event)(Event::Unreadable(unreadable));
+            }
+            if step.is_multiple_of(self.config.validate_every) || step == end {
+                self.validate(step)?;
+            }
+            if step.is_multiple_of(self.config.checkpoint_every) || step == end {
+                self.checkpoint(step)?;
+            }
+        }
+        self.list_unreadable(&loader)?;
+        Ok(step)
+    }
+
+    fn averaged(&self) -> Vit {
+        self.learner.student.vit.with_parameters(self.learner.average.weights().clone())
+    }
+
+    fn validate(&mut self, steps: u64) -> Result<(), DistilError> {
+        let student = self.averaged();
+        let normalisation = self.config.card.preprocessing.normalisation();
+        let agreement = agreement(&student, &self.held_out, normalisation, &self.config.device)?;
+        (self.on_event)(Event::Validated { steps, agreement, held_out: &self.held_out, student: &student });
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, step: u64) -> Result<(), DistilError> {
+        let checkpoint = Checkpoint {
+            step,
+            recipe: self.config.recipe.clone(),
+            dataset: self.fingerprint.clone(),
+            teacher: self.config.teacher.clone(),
+        };
+        let path = checkpoint.write(&self.learner, &self.config.output.join(CHECKPOINTS))?;
+        (self.on_event)(Event::Checkpoint(&path));
+        Ok(())
+    }
+
+    /// Keeps what led to a loss that is no number; returns the error that says so.
+    fn keep_batch(&self, step: u64, report: &StepReport, batch: &Batch, train: &Dataset) -> DistilError {
+        let folder = self.config.output.join(format!("bad-batch-{step}"));
+        let kept = std::fs::create_dir_all(&folder).and_then(|()| {
+            let names: Vec<&str> = batch.samples.iter().map(|sample| train.name(*sample as usize)).collect();
+            crate::files::write_whole(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
+            for (index, image) in batch.student.images().enumerate() {
+                let png = crate::files::png(image, batch.student.side_px, batch.student.side_px)?;
+                crate::files::write_whole(&folder.join(format!("{index:04}.png")), &png)?;
+            }
+            Ok(())
+        });
+        match kept {
+            Err(source) => DistilError::File { what: "keep a batch", path: folder, source },
+            Ok(()) => DistilError::Loss { step, loss: report.loss, batch: folder },
+        }
+    }
+
+    /// Lists what could not be read, for whoever keeps the images.
+    fn list_unreadable(&self, loader: &Loader) -> Result<(), DistilError> {
+        let unreadable = loader.unreadable();
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let path = self.config.output.join("unreadable.txt");
+        let lines: String = unreadable.iter().map(|image| format!("{}\t{}\n", image.name, image.reason)).collect();
+        crate::files::write_whole(&path, lines.as_bytes()).map_err(DistilError::file("write", &path))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,214 @@
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+use dinov2_core::PatchGrid;
+use dinov2_weights::Normalisation;
+
+use super::{DistilError, Student, mask};
+use crate::data::{Batch, Pixels};
+use crate::loss::{Masked, Objective, Prediction, Targets};
+use crate::optimise::{AdamW, AdamWConfig, Average, Gradients, Schedule, clip, gradients};
+use crate::recipe::{ComputePrecision, Recipe};
+use crate::vit::{Images, Recomputation, Request, Tokens, Vit};
+
+/// What a step came to.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Loss, mean over the batch.
+    pub loss: f64,
+    /// Its terms before their weights.
+    pub terms: Vec<(&'static str, f64)>,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+}
+
+/// A student with everything that moves it.
+pub struct Learner {
+    pub(super) student: Student,
+    pub(super) objective: Objective,
+    pub(super) optimiser: AdamW,
+    pub(super) average: Average,
+    schedule: Schedule,
+    recipe: Recipe,
+    normalisation: Normalisation,
+    /// Indices of the student's blocks that are compared.
+    taps: Vec<usize>,
+    device: Device,
+}
+
+impl Learner {
+    /// A learner at step 0.
+    ///
+    /// # Errors
+    /// Those of candle, or a tap beyond the student's depth.
+    pub fn new(
+        student: Student,
+        objective: Objective,
+        recipe: &Recipe,
+        normalisation: Normalisation,
+        device: &Device,
+    ) -> Result<Self, DistilError> {
+        let depth = student.vit.spec().depth;
+        let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student - 1).collect();
+        if !taps.is_sorted_by(|a, b| a < b) || taps.iter().any(|tap| *tap >= depth) {
+            return Err(DistilError::Student(format!("loss.taps: expected ascending blocks of 1..={depth}")));
+        }
+        Ok(Self {
+            average: Average::new(recipe.optimiser.average, &student.variables)?,
+            optimiser: AdamW::new(AdamWConfig::from(&recipe.optimiser)),
+            schedule: Schedule::new(&recipe.optimiser, recipe.steps()),
+            student,
+            objective,
+            recipe: recipe.clone(),
+            normalisation,
+            taps,
+            device: device.clone(),
+        })
+    }
+
+    /// One step on a batch. A loss that is not finite leaves the weights as they are.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn step(&mut self, step: u64, batch: &Batch, targets: &Targets, parts: usize) -> Result<StepReport, DistilError> {
+        let count = batch.samples.len();
+        let size = count / parts;
+        let mut sums: Option<Part> = None;
+        for part in 0..parts {
+            let range = part * size..(part + 1) * size;
+            let part = self.part(step * parts as u64 + part as u64, &batch.student, targets, range)?;
+            sums = Some(match sums {
+                None => part,
+                Some(sums) => sums.plus(part)?,
+            });
+        }
+        let Some(Part { loss, mut terms, mut gradients }) = sums else {
+            return Err(DistilError::Student("batch: expected images, got none".into()));
+        };
+        let share = 1.0 / parts as f64;
+        terms.iter_mut().for_each(|(_, term)| *term *= share);
+        let (loss, learning_rate) = (loss * share, self.schedule.at(step));
+        if !loss.is_finite() {
+            return Ok(StepReport { loss, terms, gradient_norm: f64::NAN, learning_rate });
+        }
+        for gradient in gradients.values_mut().filter(|_| parts > 1) {
+            *gradient = (&*gradient * share)?;
+        }
+        let gradient_norm = clip(&mut gradients, self.recipe.optimiser.clip)?;
+        if gradient_norm.is_finite() {
+            self.optimiser.step(&self.student.variables, &gradients, learning_rate, step)?;
+            self.average.update(&self.student.variables, step)?;
+        }
+        Ok(StepReport { loss, terms, gradient_norm, learning_rate })
+    }
+
+    /// Forward and backward for some of the images.
+    fn part(
+        &self,
+        index: u64,
+        pixels: &Pixels,
+        targets: &Targets,
+        range: std::ops::Range<usize>,
+    ) -> Result<Part, DistilError> {
+        let images = self.images(pixels, range.clone())?;
+        let targets = targets.narrow(range)?;
+        let parameters = self.student.variables.parameters();
+        let vit = self.student.vit.with_parameters(match self.recipe.precision {
+            ComputePrecision::F32 => parameters.clone(),
+            ComputePrecision::Bf16 => parameters.to_dtype(DType::BF16)?,
+        });
+        let patches = images.grid().len();
+        let mask = mask::draw(&self.recipe.loss, self.recipe.seed, index, images.batch(), patches)?;
+        let mut passes = Vec::new();
+        let tokens = self.forward(&vit, &images, Request { taps: &self.taps, mask: None }, &mut passes)?;
+        let masked = match mask {
+            None => None,
+            Some(mask) => {
+                let mask = mask.to_device(&self.device)?;
+                let column = mask.reshape(((), 1))?;
+                let request = Request { taps: &[], mask: Some(&column) };
+                Some(Masked { tokens: self.forward(&vit, &images, request, &mut passes)?, mask })
+            }
+        };
+        let prediction = Prediction { tokens: &tokens, masked: masked.as_ref() };
+        let outcome = self.objective.loss(&parameters, &prediction, &targets)?;
+        let loss = scalar(&outcome.loss)?;
+        let terms = outcome.terms.iter().map(|(name, term)| Ok((*name, scalar(term)?)));
+        let terms = terms.collect::<candle_core::Result<_>>()?;
+        let mut grads = outcome.loss.backward()?;
+        for pass in passes {
+            pass.backward(&mut grads, &self.student.variables)?;
+        }
+        Ok(Part { loss, terms, gradients: self.gradients(&mut grads)? })
+    }
+
+    fn forward<'a>(
+        &self,
+        vit: &'a Vit,
+        images: &Images,
+        request: Request<'_>,
+        passes: &mut Vec<Recomputation<'a>>,
+    ) -> candle_core::Result<Tokens> {
+        if !self.recipe.recompute {
+            return vit.forward(images, request);
+        }
+        let (tokens, pass) = Recomputation::forward(vit, images, request)?;
+        passes.push(pass);
+        Ok(tokens)
+    }
+
+    /// Gradients of all variables. One that is missing would mean that an operation on the way has no backward pass; only the
+    /// mask token and heads of terms that this step lacks have none.
+    fn gradients(&self, grads: &mut GradStore) -> candle_core::Result<Gradients> {
+        gradients(grads, &self.student.variables, |name| name != "mask_token" && !name.starts_with("head."))
+    }
+
+    fn images(&self, pixels: &Pixels, range: std::ops::Range<usize>) -> candle_core::Result<Images> {
+        let patch_size = self.student.vit.spec().patch_size;
+        let side = pixels.side_px / patch_size;
+        let image = pixels.side_px * pixels.side_px * 3;
+        let data = &pixels.data[range.start * image..range.end * image];
+        Images::new(data, PatchGrid { rows: side, cols: side }, patch_size, self.normalisation, &self.device)
+    }
+}
+
+/// Sums over parts of a batch.
+struct Part {
+    loss: f64,
+    terms: Vec<(&'static str, f64)>,
+    gradients: Gradients,
+}
+
+impl Part {
+    fn plus(mut self, other: Self) -> candle_core::Result<Self> {
+        self.loss += other.loss;
+        for (name, term) in other.terms {
+            match self.terms.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += term,
+                None => self.terms.push((name, term)),
+            }
+        }
+        for (name, gradient) in other.gradients {
+            let sum = match self.gradients.get(&name) {
+                Some(sum) => (sum + gradient)?,
+                None => gradient,
+            };
+            self.gradients.insert(name, sum);
+        }
+        Ok(self)
+    }
+}
+
+fn scalar(tensor: &Tensor) -> candle_core::Result<f64> {
+    tensor.to_dtype(DType::F32)?.to_scalar::<f32>().map(f64::from)
+}
+
+impl Targets {
+    /// Those of some of the images.
+    fn narrow(&self, range: std::ops::Range<usize>) -> candle_core::Result<Self> {
+        let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.len())?.contiguous();
+        let taps = self.taps.iter().map(part).collect::<candle_core::Result<_>>()?;
+        Ok(Self { cls: part(&self.cls)?, patches: part(&self.patches)?, taps, grid: self.grid })
+    }
+}

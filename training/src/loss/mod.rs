@@ -1,0 +1,15 @@
+//! What a student is told about its features: terms that compare them with a teacher's.
+//!
+//! Targets are standardised first: a few coordinates of a teacher have many times the variance of the others and would be all
+//! that a student learns.
+
+mod hadamard;
+mod head;
+mod objective;
+mod standardise;
+mod terms;
+
+pub use head::Head;
+pub use objective::{Masked, Objective, Outcome, Prediction, Targets};
+pub use standardise::{StandardiseError, Standardiser, Statistics};
+pub use terms::{cosine, gram, resize, smooth_l1};

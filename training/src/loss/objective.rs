@@ -1,0 +1,181 @@
+use candle_core::{DType, Result, Tensor};
+use dinov2_core::PatchGrid;
+use rand_chacha::ChaCha8Rng;
+
+use super::terms::{cosine, gram, resize, smooth_l1};
+use super::{Head, Standardiser};
+use crate::recipe::{HeadKind, LossRecipe};
+use crate::vit::{Parameters, Tokens, patches_of};
+
+/// What a teacher makes of a batch.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    /// `[batch, dim]`, after the last LayerNorm.
+    pub cls: Tensor,
+    /// `[batch, patches, dim]`, after the last LayerNorm.
+    pub patches: Tensor,
+    /// Patches of the blocks that are compared, `[batch, patches, dim]` each.
+    pub taps: Vec<Tensor>,
+    /// Grid of the patches.
+    pub grid: PatchGrid,
+}
+
+/// A forward pass of a student that saw only some of the patches.
+#[derive(Clone, Debug)]
+pub struct Masked {
+    /// Its tokens.
+    pub tokens: Tokens,
+    /// `[batch, patches]` of 0 and 1: where 1, it had to guess.
+    pub mask: Tensor,
+}
+
+/// What a student makes of a batch.
+#[derive(Clone, Debug)]
+pub struct Prediction<'a> {
+    /// Its tokens.
+    pub tokens: &'a Tokens,
+    /// The same images with patches hidden, in steps that have this term.
+    pub masked: Option<&'a Masked>,
+}
+
+/// A loss with its parts.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The sum of weighted terms, a scalar.
+    pub loss: Tensor,
+    /// Every term before its weight, scalars.
+    pub terms: Vec<(&'static str, Tensor)>,
+}
+
+/// The terms of a recipe, with what they need.
+#[derive(Debug)]
+pub struct Objective {
+    recipe: LossRecipe,
+    cls: (Standardiser, Head),
+    patches: (Standardiser, Head),
+    taps: Vec<(Standardiser, Head)>,
+}
+
+impl Objective {
+    /// `taps`: a standardisation for every tap of the recipe.
+    pub fn new(
+        recipe: LossRecipe,
+        cls: Standardiser,
+        patches: Standardiser,
+        taps: Vec<Standardiser>,
+    ) -> Self {
+        let taps = taps.into_iter().zip(&recipe.taps).map(|(standardiser, pair)| {
+            // Within the networks nothing says that coordinates mean the same.
+            let kind = if recipe.head == HeadKind::Identity { HeadKind::Linear } else { recipe.head };
+            (standardiser, Head::new(kind, format!("head.tap{}", pair.student)))
+        });
+        let taps = taps.collect();
+        let cls = (cls, Head::new(recipe.head, "head.cls"));
+        let patches = (patches, Head::new(recipe.head, "head.patch"));
+        Self { cls, patches, taps, recipe }
+    }
+
+    /// Fresh tensors of all heads, for a student of this width.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn head_parameters(&self, dim: usize, random: &mut ChaCha8Rng) -> Result<Parameters> {
+        let mut all = Vec::new();
+        for (standardiser, head) in [&self.cls, &self.patches].into_iter().chain(&self.taps) {
+            let part = head.parameters(dim, standardiser.mean.elem_count(), random)?;
+            all.extend(part.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    /// Standardisations with their names, to be stored.
+    pub fn standardisers(&self) -> Vec<(String, &Standardiser)> {
+        let named = [("cls".into(), &self.cls.0), ("patches".into(), &self.patches.0)];
+        let taps = self
+            .taps
+            .iter()
+            .enumerate()
+            .map(|(index, (standardiser, _))| (format!("tap{index}"), standardiser));
+        named.into_iter().chain(taps).collect()
+    }
+
+    /// The loss of a prediction. `parameters`: of the heads.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn loss(
+        &self,
+        parameters: &Parameters,
+        prediction: &Prediction<'_>,
+        targets: &Targets,
+    ) -> Result<Outcome> {
+        let recipe = &self.recipe;
+        let tokens = prediction.tokens;
+        let mut sum = Sum::default();
+        let want = self.cls.0.apply(&targets.cls)?;
+        let got = predict(&self.cls, parameters, &tokens.cls()?)?;
+        sum.add("cls", recipe.cls, || cosine(&got, &want)?.mean_all())?;
+
+        let want = self.patches.0.apply(&resize(&targets.patches, targets.grid, tokens.grid)?)?;
+        let got = predict(&self.patches, parameters, &tokens.patches()?)?;
+        sum.add("patch_cosine", recipe.patch_cosine, || cosine(&got, &want)?.mean_all())?;
+        sum.add("patch_smooth_l1", recipe.patch_smooth_l1, || smooth_l1(&got, &want)?.mean_all())?;
+        sum.add("gram", recipe.gram, || gram(&got, &want))?;
+        if let Some(masked) = prediction.masked {
+            let got = predict(&self.patches, parameters, &masked.tokens.patches()?)?;
+            sum.add("masked", recipe.masked, || {
+                let far = (cosine(&got, &want)? * 0.9)? + (smooth_l1(&got, &want)? * 0.1)?;
+                (far? * &masked.mask)?.sum_all()?
+                    / (masked.mask.sum_all()?.to_scalar::<f32>()? as f64).max(1.0)
+            })?;
+        }
+        for (((standardiser, head), want), got) in self.taps.iter().zip(&targets.taps).zip(&tokens.taps) {
+            let want = standardiser.apply(&resize(want, targets.grid, tokens.grid)?)?;
+            let got = head.forward(parameters, &patches_of(got, tokens.prefix)?.to_dtype(DType::F32)?)?;
+            sum.add("tap", recipe.tap, || cosine(&got, &want)?.mean_all())?;
+        }
+        sum.finish()
+    }
+}
+
+/// What a head makes of tokens; without layers, the standardised tokens themselves.
+fn predict(
+    (standardiser, head): &(Standardiser, Head),
+    parameters: &Parameters,
+    tokens: &Tensor,
+) -> Result<Tensor> {
+    let tokens = tokens.to_dtype(DType::F32)?;
+    match head.kind() {
+        HeadKind::Identity => standardiser.apply(&tokens),
+        HeadKind::Linear | HeadKind::Mlp => head.forward(parameters, &tokens),
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    loss: Option<Tensor>,
+    terms: Vec<(&'static str, Tensor)>,
+}
+
+impl Sum {
+    fn add(&mut self, name: &'static str, weight: f64, term: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+        if weight == 0.0 {
+            return Ok(());
+        }
+        let term = term()?;
+        let weighted = (&term * weight)?;
+        self.loss = Some(match self.loss.take() {
+            Some(loss) => (loss + weighted)?,
+            None => weighted,
+        });
+        self.terms.push((name, term.detach()));
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Outcome> {
+        match self.loss {
+            Some(loss) => Ok(Outcome { loss, terms: self.terms }),
+            None => candle_core::bail!("loss: expected a term with a weight above 0, got none"),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Every operation against central differences in f64 and against its composed form.
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+use super::*;
+
+/// Deterministic numbers in -1..1.
+fn numbers(seed: usize, shape: &[usize]) -> Tensor {
+    let count: usize = shape.iter().product();
+    let values: Vec<f64> = (0..count).map(|at| ((at * 7 + seed * 131) as f64 * 12.9898).sin()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+type Operation<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+/// `Σ result · direction`, a number that depends on every part of the result differently.
+fn objective(operation: Operation<'_>, inputs: &[Tensor]) -> Tensor {
+    let result = operation(inputs).unwrap();
+    let direction = numbers(99, result.dims()).to_dtype(result.dtype()).unwrap();
+    (result * direction).unwrap().sum_all().unwrap()
+}
+
+fn gradients(operation: Operation<'_>, inputs: &[Tensor], dtype: DType) -> Vec<Tensor> {
+    let inputs: Vec<Var> =
+        inputs.iter().map(|input| Var::from_tensor(&input.to_dtype(dtype).unwrap()).unwrap()).collect();
+    let tensors: Vec<Tensor> = inputs.iter().map(|var| var.as_tensor().clone()).collect();
+    let grads = objective(operation, &tensors).backward().unwrap();
+    inputs.iter().map(|input| grads.get(input).expect("a gradient").to_dtype(DType::F64).unwrap()).collect()
+}
+
+/// The gradients of `operation` in f64 by central differences.
+fn differences(operation: Operation<'_>, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+    const STEP: f64 = 1e-5;
+    let value = |inputs: &[Tensor]| objective(operation, inputs).to_scalar::<f64>().unwrap();
+    let mut found = Vec::new();
+    for index in 0..inputs.len() {
+        let flat: Vec<f64> = inputs[index].flatten_all().unwrap().to_vec1().unwrap();
+        let moved = |at: usize, by: f64| {
+            let mut flat = flat.clone();
+            flat[at] += by;
+            let mut inputs = inputs.to_vec();
+            inputs[index] = Tensor::from_vec(flat, inputs[index].shape(), &Device::Cpu).unwrap();
+            value(&inputs)
+        };
+        found.push((0..flat.len()).map(|at| (moved(at, STEP) - moved(at, -STEP)) / (2.0 * STEP)).collect());
+    }
+    found
+}
+
+fn flat(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn assert_close(what: &str, got: &[f64], want: &[f64], limit: f64) {
+    let largest = want.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+    let error = got.iter().zip(want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max) / largest;
+    assert!(got.len() == want.len() && error < limit, "{what}: {error}");
+}
+
+/// The composed form is held to differences, the fused one (f32) to the composed one in f64.
+fn check(what: &str, fused: Operation<'_>, composed: Operation<'_>, shapes: &[&[usize]]) {
+    let inputs: Vec<Tensor> =
+        shapes.iter().enumerate().map(|(index, shape)| numbers(index + 1, shape)).collect();
+    let exact = gradients(composed, &inputs, DType::F64);
+    for (index, want) in differences(composed, &inputs).iter().enumerate() {
+        assert_close(&format!("{what}, composed, input {index}"), &flat(&exact[index]), want, 1e-7);
+    }
+    let narrow: Vec<Tensor> = inputs.iter().map(|input| input.to_dtype(DType::F32).unwrap()).collect();
+    let (got, want) = (fused(&narrow).unwrap(), composed(&inputs).unwrap());
+    assert_close(&format!("{what}, result"), &flat(&got), &flat(&want), 2e-6);
+    for (index, (got, want)) in gradients(fused, &inputs, DType::F32).iter().zip(&exact).enumerate() {
+        assert_close(&format!("{what}, fused, input {index}"), &flat(got), &flat(want), 5e-6);
+    }
+}
+
+#[test]
+fn linear_has_its_gradients() {
+    check(
+        "linear",
+        &|x| linear(&x[0], &x[1], &x[2]),
+        &|x| composed::linear(&x[0], &x[1], &x[2]),
+        &[&[70, 3], &[5, 3], &[5]],
+    );
+}
+
+#[test]
+fn layer_norm_has_its_gradients() {
+    check(
+        "layer_norm",
+        &|x| layer_norm(&x[0], &x[1], &x[2], 1e-6),
+        &|x| composed::layer_norm(&x[0], &x[1], &x[2], 1e-6),
+        &[&[67, 6], &[6], &[6]],
+    );
+}
+
+#[test]
+fn gelu_has_its_gradient() {
+    let wide = |x: &Tensor| x * 4.0;
+    check("gelu", &|x| gelu(&wide(&x[0])?), &|x| composed::gelu(&wide(&x[0])?), &[&[9, 11]]);
+}
+
+#[test]
+fn attention_has_its_gradient() {
+    let shape = AttentionShape { batch: 2, tokens: 5, heads: 3, head_dim: 4 };
+    check(
+        "attention",
+        &|x| attention(&(&x[0] * 3.0)?, shape),
+        &|x| composed::attention(&(&x[0] * 3.0)?, shape),
+        &[&[10, 36]],
+    );
+}
+
+#[test]
+fn add_scaled_has_its_gradients() {
+    check(
+        "add_scaled",
+        &|x| add_scaled(&x[0], &x[1], &x[2]),
+        &|x| composed::add_scaled(&x[0], &x[1], &x[2]),
+        &[&[66, 4], &[66, 4], &[4]],
+    );
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    let tensor = |shape: &[usize]| numbers(1, shape).to_dtype(DType::F32).unwrap();
+    assert!(linear(&tensor(&[2, 3]), &tensor(&[4, 2]), &tensor(&[4])).is_err());
+    assert!(linear(&tensor(&[2, 3]), &tensor(&[4, 3]), &tensor(&[3])).is_err());
+    assert!(layer_norm(&tensor(&[2, 3]), &tensor(&[2]), &tensor(&[3]), 1e-6).is_err());
+    assert!(add_scaled(&tensor(&[2, 3]), &tensor(&[2, 2]), &tensor(&[3])).is_err());
+    let shape = AttentionShape { batch: 2, tokens: 2, heads: 1, head_dim: 2 };
+    assert!(attention(&tensor(&[4, 5]), shape).is_err());
+}

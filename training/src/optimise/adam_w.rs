@@ -1,0 +1,140 @@
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor, Var};
+
+use super::Gradients;
+use crate::ops::{AdamStep, adam_step};
+use crate::recipe::OptimiserRecipe;
+use crate::vit::Variables;
+
+/// What AdamW is told.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWConfig {
+    /// Decay of the mean of gradients, and of their squares.
+    pub betas: [f64; 2],
+    /// Decay of matrices.
+    pub weight_decay: f64,
+}
+
+impl From<&OptimiserRecipe> for AdamWConfig {
+    fn from(recipe: &OptimiserRecipe) -> Self {
+        Self { betas: recipe.betas, weight_decay: recipe.weight_decay }
+    }
+}
+
+/// Added to the root of the second moment (Kingma and Ba 2015, arXiv 1412.6980).
+const EPSILON: f64 = 1e-8;
+
+/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101): weights decay apart from the gradient.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    /// Mean of gradients and of their squares, by variable.
+    moments: BTreeMap<String, [Tensor; 2]>,
+}
+
+impl AdamW {
+    /// Without a past.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, moments: BTreeMap::new() }
+    }
+
+    /// One step. `step` counts from 0.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn step(
+        &mut self,
+        variables: &Variables,
+        gradients: &Gradients,
+        learning_rate: f64,
+        step: u64,
+    ) -> Result<()> {
+        for (name, variable) in variables.iter() {
+            if let Some(grad) = gradients.get(name) {
+                self.update(name, variable, grad, learning_rate, step)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        name: &str,
+        variable: &Var,
+        grad: &Tensor,
+        learning_rate: f64,
+        step: u64,
+    ) -> Result<()> {
+        let [mean, square] = match self.moments.remove(name) {
+            Some(moments) => moments,
+            None => [grad.zeros_like()?, grad.zeros_like()?],
+        };
+        let count = i32::try_from(step.saturating_add(1)).unwrap_or(i32::MAX);
+        let [beta1, beta2] = self.config.betas;
+        let settings = AdamStep {
+            betas: [beta1, beta2],
+            step_size: learning_rate / (1.0 - beta1.powi(count)),
+            square_factor: 1.0 / (1.0 - beta2.powi(count)),
+            epsilon: EPSILON,
+            keep: if decays(name) { 1.0 - learning_rate * self.config.weight_decay } else { 1.0 },
+        };
+        let (weights, moments) = adam_step(settings, variable.as_tensor(), grad, [&mean, &square])?;
+        variable.set(&weights)?;
+        self.moments.insert(name.to_owned(), moments);
+        Ok(())
+    }
+
+    /// The moments, to be kept: `0.NAME` the mean, `1.NAME` the mean of squares.
+    pub fn state(&self) -> BTreeMap<String, Tensor> {
+        let both = self.moments.iter().flat_map(|(name, [mean, square])| {
+            [(format!("0.{name}"), mean.clone()), (format!("1.{name}"), square.clone())]
+        });
+        both.collect()
+    }
+
+    /// Goes on from a state.
+    pub fn restore(&mut self, mut state: BTreeMap<String, Tensor>) {
+        self.moments.clear();
+        while let Some((key, first)) = state.pop_first() {
+            let Some(name) = key.strip_prefix("0.") else { continue };
+            if let Some(second) = state.remove(&format!("1.{name}")) {
+                self.moments.insert(name.to_owned(), [first, second]);
+            }
+        }
+    }
+}
+
+/// Matrices decay; norms, biases, LayerScale, tokens and position tables do not.
+fn decays(name: &str) -> bool {
+    let is_norm = name.split('.').any(|part| part.starts_with("norm"));
+    name.ends_with(".weight") && !is_norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_matrices_decay() {
+        for name in [
+            "patch_embed.proj.weight",
+            "blocks.3.attn.qkv.weight",
+            "blocks.0.mlp.fc1.weight",
+            "head.patch.0.weight",
+        ] {
+            assert!(decays(name), "{name}");
+        }
+        for name in [
+            "norm.weight",
+            "blocks.3.norm1.weight",
+            "blocks.3.attn.qkv.bias",
+            "blocks.0.ls1.gamma",
+            "cls_token",
+            "pos_embed",
+            "head.patch.norm.weight",
+        ] {
+            assert!(!decays(name), "{name}");
+        }
+    }
+}

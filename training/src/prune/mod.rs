@@ -1,0 +1,64 @@
+//! A smaller model out of a larger one: which blocks, heads, MLP units and channels matter is measured on images, not read off
+//! their places.
+//!
+//! Blocks go one by one, each time the one without which the tokens change least. Within what is left, heads and units are kept
+//! by the energy of what they add to the residual stream, channels by the energy of what reads them.
+
+mod blocks;
+mod importance;
+mod slice;
+
+use dinov2_core::VitSpec;
+use dinov2_cpu::CpuConfig;
+use dinov2_weights::Model;
+
+use crate::distil::DistilError;
+use crate::data::Pixels;
+use crate::vit::Parameters;
+
+pub use slice::Kept;
+
+/// Cuts a model down to `spec`, judged by `images`. What `spec` has that the model lacks (registers) is not there afterwards.
+///
+/// # Errors
+/// A shape that is no part of the model's, images that it cannot run.
+pub fn prune(
+    model: &Model,
+    spec: &VitSpec,
+    images: &Pixels,
+    progress: &mut dyn FnMut(String),
+) -> Result<(Parameters, Kept), DistilError> {
+    check(model.spec(), spec)?;
+    let blocks = blocks::choose(model, spec.depth, images, progress)?;
+    let source = model.spec();
+    let same_width = source.dim == spec.dim && source.heads == spec.heads && source.mlp_hidden == spec.mlp_hidden;
+    let kept = if same_width {
+        Kept::whole(source, blocks)
+    } else {
+        progress("energies of heads, units and channels".into());
+        importance::choose(model, spec, blocks, images, CpuConfig::default())?
+    };
+    Ok((slice::slice(model, &kept)?, kept))
+}
+
+/// A part of a model has at most its sizes, heads of its width, and its kind of MLP and patches.
+fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistilError> {
+    let sizes = [
+        ("depth", spec.depth, source.depth),
+        ("dim", spec.dim, source.dim),
+        ("heads", spec.heads, source.heads),
+        ("mlp_hidden", spec.mlp_hidden, source.mlp_hidden),
+    ];
+    if let Some((key, got, most)) = sizes.into_iter().find(|(_, got, most)| got > most) {
+        return Err(DistilError::Student(format!("{key}: expected at most the model's {most}, got {got}")));
+    }
+    let (got, want) = (spec.head_dim(), source.head_dim());
+    if got != want {
+        return Err(DistilError::Student(format!("dim / heads: expected the model's {want}, got {got}")));
+    }
+    if spec.patch_size != source.patch_size {
+        let (want, got) = (source.patch_size, spec.patch_size);
+        return Err(DistilError::Student(format!("patch_size: expected the model's {want}, got {got}")));
+    }
+    Ok(())
+}

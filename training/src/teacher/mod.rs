@@ -1,0 +1,95 @@
+//! Whoever tells a student what features should be.
+
+mod engine;
+mod vit;
+
+use candle_core::Tensor;
+use dinov2_core::{ExtractError, ImageError, VitSpec};
+use dinov2_cpu::LoadError;
+use dinov2_weights::ModelError;
+
+use crate::data::{Batch, Pixels};
+use crate::loss::Targets;
+use crate::vit::ParameterError;
+
+pub use engine::EngineTeacher;
+pub use vit::VitTeacher;
+
+/// Why there are no targets.
+#[derive(Debug, thiserror::Error)]
+pub enum TeacherError {
+    /// The model file.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An engine cannot load it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Its tensors.
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
+    /// Pixels that are no image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// An engine cannot run it.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// The device.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A view that is no whole grid of patches.
+    #[error("teacher: expected sides that are multiples of its patch size {patch_size}, got {side_px}")]
+    Side {
+        /// Patch size.
+        patch_size: usize,
+        /// Side of the views.
+        side_px: usize,
+    },
+    /// A block that it does not have.
+    #[error("teacher: expected a block of 1..={depth}, got {block}")]
+    Block {
+        /// Its blocks.
+        depth: usize,
+        /// The one asked for.
+        block: usize,
+    },
+}
+
+/// A frozen model, or what was kept of it.
+pub trait Teacher: Send {
+    /// Its shape.
+    fn spec(&self) -> &VitSpec;
+
+    /// What it makes of a batch.
+    ///
+    /// # Errors
+    /// Views that it cannot take, a device or file that fails.
+    fn targets(&mut self, batch: &Batch) -> Result<Targets, TeacherError>;
+}
+
+/// What the teacher sees of a batch.
+fn views(batch: &Batch) -> &Pixels {
+    batch.teacher.as_ref().unwrap_or(&batch.student)
+}
+
+/// Patches per side.
+fn grid_side(side_px: usize, patch_size: usize) -> Result<usize, TeacherError> {
+    if side_px == 0 || !side_px.is_multiple_of(patch_size) {
+        return Err(TeacherError::Side { patch_size, side_px });
+    }
+    Ok(side_px / patch_size)
+}
+
+/// Blocks counted from 1, as recipes do, to indices.
+fn block_indices(spec: &VitSpec, blocks: &[usize]) -> Result<Vec<usize>, TeacherError> {
+    let index = |&block: &usize| match block {
+        block if (1..=spec.depth).contains(&block) => Ok(block - 1),
+        block => Err(TeacherError::Block { depth: spec.depth, block }),
+    };
+    blocks.iter().map(index).collect()
+}
+
+/// `patches` and `cls` of rows `[batch, n, dim]`, with registers left out.
+fn split(tokens: &Tensor, prefix: usize) -> candle_core::Result<(Tensor, Tensor)> {
+    let cls = tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+    Ok((cls, crate::vit::patches_of(tokens, prefix)?.contiguous()?))
+}
