@@ -24,6 +24,7 @@ pub use error::{FormatError, SourceError};
 pub use fit::{Crop, Fit, FitError, Size};
 pub use frame::Frame;
 pub use jpeg::JpegEncoder;
+pub use resample::Resampler;
 pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
 #[cfg(feature = "mcap")]
 pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
@@ -32,6 +33,7 @@ pub use source::RecordingReader;
 pub use source::{
     Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,
     ControlKind, Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal,
-    TestCamera, YuvRange, decode_still, list_cameras, list_images, mjpeg, natural_order, open, y4m,
+    TestCamera, YuvRange, decode_still, list_cameras, list_glob, list_images, mjpeg, natural_order, open,
+    y4m,
 };
 pub use statistics::{Drops, LiveStats, Losses, Quantiles};

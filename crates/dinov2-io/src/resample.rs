@@ -15,9 +15,10 @@ const TILE_ROWS: usize = 16;
 /// Sums that are kept in registers at a time: one pixel of each of these rows.
 const LANES: usize = TILE_ROWS * CHANNELS;
 
-/// Resamples images; keeps weights and buffers as long as the sizes stay.
+/// Resamples RGB u8 as `PIL.Image.resize(size, BICUBIC)` of Pillow 13 does, to the bit; keeps weights and buffers as long as
+/// the sizes stay.
 #[derive(Debug, Default)]
-pub(crate) struct Resampler {
+pub struct Resampler {
     columns: Axis,
     rows: Axis,
     /// Result of the first pass.
@@ -28,13 +29,10 @@ pub(crate) struct Resampler {
 
 impl Resampler {
     /// pixels: `[from.1, from.0, 3]`; out: `[to.1, to.0, 3]`, replaced. Sizes are `(width, height)`, positive.
-    pub(crate) fn resize(
-        &mut self,
-        pixels: &[u8],
-        from: (usize, usize),
-        to: (usize, usize),
-        out: &mut Vec<u8>,
-    ) {
+    ///
+    /// # Panics
+    /// If `pixels` has another length.
+    pub fn resize(&mut self, pixels: &[u8], from: (usize, usize), to: (usize, usize), out: &mut Vec<u8>) {
         assert_eq!(pixels.len(), from.0 * from.1 * CHANNELS, "pixels of {from:?}");
         out.resize(to.0 * to.1 * CHANNELS, 0);
         self.columns.set(from.0, to.0);

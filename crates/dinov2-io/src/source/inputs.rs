@@ -181,9 +181,26 @@ pub fn list_images(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
 }
 
 fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>) -> Result<(), SourceError> {
-    let wrong =
-        |got: String| SourceError::Input { expected: "a path or glob of images and videos".into(), got };
-    let paths = glob::glob(pattern).map_err(|error| wrong(format!("{pattern:?} ({})", error.msg)))?;
+    let files = list_glob(pattern)?;
+    let (found, before) = (files.len(), expanded.len());
+    for path in files {
+        match kind_of_file(&path).map_err(SourceError::read(path.display()))? {
+            Some(input) => expanded.push(input),
+            None => notes.push(format!("{}: ignored, neither image nor video", path.display())),
+        }
+    }
+    if expanded.len() == before {
+        return Err(wrong_glob(format!("{pattern:?}, which matches none among {found} files")));
+    }
+    Ok(())
+}
+
+/// Files of any kind that match a pattern (`*`, `?`, `[…]`, `**`), in natural order; maybe none.
+///
+/// # Errors
+/// A pattern that is none, a folder that cannot be read, or more files than [`crate::limits`] allow.
+pub fn list_glob(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
+    let paths = glob::glob(pattern).map_err(|error| wrong_glob(format!("{pattern:?} ({})", error.msg)))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| {
@@ -196,17 +213,11 @@ fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>
         }
     }
     sort_naturally(&mut files);
-    let (found, before) = (files.len(), expanded.len());
-    for path in files {
-        match kind_of_file(&path).map_err(SourceError::read(path.display()))? {
-            Some(input) => expanded.push(input),
-            None => notes.push(format!("{}: ignored, neither image nor video", path.display())),
-        }
-    }
-    if expanded.len() == before {
-        return Err(wrong(format!("{pattern:?}, which matches none among {found} files")));
-    }
-    Ok(())
+    Ok(files)
+}
+
+fn wrong_glob(got: String) -> SourceError {
+    SourceError::Input { expected: "a path or glob of images and videos".into(), got }
 }
 
 fn check_count(count: usize, path: &Path) -> Result<(), SourceError> {

@@ -23,7 +23,7 @@ mod yuv;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-pub use inputs::{list_images, natural_order};
+pub use inputs::{list_glob, list_images, natural_order};
 pub use labels::Labels;
 pub use live::{LiveHandle, StopSignal};
 pub use raw::{RawFormat, RawPixels, RawReader};

@@ -1,0 +1,117 @@
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use dinov2_io::FormatError;
+use dinov2_io::limits::MAX_IMAGE_FILE_BYTES;
+use sha2::{Digest, Sha256};
+
+use super::sources::{Entry, Found, Place, Shard, find};
+use super::{DataError, Image};
+
+/// Encoded images, listed; each is read when it is asked for.
+#[derive(Debug)]
+pub struct Dataset {
+    entries: Vec<Entry>,
+    shards: Vec<Shard>,
+}
+
+impl Dataset {
+    /// Lists images: files; folders, with those within, in natural order; globs; `.tar` shards (WebDataset), also as ranges
+    /// like `shard-{000..012}.tar`; `.jsonl` manifests of `training curate`; with the feature `object-store` also addresses of
+    /// shards in object stores.
+    ///
+    /// # Errors
+    /// A source that cannot be read, a shard that is none, or no image at all.
+    pub fn open(sources: &[String]) -> Result<Self, DataError> {
+        let Found { entries, shards } = find(sources)?;
+        Ok(Self { entries, shards })
+    }
+
+    /// Number of images; positive.
+    #[expect(clippy::len_without_is_empty, reason = "a dataset is never empty")]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Path of an image, or `shard.tar!member`.
+    ///
+    /// # Panics
+    /// If there is no such sample, as all methods do that take one.
+    pub fn name(&self, sample: usize) -> &str {
+        &self.entries[sample].name
+    }
+
+    /// Bytes of the encoded image when it was listed.
+    pub fn encoded_bytes(&self, sample: usize) -> u64 {
+        self.entries[sample].bytes
+    }
+
+    /// Reads the encoded image.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has more bytes than [`MAX_IMAGE_FILE_BYTES`].
+    pub fn read(&self, sample: usize) -> Result<Vec<u8>, DataError> {
+        let entry = &self.entries[sample];
+        if entry.bytes > MAX_IMAGE_FILE_BYTES {
+            return Err(too_large(entry));
+        }
+        match &entry.place {
+            Place::Named => read_file(Path::new(&*entry.name), entry),
+            Place::Path(path) => read_file(path, entry),
+            Place::Member { shard, offset } => match &self.shards[*shard as usize] {
+                Shard::File(path) => read_part(path, *offset, entry),
+                #[cfg(feature = "object-store")]
+                Shard::Remote(object) => object.read(*offset, entry.bytes),
+            },
+        }
+    }
+
+    /// Reads and decodes an image: RGB u8, its EXIF orientation applied.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no image, or a larger one than [`dinov2_io::limits`] allow.
+    pub fn decode(&self, sample: usize) -> Result<Image, DataError> {
+        let encoded = self.read(sample)?;
+        Image::decode(&encoded)
+            .map_err(|reason| DataError::Image { reason, path: self.name(sample).to_string() })
+    }
+
+    /// SHA-256 of all names and sizes in their order: changes when images come, go, are renamed or change their size.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for entry in &self.entries {
+            hash.update((entry.name.len() as u64).to_le_bytes());
+            hash.update(entry.name.as_bytes());
+            hash.update(entry.bytes.to_le_bytes());
+        }
+        hash.finalize().into()
+    }
+}
+
+fn too_large(entry: &Entry) -> DataError {
+    let (what, expected) = ("image file", format!("at most {MAX_IMAGE_FILE_BYTES} bytes"));
+    let reason = FormatError::Field { what, expected, got: "more".into() };
+    DataError::Image { reason, path: entry.name.to_string() }
+}
+
+fn read_file(path: &Path, entry: &Entry) -> Result<Vec<u8>, DataError> {
+    let file = File::open(path).map_err(DataError::read(&entry.name))?;
+    let mut encoded = Vec::new();
+    file.take(MAX_IMAGE_FILE_BYTES + 1).read_to_end(&mut encoded).map_err(DataError::read(&entry.name))?;
+    if encoded.len() as u64 > MAX_IMAGE_FILE_BYTES { Err(too_large(entry)) } else { Ok(encoded) }
+}
+
+fn read_part(path: &Path, offset: u64, entry: &Entry) -> Result<Vec<u8>, DataError> {
+    let mut file = File::open(path).map_err(DataError::read(path.display()))?;
+    file.seek(SeekFrom::Start(offset)).map_err(DataError::read(&entry.name))?;
+    // A manifest's sizes are claims: the buffer grows with what the archive has.
+    let mut encoded = Vec::new();
+    file.take(entry.bytes).read_to_end(&mut encoded).map_err(DataError::read(&entry.name))?;
+    if encoded.len() as u64 == entry.bytes {
+        return Ok(encoded);
+    }
+    let reason =
+        FormatError::Truncated { what: "archive", expected: entry.bytes as usize, got: encoded.len() };
+    Err(DataError::Image { reason, path: entry.name.to_string() })
+}
