@@ -1,0 +1,74 @@
+use std::io;
+use std::path::Path;
+
+/// Why the numbers of a run cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// A new run would write into another's files.
+    #[error("metrics: expected the folder of a new run, got one that holds another's: {path}")]
+    Exists {
+        /// The file of the other run.
+        path: String,
+    },
+    /// A file that this program did not write.
+    #[error("metrics: expected {expected}, got {got} in line {line} of {path}")]
+    Line {
+        /// What a line holds.
+        expected: &'static str,
+        /// What stands there.
+        got: String,
+        /// Counted from 1.
+        line: usize,
+        /// The file.
+        path: String,
+    },
+    /// Steps that do not rise.
+    #[error("metrics: expected step {least} or a later one, got {got}")]
+    Step {
+        /// The step told last.
+        least: u64,
+        /// The step given.
+        got: u64,
+    },
+    /// A name that cannot stand in the files.
+    #[error(
+        "metrics: expected a name of at most {most} letters, digits and \"_-./ \", not step or unix_s, got {got:?}",
+        most = super::MAX_NAME_BYTES
+    )]
+    Name {
+        /// The name, or its beginning.
+        got: String,
+    },
+    /// Bytes that are no picture.
+    #[error("metrics: expected a PNG as picture {name:?}, got something else")]
+    Picture {
+        /// Name of the picture.
+        name: String,
+    },
+    /// The system refuses to read.
+    #[error("cannot read: {reason}: {path}")]
+    Read {
+        /// What the system says.
+        reason: io::Error,
+        /// File or folder.
+        path: String,
+    },
+    /// The system refuses to write.
+    #[error("cannot write: {reason}: {path}")]
+    Write {
+        /// What the system says.
+        reason: io::Error,
+        /// File or folder.
+        path: String,
+    },
+}
+
+impl MetricsError {
+    pub(super) fn read(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |reason| Self::Read { reason, path: path.display().to_string() }
+    }
+
+    pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |reason| Self::Write { reason, path: path.display().to_string() }
+    }
+}
