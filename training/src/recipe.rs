@@ -262,6 +262,14 @@ impl Recipe {
             .map_err(|source| RecipeError::Read { path: path.into(), source })?;
         let recipe: Self = toml::from_str(&text)
             .map_err(|error| RecipeError::Syntax { path: path.into(), problem: one_line(&error, &text) })?;
+        if let Some(error) = recipe.stages.iter().find_map(|stage| stage.views.check().err()) {
+            return Err(RecipeError::Value {
+                path: path.into(),
+                key: format!("stages.views.{}", error.key),
+                expected: error.expected,
+                got: error.got,
+            });
+        }
         match recipe.problem() {
             None => Ok(recipe),
             Some((key, expected, got)) => {
@@ -282,6 +290,11 @@ impl Recipe {
             first += stage.steps;
             step < first
         })
+    }
+
+    /// Side of the squares that held-out images are measured as: the first stage's largest.
+    pub fn held_out_side_px(&self) -> usize {
+        self.stages.first().and_then(|stage| stage.views.sizes_px.iter().copied().max()).unwrap_or_default()
     }
 
     /// The first value that no run can have: its key, what is expected and what stands there.
@@ -376,6 +389,19 @@ mod tests {
         assert_eq!(recipe.stage(10), None);
         let again: Recipe = toml::from_str(&toml::to_string(&recipe).unwrap()).unwrap();
         assert_eq!(again, recipe);
+    }
+
+    #[test]
+    fn every_recipe_of_ours_is_one() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"));
+        let recipes: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(recipes.len() >= 4, "{recipes:?}");
+        for path in recipes {
+            let recipe = Recipe::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            for stage in &recipe.stages {
+                stage.views.check().unwrap_or_else(|error| panic!("{error}: {}", path.display()));
+            }
+        }
     }
 
     #[test]

@@ -1,16 +1,21 @@
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context, bail};
-use candle_core::{DType, Device};
-use dinov2_cpu::{CpuConfig, CpuPrecision};
-use dinov2_weights::{Model, Storage};
-use sha2::{Digest, Sha256};
+use candle_core::{DType, Device, Tensor};
+use dinov2_core::ImageView;
+use dinov2_weights::{Model, Normalisation};
 
-use crate::data::Dataset;
-use crate::distil::{Event, RunConfig, StudentCard, distil};
+use super::models::{device, identity, teacher};
+use crate::data::{Batch, Dataset};
+use crate::distil::{Event, RunConfig, StudentCard, distil, steps_done};
+use crate::loss::Targets;
+use crate::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
 use crate::recipe::{Recipe, Start};
-use crate::teacher::{EngineTeacher, Teacher, VitTeacher};
+use crate::teacher::{CachedTeacher, Teacher};
+use crate::vit::Vit;
+
+/// Held-out images on a contact sheet.
+const SHEET_ROWS: usize = 6;
 
 /// Arguments of `distill`.
 #[derive(clap::Args)]
@@ -21,6 +26,9 @@ pub(crate) struct Args {
     /// Model file of the teacher
     #[arg(long, value_name = "MODEL")]
     teacher: PathBuf,
+    /// Features of the teacher that `cache` has kept
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
     /// Model file that the student starts from [default: the teacher]
     #[arg(long, value_name = "MODEL")]
     start: Option<PathBuf>,
@@ -39,51 +47,15 @@ pub(crate) struct Args {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     checkpoint_every: u64,
-    /// Steps between measurements on held-out images
+    /// Steps between measurements and contact sheets of held-out images
     #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     validate_every: u64,
     /// Where to compute: cpu, or with the feature cuda cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Threads that load images [default: as many as compute]
-    #[arg(long, value_name = "THREADS")]
-    workers: Option<usize>,
-}
-
-/// Opens the device of that name.
-pub(super) fn device(name: &str) -> anyhow::Result<Device> {
-    match name.split_once(':') {
-        None if name == "cpu" => Ok(Device::Cpu),
-        None if name == "cuda" => Device::new_cuda(0).context("device cuda"),
-        Some(("cuda", index)) => {
-            let index = index.parse().with_context(|| format!("device: expected cuda:N, got {name:?}"))?;
-            Device::new_cuda(index).with_context(|| format!("device {name}"))
-        }
-        _ => bail!("device: expected cpu or cuda:N, got {name:?}"),
-    }
-}
-
-/// A teacher on the device: the runtime's engine on a CPU, candle in bf16 on a GPU.
-pub(super) fn teacher(model: &Model, blocks: &[usize], device: &Device) -> anyhow::Result<Box<dyn Teacher>> {
-    if !matches!(device, Device::Cpu) {
-        return Ok(Box::new(VitTeacher::new(model, DType::BF16, blocks, device)?));
-    }
-    let mut config = CpuConfig::default();
-    // A file in integers has no more to give than the integer engine takes from it.
-    if matches!(model.metadata().storage, Storage::Int8 | Storage::Int4) {
-        config.precision = CpuPrecision::Int8;
-    }
-    Ok(Box::new(EngineTeacher::new(model, config, blocks, device)?))
-}
-
-/// What tells a model from others: a hash of its header and some of its weights.
-fn identity(model: &Model) -> anyhow::Result<String> {
-    let mut hash = Sha256::new();
-    hash.update(model.header_bytes());
-    for name in ["cls_token", "norm.weight", "blocks.0.attn.qkv.bias"] {
-        hash.update(model.tensor(name)?.bytes);
-    }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
 }
 
 /// Runs the command.
@@ -98,54 +70,137 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         (Start::Model, Some(path)) => Some(Model::open(path)?),
     };
     let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
-    let mut teacher = teacher(&teacher_model, &blocks, &device)?;
     let dataset = Dataset::open(&args.data)?;
-    std::fs::create_dir_all(&args.output).with_context(|| format!("create {}", args.output.display()))?;
-    let provenance = &teacher_model.metadata().provenance;
-    let card = StudentCard {
-        source: format!("distilled from {}", provenance.source),
-        licence: provenance.licence.clone(),
-        notes: format!("recipe {}, {} images", file_name(&args.recipe), dataset.len()),
-        preprocessing: teacher_model.metadata().preprocessing,
+    let mut teacher: Box<dyn Teacher> = match &args.cache {
+        None => teacher(&teacher_model, &blocks, &device)?,
+        Some(folder) => {
+            let identity = identity(&teacher_model)?;
+            Box::new(CachedTeacher::open(folder, &identity, &recipe, &dataset.fingerprint_hex(), &device)?)
+        }
     };
+    std::fs::create_dir_all(&args.output).with_context(|| format!("create {}", args.output.display()))?;
     eprintln!("{} images, {} steps", dataset.len(), recipe.steps());
     let config = RunConfig {
+        card: card(&teacher_model, &args.recipe, dataset.len()),
         output: args.output,
         resume: args.resume,
         stop_after: args.stop_after,
         checkpoint_every: args.checkpoint_every,
         validate_every: args.validate_every,
-        workers: args.workers.unwrap_or_else(|| dinov2_cpu::default_threads().get()),
+        workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
         device,
-        card,
         teacher: identity(&teacher_model)?,
         recipe,
     };
-    let began = Instant::now();
-    let mut images_done = 0;
-    let path = distil(&config, start.as_ref(), teacher.as_mut(), dataset, &mut |event| match event {
-        Event::Preparing(text) => eprintln!("{text}"),
-        Event::Step { step, images, report } => {
-            images_done += images;
-            let rate = images_done as f64 / began.elapsed().as_secs_f64();
-            let terms: Vec<String> =
-                report.terms.iter().map(|(name, term)| format!("{name} {term:.4}")).collect();
-            eprintln!(
-                "step {} loss {:.4} ({}) |g| {:.3} {rate:.2} images/s",
-                step + 1,
-                report.loss,
-                terms.join(", "),
-                report.gradient_norm
-            );
-        }
-        Event::Validated { steps, agreement, .. } => eprintln!("after {steps} steps: {agreement:?}"),
-        Event::Checkpoint(path) => eprintln!("wrote {}", path.display()),
-        Event::Unreadable(count) => eprintln!("{count} images cannot be read"),
-    })?;
+    let mut told = Told::new(&config)?;
+    let path = distil(&config, start.as_ref(), teacher.as_mut(), dataset, &mut |event| told.tell(event))?;
+    told.finish()?;
     println!("{}", path.display());
     Ok(())
 }
 
-fn file_name(path: &std::path::Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+fn card(teacher: &Model, recipe: &std::path::Path, images: usize) -> StudentCard {
+    let provenance = &teacher.metadata().provenance;
+    let recipe = recipe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    StudentCard {
+        source: format!("distilled from {}", provenance.source),
+        licence: provenance.licence.clone(),
+        notes: format!("recipe {recipe}, {images} images"),
+        preprocessing: teacher.metadata().preprocessing,
+    }
+}
+
+/// Where events of a run go: a line of progress, metrics, pictures. What goes wrong with metrics ends no run; it is told at
+/// the end.
+struct Told {
+    metrics: Metrics,
+    progress: Progress,
+    device: Device,
+    normalisation: Normalisation,
+    trouble: Option<anyhow::Error>,
+}
+
+impl Told {
+    fn new(config: &RunConfig) -> anyhow::Result<Self> {
+        let done = if config.resume { steps_done(&config.output)? } else { None };
+        Ok(Self {
+            metrics: Metrics::create(&config.output, done)?,
+            progress: Progress::new(config.recipe.steps(), done.unwrap_or(0)),
+            device: config.device.clone(),
+            normalisation: config.card.preprocessing.normalisation(),
+            trouble: None,
+        })
+    }
+
+    fn tell(&mut self, event: Event<'_>) {
+        if let Err(error) = self.try_tell(event) {
+            self.trouble.get_or_insert(error);
+        }
+    }
+
+    fn try_tell(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+        match event {
+            Event::Preparing(text) => self.progress.note(&text),
+            Event::Step { step, images, report } => {
+                let step = step + 1;
+                self.metrics.scalar(step, "loss", report.loss)?;
+                for (name, term) in &report.terms {
+                    self.metrics.scalar(step, &format!("loss/{name}"), *term)?;
+                }
+                self.metrics.scalar(step, "gradient_norm", report.gradient_norm)?;
+                self.metrics.scalar(step, "learning_rate", report.learning_rate)?;
+                self.metrics.flush(step)?;
+                self.progress.step(step, report.loss, images);
+            }
+            Event::Validated { steps, agreement, held_out, student } => {
+                if let Some(agreement) = agreement {
+                    self.metrics.scalar(steps, "held_out/patch_median", agreement.patch_median)?;
+                    self.metrics.scalar(steps, "held_out/patch_p5", agreement.patch_p5)?;
+                    self.metrics.scalar(steps, "held_out/cls", agreement.cls)?;
+                    self.progress.note(&format!(
+                        "after {steps} steps, held out: patch cosine median {:.4}, p5 {:.4}; CLS {:.4}",
+                        agreement.patch_median, agreement.patch_p5, agreement.cls
+                    ));
+                }
+                if let Some((batch, targets)) = held_out.first() {
+                    let png = self.sheet(batch, targets, student)?;
+                    self.metrics.image(steps, "held_out", &png)?;
+                }
+                self.metrics.flush(steps)?;
+            }
+            Event::Checkpoint(_) => {}
+            Event::Unreadable(count) => self.progress.note(&format!("{count} images cannot be read")),
+        }
+        Ok(())
+    }
+
+    /// Held-out images beside what teacher and student make of them.
+    fn sheet(&self, batch: &Batch, targets: &Targets, student: &Vit) -> anyhow::Result<Vec<u8>> {
+        let tokens = crate::distil::held_out_tokens(student, batch, self.normalisation, &self.device)?;
+        let rows = |tensor: &Tensor| -> anyhow::Result<Vec<Vec<f32>>> {
+            let tensor = tensor.to_dtype(DType::F32)?.flatten_from(1)?;
+            Ok(tensor.to_vec2()?)
+        };
+        let (got, want) = (rows(&tokens.patches()?)?, rows(&targets.patches)?);
+        let side = batch.student.side_px;
+        let mut sheet = Vec::new();
+        for ((image, got), want) in batch.student.images().zip(&got).zip(&want).take(SHEET_ROWS) {
+            sheet.push(SheetRow {
+                image: ImageView::new(image, side, side)?,
+                teacher: features(targets.grid, want),
+                student: features(tokens.grid, got),
+            });
+        }
+        Ok(contact_sheet(&sheet)?)
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        self.progress.finish();
+        self.trouble
+            .map_or(Ok(()), |error| Err(error.context("the student is written, but not all metrics are")))
+    }
+}
+
+fn features(grid: dinov2_core::PatchGrid, patches: &[f32]) -> PatchFeatures<'_> {
+    PatchFeatures { grid, dim: patches.len() / grid.len(), patches }
 }

@@ -1,6 +1,8 @@
 //! The command line: arguments, checked, to a run.
 
+mod cache;
 mod distil;
+mod models;
 
 use std::process::ExitCode;
 
@@ -16,6 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Compute a teacher's features of all views of a recipe once, and keep them
+    Cache(cache::Args),
     /// Distil a teacher into a student
     Distill(distil::Args),
 }
@@ -23,6 +27,7 @@ enum Command {
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Cache(args) => cache::run(args),
         Command::Distill(args) => distil::run(args),
     };
     match done {

@@ -1,9 +1,12 @@
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
 
 use dinov2_io::FormatError;
 use dinov2_io::limits::MAX_IMAGE_FILE_BYTES;
+use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
 use super::sources::{Entry, Found, Place, Shard, find};
@@ -13,7 +16,7 @@ use super::{DataError, Image};
 #[derive(Debug)]
 pub struct Dataset {
     entries: Vec<Entry>,
-    shards: Vec<Shard>,
+    shards: Arc<[Shard]>,
 }
 
 impl Dataset {
@@ -25,10 +28,26 @@ impl Dataset {
     /// A source that cannot be read, a shard that is none, or no image at all.
     pub fn open(sources: &[String]) -> Result<Self, DataError> {
         let Found { entries, shards } = find(sources)?;
-        Ok(Self { entries, shards })
+        Ok(Self { entries, shards: shards.into() })
     }
 
-    /// Number of images; positive.
+    /// Splits off `held_out` images, drawn by `seed`; at least one stays. Both parts keep their order.
+    #[must_use]
+    pub fn split(self, held_out: usize, seed: u64) -> (Self, Self) {
+        let mut places: Vec<usize> = (0..self.entries.len()).collect();
+        places.shuffle(&mut crate::random::stream(seed, "held out", 0));
+        places.truncate(held_out.min(self.entries.len() - 1));
+        let chosen: BTreeSet<usize> = places.into_iter().collect();
+        let (mut rest, mut held_out) = (Vec::new(), Vec::new());
+        for (place, entry) in self.entries.into_iter().enumerate() {
+            let part = if chosen.contains(&place) { &mut held_out } else { &mut rest };
+            part.push(entry);
+        }
+        let part = |entries| Self { entries, shards: Arc::clone(&self.shards) };
+        (part(rest), part(held_out))
+    }
+
+    /// Number of images; positive, except for a held-out part.
     #[expect(clippy::len_without_is_empty, reason = "a dataset is never empty")]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -86,6 +105,11 @@ impl Dataset {
             hash.update(entry.bytes.to_le_bytes());
         }
         hash.finalize().into()
+    }
+
+    /// [`Self::fingerprint`] in hexadecimal digits.
+    pub fn fingerprint_hex(&self) -> String {
+        self.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -59,6 +59,13 @@ pub struct Pixels {
     pub data: Vec<u8>,
 }
 
+impl Pixels {
+    /// The images, `[side_px, side_px, 3]` each.
+    pub fn images(&self) -> impl Iterator<Item = &[u8]> {
+        self.data.chunks_exact(self.side_px * self.side_px * 3)
+    }
+}
+
 /// A sample that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {

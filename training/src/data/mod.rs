@@ -11,6 +11,7 @@
 
 mod dataset;
 mod error;
+mod held_out;
 mod image;
 mod loader;
 mod make;
@@ -23,5 +24,6 @@ mod sources;
 
 pub use dataset::Dataset;
 pub use error::DataError;
+pub use held_out::held_out;
 pub use image::Image;
 pub use loader::{Batch, Loader, LoaderPlan, Pixels, Unreadable};

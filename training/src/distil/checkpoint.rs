@@ -60,7 +60,8 @@ impl Checkpoint {
         let views = views.collect::<Result<Vec<_>, _>>()?;
         let text = serde_json::to_string(self).map_err(|error| self.wrong(&path, error))?;
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), text)]);
-        let whole = safetensors::serialize(views, Some(metadata)).map_err(|error| self.wrong(&path, error))?;
+        let whole =
+            safetensors::serialize(views, Some(metadata)).map_err(|error| self.wrong(&path, error))?;
         crate::files::write_whole(&path, &whole).map_err(DistilError::file("write", &path))?;
         for old in checkpoints(folder)?.into_iter().rev().skip(KEPT) {
             fs::remove_file(&old).map_err(DistilError::file("delete", &old))?;
@@ -109,7 +110,10 @@ impl Checkpoint {
         let names = names.into_iter().chain((0..taps).map(|tap| format!("tap{tap}")));
         let read = |name: String| {
             let get = |part: &str| get(path, tensors, &format!("standardise.{name}.{part}"));
-            Ok(Standardiser { mean: get("mean")?.to_device(device)?, matrix: get("matrix")?.to_device(device)? })
+            Ok(Standardiser {
+                mean: get("mean")?.to_device(device)?,
+                matrix: get("matrix")?.to_device(device)?,
+            })
         };
         names.map(read).collect()
     }
@@ -118,13 +122,18 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A checkpoint of another student.
-    pub fn restore(path: &Path, mut tensors: BTreeMap<String, Tensor>, learner: &mut Learner) -> Result<(), DistilError> {
+    pub fn restore(
+        path: &Path,
+        mut tensors: BTreeMap<String, Tensor>,
+        learner: &mut Learner,
+    ) -> Result<(), DistilError> {
         for (name, variable) in learner.student.variables.iter() {
             set(path, &tensors, &format!("weights.{name}"), variable)?;
         }
         let device = learner.student.vit.parameters().get("cls_token")?.device().clone();
         let mut part = |prefix: &str| -> Result<BTreeMap<String, Tensor>, DistilError> {
-            let names: Vec<String> = tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+            let names: Vec<String> =
+                tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
             let moved = names.into_iter().filter_map(|name| {
                 let tensor = tensors.remove(&name)?;
                 Some(tensor.to_device(&device).map(|tensor| (name[prefix.len()..].to_owned(), tensor)))
@@ -137,7 +146,12 @@ impl Checkpoint {
     }
 }
 
-fn set(path: &Path, tensors: &BTreeMap<String, Tensor>, name: &str, variable: &Var) -> Result<(), DistilError> {
+fn set(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    name: &str,
+    variable: &Var,
+) -> Result<(), DistilError> {
     let tensor = get(path, tensors, name)?;
     if tensor.shape() != variable.shape() {
         let problem = format!("tensor {name:?}: expected {:?}, got {:?}", variable.dims(), tensor.dims());
@@ -146,7 +160,11 @@ fn set(path: &Path, tensors: &BTreeMap<String, Tensor>, name: &str, variable: &V
     Ok(variable.set(&tensor.to_device(variable.device())?)?)
 }
 
-fn get<'a>(path: &Path, tensors: &'a BTreeMap<String, Tensor>, name: &str) -> Result<&'a Tensor, DistilError> {
+fn get<'a>(
+    path: &Path,
+    tensors: &'a BTreeMap<String, Tensor>,
+    name: &str,
+) -> Result<&'a Tensor, DistilError> {
     tensors.get(name).ok_or_else(|| DistilError::Checkpoint {
         path: path.into(),
         problem: format!("tensor {name:?}: expected one, got none"),

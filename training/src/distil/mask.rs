@@ -8,7 +8,13 @@ use crate::recipe::LossRecipe;
 ///
 /// # Errors
 /// Those of candle.
-pub(super) fn draw(recipe: &LossRecipe, seed: u64, step: u64, batch: usize, patches: usize) -> Result<Option<Tensor>> {
+pub(super) fn draw(
+    recipe: &LossRecipe,
+    seed: u64,
+    step: u64,
+    batch: usize,
+    patches: usize,
+) -> Result<Option<Tensor>> {
     let hidden = (recipe.mask_ratio * patches as f64).round() as usize;
     let mut random = crate::random::stream(seed, "mask", step);
     if recipe.masked == 0.0 || hidden == 0 || random.random::<f64>() >= recipe.masked_steps {

@@ -6,7 +6,8 @@ use crate::loss::{Objective, Standardiser, Statistics};
 use crate::recipe::{LossRecipe, Standardise};
 use crate::teacher::Teacher;
 
-/// Measures what the teacher makes of the first views and standardises it.
+/// Measures what the teacher makes of the first views and standardises it. The loader stands at step 0: a cache has no other
+/// views.
 ///
 /// # Errors
 /// Views that cannot be had, features that cannot be standardised.

@@ -9,21 +9,17 @@ use super::{
     Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, fit_objective, latest_checkpoint,
     student_spec, write_student,
 };
-use crate::data::{Batch, Dataset, Loader, LoaderPlan, Pixels};
+use crate::data::{self, Batch, Dataset, Loader, LoaderPlan};
 use crate::loss::{Objective, Targets};
 use crate::prune::prune;
 use crate::recipe::{Recipe, Stage, Start};
 use crate::teacher::Teacher;
 use crate::vit::{Parameters, Vit};
 
-/// Images of one batch of the held-out set.
-const HELD_OUT_BATCH: usize = 8;
 /// The result's name in the run's folder.
 pub const STUDENT_FILE: &str = "student.safetensors";
 /// Folder of checkpoints in the run's folder.
 const CHECKPOINTS: &str = "checkpoints";
-/// Added to the seed for the views that statistics are taken from, so that they are not the first batches.
-const STATISTICS_SEED: u64 = 0x5eed_57a7;
 
 /// What is said on the command line, besides the recipe.
 #[derive(Clone, Debug)]
@@ -92,11 +88,15 @@ pub fn distil(
     dataset: Dataset,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<PathBuf, DistilError> {
-    let fingerprint = hex(&dataset.fingerprint());
+    let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
     let before = open_checkpoint(config, &fingerprint)?;
-    let held_out = held_out_batches(&held_out, &config.recipe, teacher)?;
+    let held_out = data::held_out(&held_out, config.recipe.held_out_side_px()).into_iter().map(|batch| {
+        let targets = teacher.held_out(&batch)?;
+        Ok((batch, targets))
+    });
+    let held_out: Vec<(Batch, Targets)> = held_out.collect::<Result<_, DistilError>>()?;
     let mut learner = learner(config, start, teacher, &train, &held_out, before.as_ref(), on_event)?;
     let mut step = 0;
     if let Some((path, checkpoint, tensors)) = before {
@@ -112,6 +112,15 @@ pub fn distil(
     let averaged = run.averaged();
     write_student(averaged.spec(), averaged.parameters(), &config.card, &path)?;
     Ok(path)
+}
+
+/// Steps that a run in this folder has done, by its last checkpoint.
+///
+/// # Errors
+/// A folder or checkpoint that cannot be read.
+pub fn steps_done(output: &Path) -> Result<Option<u64>, DistilError> {
+    let path = latest_checkpoint(&output.join(CHECKPOINTS))?;
+    path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
 }
 
 type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String, candle_core::Tensor>);
@@ -155,12 +164,14 @@ fn learner(
             let taps = recipe.loss.taps.len();
             let mut all = Checkpoint::standardisers(path, tensors, taps, &config.device)?.into_iter();
             match (all.next(), all.next()) {
-                (Some(cls), Some(patches)) => Objective::new(recipe.loss.clone(), cls, patches, all.collect()),
+                (Some(cls), Some(patches)) => {
+                    Objective::new(recipe.loss.clone(), cls, patches, all.collect())
+                }
                 _ => return Err(DistilError::Student("standardisation: expected two at least".into())),
             }
         }
         None => {
-            let mut loader = loader(config, &recipe.stages[0], train, recipe.seed ^ STATISTICS_SEED, 0)?;
+            let mut loader = loader(config, &recipe.stages[0], train, 0)?;
             fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {
                 on_event(Event::Preparing(format!("statistics of the teacher: {done} of {total} views")));
             })?
@@ -168,12 +179,16 @@ fn learner(
     };
     if recipe.loss.head == crate::recipe::HeadKind::Identity && spec.dim != teacher.spec().dim {
         let (want, got) = (teacher.spec().dim, spec.dim);
-        return Err(DistilError::Student(format!("loss.head = \"identity\": expected the teacher's dim {want}, got {got}")));
+        return Err(DistilError::Student(format!(
+            "loss.head = \"identity\": expected the teacher's dim {want}, got {got}"
+        )));
     }
     let first = match (recipe.student.start, start, before) {
         (Start::Model, Some(model), None) => {
             let judges = held_out.first().map(|(batch, _)| &batch.student);
-            let judges = judges.ok_or_else(|| DistilError::Student("validation_images: expected at least 1, got 0".into()))?;
+            let judges = judges.ok_or_else(|| {
+                DistilError::Student("validation_images: expected at least 1, got 0".into())
+            })?;
             prune(model, &spec, judges, &mut |text| on_event(Event::Preparing(text)))?.0
         }
         _ => Parameters::default(),
@@ -197,36 +212,17 @@ fn loader(
     config: &RunConfig,
     stage: &Stage,
     dataset: &Arc<Dataset>,
-    seed: u64,
     step: u64,
 ) -> Result<Loader, DistilError> {
-    let plan = LoaderPlan { seed, batch: stage.batch, rank: 0, world: 1, workers: config.workers, ahead: 3 };
+    let plan = LoaderPlan {
+        seed: config.recipe.seed,
+        batch: stage.batch,
+        rank: 0,
+        world: 1,
+        workers: config.workers,
+        ahead: 3,
+    };
     Ok(Loader::new(Arc::clone(dataset), stage.views.clone(), plan, step)?)
-}
-
-/// Held-out images as centred squares, with their targets; those that cannot be read are left out.
-fn held_out_batches(
-    dataset: &Dataset,
-    recipe: &Recipe,
-    teacher: &mut dyn Teacher,
-) -> Result<Vec<(Batch, Targets)>, DistilError> {
-    let side_px = recipe.stages[0].views.sizes_px.iter().copied().max().unwrap_or_default();
-    let mut batches = Vec::new();
-    let mut pixels = Pixels { side_px, data: Vec::new() };
-    let mut samples = Vec::new();
-    for sample in 0..dataset.len() {
-        if let Ok(image) = dataset.decode(sample) {
-            pixels.data.extend(crate::views::centre_square(&image, side_px));
-            samples.push(sample as u32);
-        }
-        if samples.len() == HELD_OUT_BATCH || (sample + 1 == dataset.len() && !samples.is_empty()) {
-            let student = std::mem::replace(&mut pixels, Pixels { side_px, data: Vec::new() });
-            let batch = Batch { step: 0, samples: std::mem::take(&mut samples), student, teacher: None };
-            let targets = teacher.targets(&batch)?;
-            batches.push((batch, targets));
-        }
-    }
-    Ok(batches)
 }
 
 struct Run<'a, 'b> {
@@ -247,7 +243,7 @@ impl Run<'_, '_> {
         mut step: u64,
         end: u64,
     ) -> Result<u64, DistilError> {
-        let mut loader = loader(self.config, stage, train, self.config.recipe.seed, step)?;
+        let mut loader = loader(self.config, stage, train, step)?;
         let mut unreadable = 0;
         while step < end && self.config.recipe.stage(step) == Some(stage) {
             let batch = loader.next()?;
@@ -322,11 +318,8 @@ impl Run<'_, '_> {
             return Ok(());
         }
         let path = self.config.output.join("unreadable.txt");
-        let lines: String = unreadable.iter().map(|image| format!("{}\t{}\n", image.name, image.reason)).collect();
+        let lines: String =
+            unreadable.iter().map(|image| format!("{}\t{}\n", image.name, image.reason)).collect();
         crate::files::write_whole(&path, lines.as_bytes()).map_err(DistilError::file("write", &path))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

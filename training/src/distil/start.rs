@@ -1,8 +1,8 @@
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 use dinov2_weights::layout::slots;
-use rand_chacha::ChaCha8Rng;
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 
 use super::DistilError;
 use crate::recipe::{Recipe, Start, StudentRecipe};
@@ -45,7 +45,9 @@ pub fn student_spec(recipe: &StudentRecipe, source: Option<&VitSpec>) -> Result<
     let base = match (recipe.start, source) {
         (Start::Scratch, _) => scratch,
         (Start::Model, Some(source)) => source.clone(),
-        (Start::Model, None) => return Err(DistilError::Student("start = \"model\": expected a model, got none".into())),
+        (Start::Model, None) => {
+            return Err(DistilError::Student("start = \"model\": expected a model, got none".into()));
+        }
     };
     let spec = VitSpec {
         dim: recipe.dim.unwrap_or(base.dim),

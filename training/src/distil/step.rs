@@ -71,7 +71,13 @@ impl Learner {
     ///
     /// # Errors
     /// Those of candle.
-    pub fn step(&mut self, step: u64, batch: &Batch, targets: &Targets, parts: usize) -> Result<StepReport, DistilError> {
+    pub fn step(
+        &mut self,
+        step: u64,
+        batch: &Batch,
+        targets: &Targets,
+        parts: usize,
+    ) -> Result<StepReport, DistilError> {
         let count = batch.samples.len();
         let size = count / parts;
         let mut sums: Option<Part> = None;

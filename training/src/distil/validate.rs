@@ -5,7 +5,7 @@ use dinov2_weights::Normalisation;
 use super::DistilError;
 use crate::data::{Batch, Pixels};
 use crate::loss::{Targets, cosine};
-use crate::vit::{Images, Request, Vit};
+use crate::vit::{Images, Request, Tokens, Vit};
 
 /// How much a student's features are those of its teacher, on images that it did not learn from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub fn agreement(
         if targets.patches.dim(2)? != student.spec().dim {
             return Ok(None);
         }
-        let tokens = student.forward(&images(student, &batch.student, normalisation, device)?, Request::default())?;
+        let tokens = tokens(student, batch, normalisation, device)?;
         let cosines = |got: &Tensor, want: &Tensor| -> candle_core::Result<Vec<f32>> {
             cosine(&got.to_dtype(DType::F32)?, want)?.affine(-1.0, 1.0)?.flatten_all()?.to_vec1()
         };
@@ -51,7 +51,26 @@ pub fn agreement(
     }))
 }
 
-fn images(vit: &Vit, pixels: &Pixels, normalisation: Normalisation, device: &Device) -> candle_core::Result<Images> {
+/// What a student makes of held-out images.
+///
+/// # Errors
+/// Those of candle.
+pub fn tokens(
+    student: &Vit,
+    batch: &Batch,
+    normalisation: Normalisation,
+    device: &Device,
+) -> Result<Tokens, DistilError> {
+    let images = images(student, &batch.student, normalisation, device)?;
+    Ok(student.forward(&images, Request::default())?)
+}
+
+fn images(
+    vit: &Vit,
+    pixels: &Pixels,
+    normalisation: Normalisation,
+    device: &Device,
+) -> candle_core::Result<Images> {
     let patch_size = vit.spec().patch_size;
     let side = pixels.side_px / patch_size;
     Images::new(&pixels.data, PatchGrid { rows: side, cols: side }, patch_size, normalisation, device)

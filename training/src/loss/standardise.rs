@@ -70,7 +70,8 @@ impl Statistics {
         Ok(())
     }
 
-    fn mean(&self) -> Vec<f64> {
+    /// Mean, `[dim]`.
+    pub fn mean(&self) -> Vec<f64> {
         self.sum
             .iter()
             .zip(&self.origin)
@@ -78,7 +79,8 @@ impl Statistics {
             .collect()
     }
 
-    fn covariance(&self) -> DMatrix<f64> {
+    /// Covariance, `[dim, dim]`.
+    pub fn covariance(&self) -> DMatrix<f64> {
         let count = self.rows.max(1) as f64;
         let offset = nalgebra::DVector::from_iterator(self.dim, self.sum.iter().map(|sum| sum / count));
         &self.products / count - &offset * offset.transpose()

@@ -12,8 +12,8 @@ use dinov2_core::VitSpec;
 use dinov2_cpu::CpuConfig;
 use dinov2_weights::Model;
 
-use crate::distil::DistilError;
 use crate::data::Pixels;
+use crate::distil::DistilError;
 use crate::vit::Parameters;
 
 pub use slice::Kept;
@@ -31,7 +31,8 @@ pub fn prune(
     check(model.spec(), spec)?;
     let blocks = blocks::choose(model, spec.depth, images, progress)?;
     let source = model.spec();
-    let same_width = source.dim == spec.dim && source.heads == spec.heads && source.mlp_hidden == spec.mlp_hidden;
+    let same_width =
+        source.dim == spec.dim && source.heads == spec.heads && source.mlp_hidden == spec.mlp_hidden;
     let kept = if same_width {
         Kept::whole(source, blocks)
     } else {

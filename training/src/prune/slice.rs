@@ -120,7 +120,8 @@ fn axes(source: &VitSpec, name: &str, block: Option<usize>, kept: &Kept) -> (Opt
     };
     let is_weight = name.ends_with(".weight");
     let inputs = |places: Option<Places>| if is_weight { places } else { None };
-    match name.splitn(3, '.').nth(2).unwrap_or_default().trim_end_matches(".weight").trim_end_matches(".bias") {
+    match name.splitn(3, '.').nth(2).unwrap_or_default().trim_end_matches(".weight").trim_end_matches(".bias")
+    {
         "attn.qkv" => (Some(repeated(&heads, source.dim, 3)), inputs(channels())),
         "attn.proj" => (channels(), inputs(Some(heads))),
         "mlp.fc1" => (Some(units.clone()), inputs(channels())),

@@ -22,7 +22,12 @@ impl EngineTeacher {
     ///
     /// # Errors
     /// A model that cannot be loaded, a block that it does not have.
-    pub fn new(model: &Model, config: CpuConfig, blocks: &[usize], device: &Device) -> Result<Self, TeacherError> {
+    pub fn new(
+        model: &Model,
+        config: CpuConfig,
+        blocks: &[usize],
+        device: &Device,
+    ) -> Result<Self, TeacherError> {
         let taps = block_indices(model.spec(), blocks)?;
         let taps = taps.into_iter().map(|layer| Tap::Layer { layer, norm: false }).collect();
         Ok(Self { engine: CpuEngine::new(model, config)?, taps, outputs: Vec::new(), device: device.clone() })
@@ -43,7 +48,8 @@ impl EngineTeacher {
 
     /// `[batch, n, dim]` of what `part` reads from an image's features.
     fn gather<'a>(&'a self, part: impl Fn(&'a Features) -> &'a [f32]) -> candle_core::Result<Tensor> {
-        let numbers: Vec<f32> = self.outputs.iter().flat_map(|features| part(features).iter().copied()).collect();
+        let numbers: Vec<f32> =
+            self.outputs.iter().flat_map(|features| part(features).iter().copied()).collect();
         Tensor::from_vec(numbers, (self.outputs.len() * self.tokens(), self.engine.spec().dim), &Device::Cpu)?
             .reshape((self.outputs.len(), self.tokens(), ()))?
             .to_device(&self.device)

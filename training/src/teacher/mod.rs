@@ -1,5 +1,6 @@
 //! Whoever tells a student what features should be.
 
+mod cache;
 mod engine;
 mod vit;
 
@@ -12,6 +13,9 @@ use crate::data::{Batch, Pixels};
 use crate::loss::Targets;
 use crate::vit::ParameterError;
 
+pub use cache::{
+    CacheConfig, CacheError, CacheManifest, CacheProgress, CachedTeacher, Compression, write_cache,
+};
 pub use engine::EngineTeacher;
 pub use vit::VitTeacher;
 
@@ -36,6 +40,9 @@ pub enum TeacherError {
     /// The device.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// What was kept of it.
+    #[error(transparent)]
+    Cache(Box<CacheError>),
     /// A view that is no whole grid of patches.
     #[error("teacher: expected sides that are multiples of its patch size {patch_size}, got {side_px}")]
     Side {
@@ -64,6 +71,14 @@ pub trait Teacher: Send {
     /// # Errors
     /// Views that it cannot take, a device or file that fails.
     fn targets(&mut self, batch: &Batch) -> Result<Targets, TeacherError>;
+
+    /// What it makes of held-out images, of which `batch.step` counts the batches.
+    ///
+    /// # Errors
+    /// As [`Self::targets`].
+    fn held_out(&mut self, batch: &Batch) -> Result<Targets, TeacherError> {
+        self.targets(batch)
+    }
 }
 
 /// What the teacher sees of a batch.

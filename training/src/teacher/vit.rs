@@ -51,7 +51,9 @@ impl Teacher for VitTeacher {
         let images = Images::new(&pixels.data, grid, patch_size, self.normalisation, &self.device)?;
         let tokens = self.vit.forward(&images, Request { taps: &self.blocks, mask: None })?;
         let (cls, patches) = split(&tokens.normed.to_dtype(DType::F32)?, tokens.prefix)?;
-        let tap = |&place: &usize| patches_of(&tokens.taps[place].to_dtype(DType::F32)?, tokens.prefix)?.contiguous();
+        let tap = |&place: &usize| {
+            patches_of(&tokens.taps[place].to_dtype(DType::F32)?, tokens.prefix)?.contiguous()
+        };
         let taps = self.order.iter().map(tap).collect::<candle_core::Result<_>>()?;
         Ok(Targets { cls, patches, taps, grid })
     }

@@ -19,5 +19,5 @@ mod render;
 pub use colour::ColourStep;
 pub use config::{ColourJitter, MAX_SIDE_PX, ViewConfig, ViewError};
 pub use plan::{CropBox, Mix, View};
-pub use render::Renderer;
 pub(crate) use render::mix;
+pub use render::{Renderer, centre_square};

@@ -1,7 +1,7 @@
 use dinov2_io::Resampler;
 
-use super::View;
 use super::colour::to_grey;
+use super::{CropBox, View};
 use crate::data::Image;
 
 /// Carries out views; keeps its buffers, so each thread has its own.
@@ -37,6 +37,18 @@ impl Renderer {
         }
         out
     }
+}
+
+/// The centred square of an image, `[side_px, side_px, 3]`: what a model is measured on.
+///
+/// # Panics
+/// If `side_px` is zero.
+pub fn centre_square(image: &Image, side_px: usize) -> Vec<u8> {
+    let side = image.width_px.min(image.height_px);
+    let (left_px, top_px) = ((image.width_px - side) / 2, (image.height_px - side) / 2);
+    let crop = CropBox { left_px, top_px, width_px: side, height_px: side };
+    let view = View { crop, flip: false, colour: Vec::new(), grey: false };
+    Renderer::default().render(&view, image, side_px)
 }
 
 /// `own_share * own + (1 - own_share) * other`, rounded; both `[n]`.

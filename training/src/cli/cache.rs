@@ -1,0 +1,62 @@
+use std::path::PathBuf;
+
+use candle_core::Device;
+use dinov2_weights::Model;
+
+use super::models::{identity, teacher};
+use crate::data::Dataset;
+use crate::metrics::Progress;
+use crate::recipe::Recipe;
+use crate::teacher::{CacheConfig, Compression, write_cache};
+
+/// Arguments of `cache`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The recipe that the features are for: its seed and stages decide what is seen
+    #[arg(long, value_name = "FILE")]
+    recipe: PathBuf,
+    /// Model file of the teacher
+    #[arg(long, value_name = "MODEL")]
+    teacher: PathBuf,
+    /// Images, as for `distill`
+    #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
+    data: Vec<String>,
+    /// Folder of the cache; one that was begun is completed
+    #[arg(long, short, value_name = "FOLDER")]
+    output: PathBuf,
+    /// f16, or int8: at most 384 principal components in 8 bits with a scale per token
+    #[arg(long, default_value = "int8", value_parser = storage)]
+    storage: Compression,
+    /// Threads that load images [default: as many as compute]
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+}
+
+fn storage(word: &str) -> Result<Compression, String> {
+    match word {
+        "f16" => Ok(Compression::F16),
+        "int8" => Ok(Compression::Int8),
+        _ => Err(format!("expected f16 or int8, got {word:?}")),
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let recipe = Recipe::read(&args.recipe)?;
+    let model = Model::open(&args.teacher)?;
+    let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+    let mut teacher = teacher(&model, &blocks, &Device::Cpu)?;
+    let dataset = Dataset::open(&args.data)?;
+    let mut bar = Progress::new(recipe.steps(), 0);
+    let config = CacheConfig {
+        output: args.output,
+        compression: args.storage,
+        teacher: identity(&model)?,
+        workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
+        recipe,
+    };
+    write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, 0.0, at.images))?;
+    bar.finish();
+    println!("{}", config.output.display());
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Models and devices as the command line names them.
+
+use anyhow::{Context, bail};
+use candle_core::{DType, Device};
+use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_weights::{Model, Storage};
+use sha2::{Digest, Sha256};
+
+use crate::teacher::{EngineTeacher, Teacher, VitTeacher};
+
+/// Opens the device of that name.
+pub(super) fn device(name: &str) -> anyhow::Result<Device> {
+    let cuda = |index: usize| Device::new_cuda(index).with_context(|| format!("device {name}"));
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(Device::Cpu),
+        None if name == "cuda" => cuda(0),
+        Some(("cuda", index)) if index.parse::<usize>().is_ok() => cuda(index.parse()?),
+        _ => bail!("device: expected cpu, cuda or cuda:N, got {name:?}"),
+    }
+}
+
+/// A teacher on the device: the runtime's engine on a CPU, candle in bf16 on a GPU.
+pub(super) fn teacher(model: &Model, blocks: &[usize], device: &Device) -> anyhow::Result<Box<dyn Teacher>> {
+    if !matches!(device, Device::Cpu) {
+        return Ok(Box::new(VitTeacher::new(model, DType::BF16, blocks, device)?));
+    }
+    let mut config = CpuConfig::default();
+    // A file in integers has no more to give than the integer engine takes from it.
+    if matches!(model.metadata().storage, Storage::Int8 | Storage::Int4) {
+        config.precision = CpuPrecision::Int8;
+    }
+    Ok(Box::new(EngineTeacher::new(model, config, blocks, device)?))
+}
+
+/// What tells a model from others: a hash of its header and of some of its weights.
+pub(super) fn identity(model: &Model) -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(model.header_bytes());
+    for name in ["cls_token", "norm.weight", "blocks.0.attn.qkv.bias"] {
+        hash.update(model.tensor(name)?.bytes);
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,15 @@
+//! A teacher's features of all views of a run, computed once and kept on disk.
+//!
+//! Views are functions of the recipe's seed and the step, so a run over a cache sees the very pixels that the teacher saw. A
+//! folder holds `cache.json`, `held-out.safetensors` and shards of some steps each; a shard holds per step CLS, patches and taps
+//! as 16-bit floats, or patches and taps as 8-bit principal components with a scale per token.
+
+mod compress;
+mod format;
+mod read;
+mod write;
+
+pub use compress::Compression;
+pub use format::{CacheError, CacheManifest};
+pub use read::CachedTeacher;
+pub use write::{CacheConfig, CacheProgress, write_cache};

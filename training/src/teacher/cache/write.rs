@@ -1,0 +1,219 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use safetensors::tensor::TensorView;
+
+use super::compress::Basis;
+use super::format::{CacheError, CacheManifest, SHARD_STEPS, held_out_path, shard_path};
+use super::{Compression, read};
+use crate::data::{Dataset, Loader, LoaderPlan, held_out};
+use crate::loss::{Statistics, Targets};
+use crate::recipe::Recipe;
+use crate::teacher::Teacher;
+
+/// What to keep, and where.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Views and steps.
+    pub recipe: Recipe,
+    /// Folder of the cache.
+    pub output: PathBuf,
+    /// Form of the numbers.
+    pub compression: Compression,
+    /// The teacher's weights.
+    pub teacher: String,
+    /// Threads that load images.
+    pub workers: usize,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheProgress {
+    /// Steps done.
+    pub steps: u64,
+    /// Steps in all.
+    pub total: u64,
+    /// Images of the last step.
+    pub images: usize,
+}
+
+/// Computes and keeps the targets of all steps of a recipe. Shards that are there already are kept.
+///
+/// # Errors
+/// Images, teacher or files that fail; a folder with a cache of something else.
+pub fn write_cache(
+    config: &CacheConfig,
+    teacher: &mut dyn Teacher,
+    dataset: Dataset,
+    progress: &mut dyn FnMut(CacheProgress),
+) -> Result<(), CacheError> {
+    let folder = &config.output;
+    std::fs::create_dir_all(folder).map_err(CacheError::file("create", folder))?;
+    let fingerprint = dataset.fingerprint_hex();
+    let manifest = CacheManifest::new(
+        teacher.spec().clone(),
+        config.teacher.clone(),
+        fingerprint.clone(),
+        config.recipe.clone(),
+        config.compression,
+    );
+    if let Some(before) = CacheManifest::read(folder)? {
+        before.check(folder, &config.teacher, &fingerprint, &config.recipe)?;
+        if before.compression != config.compression {
+            return Err(CacheError::Other { what: "form (--storage)", path: folder.clone() });
+        }
+    }
+    let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
+    let writer = Writer { basis: basis(config, teacher, &held_out, folder)? };
+    manifest.write(folder)?;
+    let train = Arc::new(train);
+    let total = config.recipe.steps();
+    let mut step = 0;
+    while step < total {
+        let next = total.min(step + SHARD_STEPS);
+        if !shard_path(folder, step).exists() {
+            writer.shard(config, teacher, &train, step..next, progress)?;
+        }
+        step = next;
+        progress(CacheProgress { steps: step, total, images: 0 });
+    }
+    Ok(())
+}
+
+/// Keeps the targets of held-out images and, where it is needed, the principal components of their patches.
+fn basis(
+    config: &CacheConfig,
+    teacher: &mut dyn Teacher,
+    images: &Dataset,
+    folder: &Path,
+) -> Result<Option<Basis>, CacheError> {
+    let path = held_out_path(folder);
+    if path.exists() {
+        return read::basis(&path, config.compression);
+    }
+    let mut parts = Vec::new();
+    let mut statistics = Statistics::new(teacher.spec().dim);
+    for (index, batch) in held_out(images, config.recipe.held_out_side_px()).into_iter().enumerate() {
+        let targets = teacher.targets(&batch)?;
+        statistics.add(&targets.patches)?;
+        for tap in &targets.taps {
+            statistics.add(tap)?;
+        }
+        parts.extend(plain(&format!("h{index}"), &targets)?);
+    }
+    let basis = match config.compression {
+        Compression::F16 => None,
+        Compression::Int8 => Some(Basis::new(statistics.mean(), statistics.covariance())?),
+    };
+    if let Some(basis) = &basis {
+        parts.push(Part::f32("basis.mean", &basis.mean)?);
+        parts.push(Part::f32("basis.components", &basis.components)?);
+    }
+    write_parts(&path, &parts)?;
+    Ok(basis)
+}
+
+struct Writer {
+    basis: Option<Basis>,
+}
+
+impl Writer {
+    fn shard(
+        &self,
+        config: &CacheConfig,
+        teacher: &mut dyn Teacher,
+        train: &Arc<Dataset>,
+        steps: std::ops::Range<u64>,
+        progress: &mut dyn FnMut(CacheProgress),
+    ) -> Result<(), CacheError> {
+        let mut parts = Vec::new();
+        let mut step = steps.start;
+        while step < steps.end {
+            let Some(stage) = config.recipe.stage(step) else { break };
+            let plan = LoaderPlan {
+                seed: config.recipe.seed,
+                batch: stage.batch,
+                rank: 0,
+                world: 1,
+                workers: config.workers,
+                ahead: 3,
+            };
+            let mut loader = Loader::new(Arc::clone(train), stage.views.clone(), plan, step)?;
+            while step < steps.end && config.recipe.stage(step) == Some(stage) {
+                let batch = loader.next()?;
+                let targets = teacher.targets(&batch)?;
+                parts.extend(self.parts(&format!("s{step}"), &targets)?);
+                step += 1;
+                let total = config.recipe.steps();
+                progress(CacheProgress { steps: step, total, images: batch.samples.len() });
+            }
+        }
+        write_parts(&shard_path(&config.output, steps.start), &parts)
+    }
+
+    fn parts(&self, name: &str, targets: &Targets) -> Result<Vec<Part>, CacheError> {
+        let Some(basis) = &self.basis else { return plain(name, targets) };
+        let mut parts = vec![Part::f16(format!("{name}.cls"), &targets.cls)?];
+        for (part, tokens) in named(targets) {
+            let (whole, scale) = basis.encode(tokens)?;
+            parts.push(Part::i8(format!("{name}.{part}"), &whole)?);
+            parts.push(Part::f16(format!("{name}.{part}.scale"), &scale)?);
+        }
+        Ok(parts)
+    }
+}
+
+/// Targets in 16-bit floats.
+fn plain(name: &str, targets: &Targets) -> Result<Vec<Part>, CacheError> {
+    let mut parts = vec![Part::f16(format!("{name}.cls"), &targets.cls)?];
+    for (part, tokens) in named(targets) {
+        parts.push(Part::f16(format!("{name}.{part}"), tokens)?);
+    }
+    Ok(parts)
+}
+
+fn named(targets: &Targets) -> impl Iterator<Item = (String, &Tensor)> {
+    let taps = targets.taps.iter().enumerate().map(|(index, tap)| (format!("tap{index}"), tap));
+    std::iter::once(("patches".to_owned(), &targets.patches)).chain(taps)
+}
+
+/// A tensor as it will lie in a file.
+struct Part {
+    name: String,
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Part {
+    fn numbers(tensor: &Tensor) -> Result<Vec<f32>, CacheError> {
+        Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
+    fn f32(name: impl Into<String>, tensor: &Tensor) -> Result<Self, CacheError> {
+        let bytes = Self::numbers(tensor)?.into_iter().flat_map(f32::to_le_bytes).collect();
+        Ok(Self { name: name.into(), dtype: safetensors::Dtype::F32, shape: tensor.dims().to_vec(), bytes })
+    }
+
+    fn f16(name: String, tensor: &Tensor) -> Result<Self, CacheError> {
+        let halves = Self::numbers(tensor)?.into_iter().map(half::f16::from_f32);
+        let bytes = halves.flat_map(half::f16::to_le_bytes).collect();
+        Ok(Self { name, dtype: safetensors::Dtype::F16, shape: tensor.dims().to_vec(), bytes })
+    }
+
+    /// Of whole numbers within the type's range.
+    fn i8(name: String, tensor: &Tensor) -> Result<Self, CacheError> {
+        let bytes = Self::numbers(tensor)?.into_iter().map(|number| number as i8 as u8).collect();
+        Ok(Self { name, dtype: safetensors::Dtype::I8, shape: tensor.dims().to_vec(), bytes })
+    }
+}
+
+fn write_parts(path: &Path, parts: &[Part]) -> Result<(), CacheError> {
+    let views = parts.iter().map(|part| {
+        TensorView::new(part.dtype, part.shape.clone(), &part.bytes).map(|view| (part.name.as_str(), view))
+    });
+    let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|error| CacheError::format(path, error))?;
+    let whole = safetensors::serialize(views, None).map_err(|error| CacheError::format(path, error))?;
+    crate::files::write_whole(path, &whole).map_err(CacheError::file("write", path))
+}
