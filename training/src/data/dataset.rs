@@ -7,7 +7,7 @@ use dinov2_io::limits::MAX_IMAGE_FILE_BYTES;
 use sha2::{Digest, Sha256};
 
 use super::sources::{Entry, Found, Place, Shard, find};
-use super::{DataError, Image};
+use super::{DataError, Image, Member};
 
 /// Encoded images, listed; each is read when it is asked for.
 #[derive(Debug)]
@@ -86,6 +86,18 @@ impl Dataset {
             hash.update(entry.bytes.to_le_bytes());
         }
         hash.finalize().into()
+    }
+
+    /// Where an image lies that is part of a local archive.
+    pub(crate) fn member(&self, sample: usize) -> Option<Member> {
+        match &self.entries[sample].place {
+            Place::Member { shard, offset } => match &self.shards[*shard as usize] {
+                Shard::File(path) => Some(Member { shard: path.clone(), offset: *offset }),
+                #[cfg(feature = "object-store")]
+                Shard::Remote(_) => None,
+            },
+            _ => None,
+        }
     }
 }
 

@@ -25,3 +25,4 @@ pub use dataset::Dataset;
 pub use error::DataError;
 pub use image::Image;
 pub use loader::{Batch, Loader, LoaderPlan, Pixels, Unreadable};
+pub(crate) use manifest::{ManifestEntry, Member};
