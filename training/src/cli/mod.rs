@@ -1,7 +1,9 @@
 //! The command line: arguments, checked, to a run.
 
 mod cache;
+mod curate;
 mod distil;
+mod eval;
 mod models;
 
 use std::process::ExitCode;
@@ -20,15 +22,21 @@ struct Cli {
 enum Command {
     /// Compute a teacher's features of all views of a recipe once, and keep them
     Cache(cache::Args),
+    /// Choose images to train on: whole, no duplicates, nothing of the evaluation sets, balanced
+    Curate(curate::Args),
     /// Distil a teacher into a student
     Distill(distil::Args),
+    /// Judge models beside each other: neighbours, probes, fidelity, robustness, tracking, speed
+    Eval(eval::Args),
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Cache(args) => cache::run(args),
+        Command::Curate(args) => curate::run(args),
         Command::Distill(args) => distil::run(args),
+        Command::Eval(args) => eval::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
 use super::sources::{Entry, Found, Place, Shard, find};
-use super::{DataError, Image};
+use super::{DataError, Image, Member};
 
 /// Encoded images, listed; each is read when it is asked for.
 #[derive(Debug)]
@@ -107,9 +107,22 @@ impl Dataset {
         hash.finalize().into()
     }
 
+<<<<<<< HEAD
     /// [`Self::fingerprint`] in hexadecimal digits.
     pub fn fingerprint_hex(&self) -> String {
         self.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
+=======
+    /// Where an image lies that is part of a local archive.
+    pub(crate) fn member(&self, sample: usize) -> Option<Member> {
+        match &self.entries[sample].place {
+            Place::Member { shard, offset } => match &self.shards[*shard as usize] {
+                Shard::File(path) => Some(Member { shard: path.clone(), offset: *offset }),
+                #[cfg(feature = "object-store")]
+                Shard::Remote(_) => None,
+            },
+            _ => None,
+        }
+>>>>>>> train-data
     }
 }
 

@@ -27,3 +27,4 @@ pub use error::DataError;
 pub use held_out::held_out;
 pub use image::Image;
 pub use loader::{Batch, Loader, LoaderPlan, Pixels, Unreadable};
+pub(crate) use manifest::{ManifestEntry, Member};

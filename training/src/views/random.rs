@@ -11,6 +11,7 @@ pub(crate) enum Purpose {
     Sides = 3,
     Epoch = 4,
     Replacement = 5,
+    Curation = 6,
 }
 
 /// Numbers for one purpose and two indices. ChaCha's key holds all of them, so no two streams can be the same.

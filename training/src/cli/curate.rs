@@ -1,0 +1,173 @@
+//! `curate`: chooses images to train on.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use dinov2_cpu::{CpuPrecision, default_threads};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use training::curate::{CurateConfig, Sameness, Summary, curate};
+
+/// Arguments of `curate`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Images to choose from: files, folders, globs, .tar shards (also s-{000..012}.tar), manifests
+    #[arg(required = true, value_name = "SOURCE")]
+    data: Vec<String>,
+    /// Folder for manifest.jsonl, report.md and what a second run need not compute again
+    #[arg(long, short)]
+    out: PathBuf,
+    /// Model file whose class tokens tell images apart
+    #[arg(long, short, default_value = "models/vits14-focus-int8.safetensors")]
+    model: PathBuf,
+    /// Arithmetic of the model
+    #[arg(long, value_enum, default_value = "int8")]
+    precision: Precision,
+    /// Side to which images are brought for the model
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    side: usize,
+    /// Images of evaluation sets: what shows the same is left out
+    #[arg(long, num_args = 1.., value_name = "SOURCE")]
+    evaluation: Vec<String>,
+    /// The robot's own frames: what is nearest to them is taken first
+    #[arg(long, num_args = 1.., value_name = "SOURCE")]
+    seeds: Vec<String>,
+    /// Images taken per frame of the robot
+    #[arg(long, default_value_t = 4, value_name = "IMAGES")]
+    per_seed: usize,
+    /// Images wanted [default: all that remain]
+    #[arg(long)]
+    count: Option<usize>,
+    /// The images of each folder or shard are frames of a video, in their order: of those that hardly differ one is kept
+    #[arg(long)]
+    video: bool,
+    /// With --video, cosine to the last kept frame from which on a frame is left out
+    #[arg(long, default_value_t = THIN_COSINE, value_name = "COSINE")]
+    thin_cosine: f32,
+    /// Cosine from which on two images show the same
+    #[arg(long, default_value_t = DUPLICATES.cosine, value_name = "COSINE")]
+    duplicate_cosine: f32,
+    /// Cosine from which on an image is too near to one of an evaluation set
+    #[arg(long, default_value_t = LEAKS.cosine, value_name = "COSINE")]
+    evaluation_cosine: f32,
+    /// The same for both, where perceptual hashes agree
+    #[arg(long, default_value_t = DUPLICATES.hashed_cosine, value_name = "COSINE")]
+    hashed_cosine: f32,
+    /// Bits of 64 by which perceptual hashes that agree may differ
+    #[arg(long, default_value_t = DUPLICATES.hash_distance, value_name = "BITS")]
+    hash_distance: u32,
+    /// Nearest neighbours among which duplicates are looked for
+    #[arg(long, default_value_t = 32)]
+    neighbours: usize,
+    /// Clusters per level, the finest first, such as 20000,2000,200 [default: a 50th of the images, and a tenth of that twice]
+    #[arg(long, value_delimiter = ',')]
+    levels: Vec<usize>,
+    /// Rounds of resampling per level
+    #[arg(long, default_value_t = 10, value_name = "ROUNDS")]
+    resampling: usize,
+    /// Iterations of each k-means at most
+    #[arg(long, default_value_t = 20)]
+    iterations: usize,
+    /// Where all that is random comes from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Threads [default: one per physical core]
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+const DUPLICATES: Sameness = Sameness { cosine: 0.9, hashed_cosine: 0.7, hash_distance: 8 };
+const LEAKS: Sameness = Sameness { cosine: 0.8, hashed_cosine: 0.7, hash_distance: 8 };
+const THIN_COSINE: f32 = 0.9;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Precision {
+    Int8,
+    F32,
+}
+
+impl Args {
+    fn config(self) -> CurateConfig {
+        let same = |cosine| Sameness {
+            cosine,
+            hashed_cosine: self.hashed_cosine.min(cosine),
+            hash_distance: self.hash_distance,
+        };
+        CurateConfig {
+            duplicates: same(self.duplicate_cosine),
+            leaks: same(self.evaluation_cosine),
+            thin: self.video.then_some(self.thin_cosine),
+            precision: match self.precision {
+                Precision::Int8 => CpuPrecision::Int8,
+                Precision::F32 => CpuPrecision::F32,
+            },
+            threads: self.threads.unwrap_or_else(default_threads),
+            data: self.data,
+            evaluation: self.evaluation,
+            seeds: self.seeds,
+            out: self.out,
+            model: self.model,
+            side_px: self.side,
+            neighbours: self.neighbours,
+            levels: self.levels,
+            resampling: self.resampling,
+            iterations: self.iterations,
+            count: self.count,
+            per_seed: self.per_seed,
+            seed: self.seed,
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let json = args.json;
+    let config = args.config();
+    // A pool that exists already, in a test say, does as well.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
+    let bar = bar();
+    let mut stage = "";
+    let summary = curate(&config, &mut |now, done| {
+        if now != stage {
+            stage = now;
+            bar.reset();
+            bar.set_message(stage);
+        }
+        bar.set_position((done * STEPS as f64) as u64);
+    });
+    bar.finish_and_clear();
+    print(&summary?, &config, json)
+}
+
+const STEPS: u64 = 1_000;
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(STEPS);
+    match ProgressStyle::with_template("{bar:30} {percent} % {msg} ETA {eta}") {
+        Ok(style) => bar.with_style(style),
+        // A template is ours; a bar in the default style beats an abort.
+        Err(_) => bar,
+    }
+}
+
+fn print(summary: &Summary, config: &CurateConfig, json: bool) -> anyhow::Result<()> {
+    let (manifest, report) = (config.out.join("manifest.jsonl"), config.out.join("report.md"));
+    let (kept, images) = (summary.kept(), summary.reasons.len());
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        let line = json!({ "kept": kept, "images": images, "levels": summary.levels, "manifest": manifest, "report": report });
+        writeln!(stdout, "{line}")?;
+    } else {
+        writeln!(
+            stdout,
+            "kept {kept} of {images} images: {} (why: {})",
+            manifest.display(),
+            report.display()
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use dinov2_cpu::CpuPrecision;
+use serde::Serialize;
+
+use super::CurateError;
+
+/// Largest number of neighbours: the memory of a million points with 256 is 2 GB.
+const MAX_NEIGHBOURS: usize = 256;
+
+/// When two pictures are said to show the same: their cosine is high, or it is fairly high and their hashes are near each other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sameness {
+    /// Least cosine that is enough by itself.
+    pub cosine: f32,
+    /// Least cosine that is enough where hashes agree.
+    pub hashed_cosine: f32,
+    /// Most bits by which hashes may differ.
+    pub hash_distance: u32,
+}
+
+/// What is to be chosen from what, and how.
+#[derive(Clone, Debug)]
+pub struct CurateConfig {
+    /// Images to choose from.
+    pub data: Vec<String>,
+    /// Images of evaluation sets: what shows the same is left out.
+    pub evaluation: Vec<String>,
+    /// The robot's own frames: what is nearest to them is taken first.
+    pub seeds: Vec<String>,
+    /// Folder for manifest, report and what a second run need not compute again.
+    pub out: PathBuf,
+    /// Model file whose class tokens are the embeddings.
+    pub model: PathBuf,
+    /// Arithmetic of the model.
+    pub precision: CpuPrecision,
+    /// Square side to which images are brought for the model, whatever their aspect; a multiple of the patch size.
+    pub side_px: usize,
+    /// Threads.
+    pub threads: NonZeroUsize,
+    /// Nearest neighbours among which duplicates are looked for.
+    pub neighbours: usize,
+    /// When images are duplicates.
+    pub duplicates: Sameness,
+    /// When an image is too near to one of an evaluation set.
+    pub leaks: Sameness,
+    /// Of video (images of one folder or shard, in their order): cosine to the last kept frame from which on a frame is left out.
+    /// None: no image is a video's.
+    pub thin: Option<f32>,
+    /// Clusters per level, the finest first; none: chosen by the number of images.
+    pub levels: Vec<usize>,
+    /// Rounds of resampling per level.
+    pub resampling: usize,
+    /// Iterations of each k-means.
+    pub iterations: usize,
+    /// Images wanted; None: all that remain.
+    pub count: Option<usize>,
+    /// Images taken per frame of the robot.
+    pub per_seed: usize,
+    /// Where all that is random comes from.
+    pub seed: u64,
+}
+
+impl CurateConfig {
+    /// Checks what needs no file to be judged.
+    ///
+    /// # Errors
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), CurateError> {
+        let wrong = |what, expected: &str, got: String| {
+            Err(CurateError::Config { what, expected: expected.to_string(), got })
+        };
+        if !(1..=MAX_NEIGHBOURS).contains(&self.neighbours) {
+            return wrong("neighbours", &format!("1..={MAX_NEIGHBOURS}"), self.neighbours.to_string());
+        }
+        let cosines = [
+            ("duplicate cosine", self.duplicates.cosine),
+            ("hashed duplicate cosine", self.duplicates.hashed_cosine),
+            ("leak cosine", self.leaks.cosine),
+            ("hashed leak cosine", self.leaks.hashed_cosine),
+            ("thinning cosine", self.thin.unwrap_or(0.0)),
+        ];
+        if let Some((what, cosine)) = cosines.into_iter().find(|(_, cosine)| !(-1.0..=1.0).contains(cosine)) {
+            return wrong(what, "-1 to 1", cosine.to_string());
+        }
+        if self.levels.contains(&0) || self.levels.windows(2).any(|pair| pair[0] <= pair[1]) {
+            return wrong("levels", "falling positive numbers", format!("{:?}", self.levels));
+        }
+        if self.count == Some(0) {
+            return wrong("count", "a positive number", "0".into());
+        }
+        if self.per_seed == 0 {
+            return wrong("images per seed", "a positive number", "0".into());
+        }
+        Ok(())
+    }
+
+    /// Clusters per level for this many images: those asked for, or a finest one of 50 images per cluster and up to two of ten
+    /// clusters each above (a million: 20,000, 2,000, 200).
+    pub(super) fn levels_for(&self, images: usize) -> Vec<usize> {
+        let mut levels = self.levels.clone();
+        if levels.is_empty() {
+            let finest = images.div_ceil(50);
+            levels =
+                [finest, finest / 10, finest / 100].into_iter().filter(|&clusters| clusters > 1).collect();
+        }
+        levels.retain(|&clusters| clusters < images);
+        if levels.is_empty() { vec![1] } else { levels }
+    }
+}

@@ -1,0 +1,133 @@
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::CurateError;
+use super::scan::Fact;
+use crate::data::{Dataset, ManifestEntry, Member};
+
+/// What became of an image, and why.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// Kept: drawn from its cluster.
+    Drawn,
+    /// Kept: among the nearest to one of the robot's own frames.
+    Retrieved {
+        /// The frame.
+        by: String,
+        /// Cosine to it.
+        cosine: f32,
+    },
+    /// It cannot be read.
+    Unreadable {
+        /// Why, in words.
+        error: String,
+    },
+    /// Another file has the same bytes.
+    Copy {
+        /// That file.
+        of: String,
+    },
+    /// A frame of a video that hardly differs from one before.
+    Frame {
+        /// The frame that stands for it.
+        of: String,
+        /// Cosine to it.
+        cosine: f32,
+    },
+    /// It, or a duplicate of it, shows what an image of an evaluation set shows.
+    Leak {
+        /// That image.
+        of: String,
+        /// Cosine to it, of whoever is nearest.
+        cosine: f32,
+    },
+    /// Another image that shows the same was chosen.
+    Duplicate {
+        /// That image.
+        of: String,
+        /// Cosine to it.
+        cosine: f32,
+    },
+    /// Its cluster had given its share.
+    NotDrawn,
+}
+
+impl Reason {
+    /// Whether the image is to be trained on.
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Self::Drawn | Self::Retrieved { .. })
+    }
+}
+
+/// A line of the manifest.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    entry: ManifestEntry,
+    sha256: &'a str,
+    width_px: usize,
+    height_px: usize,
+    /// Perceptual hash in hexadecimal digits.
+    phash: String,
+    /// The coarsest cluster first; empty where the image was left out before clusters were made.
+    cluster: &'a [u32],
+    reason: &'a Reason,
+}
+
+/// Writes a line per image. Paths become absolute, so that the manifest can be opened from anywhere.
+pub(super) fn write(
+    path: &Path,
+    dataset: &Dataset,
+    facts: &[Fact],
+    clusters: &[Vec<u32>],
+    reasons: &[Reason],
+) -> Result<(), CurateError> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    write_whole(path, |out| {
+        for (sample, fact) in facts.iter().enumerate() {
+            let member =
+                dataset.member(sample).map(|member| Member { shard: absolute(&member.shard), ..member });
+            let name = match &member {
+                Some(_) => dataset.name(sample).to_string(),
+                None => absolute(Path::new(dataset.name(sample))).to_string_lossy().into_owned(),
+            };
+            let (bytes, kept) = (Some(dataset.encoded_bytes(sample)), reasons[sample].is_kept());
+            let line = Line {
+                entry: ManifestEntry { name, member, bytes, kept },
+                sha256: &fact.sha256,
+                width_px: fact.width_px,
+                height_px: fact.height_px,
+                phash: format!("{:016x}", fact.hash),
+                cluster: &clusters[sample],
+                reason: &reasons[sample],
+            };
+            serde_json::to_writer(&mut *out, &line)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes a file that appears under its name only when it is whole.
+pub(super) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
+) -> Result<(), CurateError> {
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), Into::into);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".curate-").suffix(".part");
+    // Temporary files are private by default; these are as readable as any other.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(folder).map_err(CurateError::file(path))?;
+    let mut writer = BufWriter::new(temporary.as_file_mut());
+    write(&mut writer).and_then(|()| writer.flush()).map_err(CurateError::file(path))?;
+    drop(writer);
+    temporary.persist(path).map_err(|error| CurateError::file(path)(error.error))?;
+    Ok(())
+}
