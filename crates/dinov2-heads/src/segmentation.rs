@@ -2,6 +2,8 @@
 
 use dinov2_core::PatchGrid;
 
+use crate::upsample::Tap;
+
 /// Why a label map cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
@@ -183,28 +185,6 @@ impl Confusion {
     pub fn mean_iou(&self) -> f64 {
         let known: Vec<f64> = self.class_iou().into_iter().flatten().collect();
         known.iter().sum::<f64>() / known.len() as f64
-    }
-}
-
-/// Two neighbours and the share of the second.
-struct Tap {
-    first: usize,
-    second: usize,
-    share: f32,
-}
-
-impl Tap {
-    /// Between which of `cells` the centre of pixel `position` of `length` lies.
-    fn at(position: usize, length: usize, cells: usize) -> Self {
-        let centre = ((position as f64 + 0.5) * cells as f64 / length as f64 - 0.5).max(0.0);
-        let first = (centre as usize).min(cells - 1);
-        Self { first, second: (first + 1).min(cells - 1), share: (centre - first as f64) as f32 }
-    }
-
-    fn blend<'a>(&self, first: &[f32], second: &[f32], out: impl Iterator<Item = &'a mut f32>) {
-        for ((out, first), second) in out.zip(first).zip(second) {
-            *out = first + (second - first) * self.share;
-        }
     }
 }
 

@@ -32,8 +32,8 @@ pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 pub use source::RecordingReader;
 pub use source::{
     Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,
-    ControlKind, Labels, LiveHandle, RawFormat, RawPixels, RawReader, Source, SourceOptions, StopSignal,
-    TestCamera, YuvRange, decode_still, list_cameras, list_glob, list_images, mjpeg, natural_order, open,
-    y4m,
+    ControlKind, Labels, LiveHandle, PairedImages, RawFormat, RawPixels, RawReader, Source, SourceOptions,
+    StopSignal, TestCamera, YuvRange, decode_still, list_cameras, list_glob, list_images, mjpeg,
+    natural_order, open, read_still, y4m,
 };
 pub use statistics::{Drops, LiveStats, Losses, Quantiles};

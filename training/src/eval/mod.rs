@@ -1,1 +1,40 @@
-//! Judges models: nearest neighbours, linear probes, fidelity, robustness, label propagation.
+//! Judges models: what can be done with their features, how near they are to a teacher's, what disturbs them, what they cost.
+//!
+//! Every task ([`Classification`], [`Segmentation`], [`Depth`], [`Fidelity`], [`Robustness`], [`Sequences`], [`Latency`]) gives the
+//! [`Measure`]s of one model; a [`Report`] puts those of several beside each other, as Markdown or JSON. Models run on the CPU
+//! engine, in the precision that was asked for, so a quantised student is judged by the arithmetic that will run it.
+//!
+//! Working sets are capped or streamed: one engine at a time (two for fidelity, all for latency), sums instead of features where a
+//! task allows it, and named limits where it does not. Nothing is random but the corruptions, which follow from a seed.
+
+mod cka;
+mod classification;
+mod corruptions;
+mod davis;
+mod depth;
+mod depth_map;
+mod error;
+mod fidelity;
+mod images;
+mod knn;
+mod latency;
+mod model;
+mod progress;
+mod robustness;
+mod segmentation;
+mod sequences;
+mod statistics;
+mod table;
+
+pub use classification::Classification;
+pub use corruptions::{Corruption, Severity};
+pub use depth::Depth;
+pub use error::EvalError;
+pub use fidelity::Fidelity;
+pub use images::ClassFolders;
+pub use latency::Latency;
+pub use model::{Judged, ModelChoice, ModelFacts};
+pub use robustness::{Pictures, Robustness};
+pub use segmentation::Segmentation;
+pub use sequences::Sequences;
+pub use table::{Measure, Report, Row, Unit};

@@ -5,6 +5,7 @@
 
 mod ffmpeg;
 mod inputs;
+mod labelled;
 mod labels;
 mod live;
 pub mod mjpeg;
@@ -24,12 +25,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 pub use inputs::{list_glob, list_images, natural_order};
+pub use labelled::PairedImages;
 pub use labels::Labels;
 pub use live::{LiveHandle, StopSignal};
 pub use raw::{RawFormat, RawPixels, RawReader};
 #[cfg(feature = "mcap")]
 pub use recording::RecordingReader;
-pub use still::decode_still;
+pub use still::{decode_still, read_still};
 pub use test_camera::TestCamera;
 pub use v4l2::{
     Camera, CameraConfig, CameraControl, CameraFormat, CameraInfo, CameraPixels, CameraRates, CameraSize,

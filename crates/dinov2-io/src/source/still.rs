@@ -32,6 +32,14 @@ impl StillDecoder {
     }
 }
 
+/// Reads and decodes an image file into `frame`: pixels, size and path.
+///
+/// # Errors
+/// As [`decode_still`], and a file that cannot be read.
+pub fn read_still(path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
+    StillDecoder::default().read_into(path, frame)
+}
+
 /// Decodes one encoded image into `frame`: pixels and size. The EXIF orientation is applied; alpha is dropped, 16-bit
 /// values are scaled to 8 bits, grey becomes RGB.
 ///

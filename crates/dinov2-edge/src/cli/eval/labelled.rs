@@ -1,14 +1,12 @@
 //! Folders of photographs with label maps.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use dinov2_edge::PatchGrid;
 use dinov2_edge::heads::LabelMap;
-use dinov2_edge::io::{Fit, Frame, Labels, Size, SourceOptions, list_images, open};
+use dinov2_edge::io::{Fit, Frame, Labels, PairedImages, Size};
 use indicatif::ProgressBar;
 
 /// A folder of images and the folder of their label maps: `IMAGES,ANNOTATIONS`.
@@ -38,16 +36,10 @@ impl Folders {
     }
 }
 
-/// An image with its labels.
-struct Pair {
-    image: PathBuf,
-    labels: PathBuf,
-}
-
 /// Images with label maps of the same names.
 pub(crate) struct LabelledSet {
     name: &'static str,
-    pairs: Vec<Pair>,
+    pairs: PairedImages,
 }
 
 /// What label maps hold.
@@ -60,28 +52,9 @@ pub(crate) struct LabelRules {
 impl LabelledSet {
     /// Pairs the files of both folders by name. Nothing but names is read.
     pub(crate) fn open(name: &'static str, folders: &Folders) -> anyhow::Result<Self> {
-        let images = list_images(&folders.images).with_context(|| format!("{name} images"))?;
-        let annotations = list_images(&folders.annotations).with_context(|| format!("{name} annotations"))?;
-        if images.len() != annotations.len() {
-            bail!(
-                "{name}: expected as many annotations as images, got {} images and {} annotations in {}",
-                images.len(),
-                annotations.len(),
-                folders.annotations.display()
-            );
-        }
-        let stem = |path: &Path| path.file_stem().map(OsString::from).unwrap_or_default();
-        let mut by_stem: HashMap<OsString, PathBuf> =
-            annotations.into_iter().map(|path| (stem(&path), path)).collect();
-        let pairs = images.into_iter().map(|image| match by_stem.remove(&stem(&image)) {
-            Some(labels) => Ok(Pair { image, labels }),
-            None => bail!(
-                "{name}: expected an annotation {:?}, got none in {}",
-                stem(&image),
-                folders.annotations.display()
-            ),
-        });
-        Ok(Self { name, pairs: pairs.collect::<anyhow::Result<_>>()? })
+        let pairs = PairedImages::open(&folders.images, &folders.annotations)
+            .with_context(|| format!("{name} images"))?;
+        Ok(Self { name, pairs })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -91,8 +64,8 @@ impl LabelledSet {
     /// One more than the largest class of all label maps; `None` if every pixel is ignored.
     pub(crate) fn count_classes(&self, ignore: u8) -> anyhow::Result<Option<usize>> {
         let mut largest = None;
-        for pair in &self.pairs {
-            let labels = Labels::read(&pair.labels)?;
+        for (_, path) in self.pairs.iter() {
+            let labels = Labels::read(path)?;
             largest = largest.max(labels.pixels.into_iter().filter(|label| *label != ignore).max());
         }
         Ok(largest.map(|label| usize::from(label) + 1))
@@ -101,9 +74,9 @@ impl LabelledSet {
     /// Checks every label map, so that a wrong one is told before a model has worked for minutes.
     pub(crate) fn check(&self, rules: LabelRules) -> anyhow::Result<()> {
         let mut labelled = false;
-        for pair in &self.pairs {
-            let labels = Labels::read(&pair.labels)?;
-            pair.map(&labels, rules)?;
+        for (_, path) in self.pairs.iter() {
+            let labels = Labels::read(path)?;
+            map(&labels, path, rules)?;
             labelled |= labels.pixels.iter().any(|label| *label != rules.ignore);
         }
         if !labelled {
@@ -126,38 +99,22 @@ impl LabelledSet {
         mut visit: impl FnMut(dinov2_edge::ImageView<'_>, PatchGrid, LabelMap<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let mut frame = Frame::new();
-        for pair in &self.pairs {
-            let path = pair.image.to_string_lossy().into_owned();
-            open(&[path], &SourceOptions::default())?.next_frame(&mut frame)?;
-            let mut labels = Labels::read(&pair.labels)?;
-            if (labels.width_px, labels.height_px) != (frame.width_px, frame.height_px) {
-                bail!(
-                    "{}: expected labels of {}x{} as the image, got {}x{} in {}",
-                    self.name,
-                    frame.width_px,
-                    frame.height_px,
-                    labels.width_px,
-                    labels.height_px,
-                    pair.labels.display()
-                );
-            }
-            let grid = fit
-                .grid(frame.width_px, frame.height_px)
-                .with_context(|| pair.image.display().to_string())?;
+        for (image, path) in self.pairs.iter() {
+            let mut labels = Labels::read_with(image, path, &mut frame).context(self.name)?;
+            let grid =
+                fit.grid(frame.width_px, frame.height_px).with_context(|| image.display().to_string())?;
             if size == Size::Native {
                 labels = labels.centre(grid.cols * patch_size, grid.rows * patch_size);
             }
-            visit(fit.fit(frame.view())?, grid, pair.map(&labels, rules)?)?;
+            visit(fit.fit(frame.view())?, grid, map(&labels, path, rules)?)?;
             bar.inc(1);
         }
         Ok(())
     }
 }
 
-impl Pair {
-    fn map<'a>(&self, labels: &'a Labels, rules: LabelRules) -> anyhow::Result<LabelMap<'a>> {
-        let size = (labels.width_px, labels.height_px);
-        LabelMap::new(&labels.pixels, size, rules.classes, rules.ignore)
-            .map_err(|error| anyhow::anyhow!("{error} in {}", self.labels.display()))
-    }
+fn map<'a>(labels: &'a Labels, path: &Path, rules: LabelRules) -> anyhow::Result<LabelMap<'a>> {
+    let size = (labels.width_px, labels.height_px);
+    LabelMap::new(&labels.pixels, size, rules.classes, rules.ignore)
+        .map_err(|error| anyhow::anyhow!("{error} in {}", path.display()))
 }

@@ -1,0 +1,66 @@
+use dinov2_core::ExtractError;
+use dinov2_cpu::LoadError;
+use dinov2_heads::{LabelError, ProbeError, PropagationError, RidgeError, UpsampleError};
+use dinov2_io::{FitError, SourceError};
+use dinov2_weights::ModelError;
+
+/// Why a model cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// Data or settings that a task cannot use.
+    #[error("{what}: expected {expected}, got {got}")]
+    Input {
+        /// The task, or what it reads.
+        what: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is; a path last.
+        got: String,
+    },
+    /// An image or a label map.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A label map with a class that there is not.
+    #[error("{error} in {path}")]
+    Label {
+        /// What is wrong.
+        error: LabelError,
+        /// The label map.
+        path: String,
+    },
+    /// An image that cannot be brought to the size.
+    #[error("{error}: {path}")]
+    Fit {
+        /// What is wrong.
+        error: FitError,
+        /// The image.
+        path: String,
+    },
+    /// No model file.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Weights that the engine cannot use.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The engine gave up.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// A linear classifier that cannot be fitted.
+    #[error("linear probe: {0}")]
+    Probe(#[from] ProbeError),
+    /// A regression that cannot be fitted.
+    #[error("depth probe: {0}")]
+    Ridge(#[from] RidgeError),
+    /// Features of another shape than the first frame's.
+    #[error("label propagation: {0}")]
+    Propagation(#[from] PropagationError),
+    /// A map of another shape than its grid.
+    #[error(transparent)]
+    Upsample(#[from] UpsampleError),
+}
+
+impl EvalError {
+    pub(super) fn input(what: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Self {
+        Self::Input { what, expected: expected.into(), got: got.into() }
+    }
+}

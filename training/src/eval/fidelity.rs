@@ -1,0 +1,117 @@
+//! Fidelity: how near a student's features are to its teacher's.
+
+use std::path::PathBuf;
+
+use dinov2_core::PatchGrid;
+use dinov2_io::{Fit, Frame, Size, read_still};
+
+use super::cka::LinearCka;
+use super::images::{fitted, grid};
+use super::progress::{bar, note};
+use super::segmentation::new_fit;
+use super::statistics::{cosine, quantile};
+use super::table::{Measure, Unit};
+use super::{EvalError, Judged};
+
+/// Most patches that are compared: their cosines are held for the quantiles.
+const MAX_PATCHES: usize = 1 << 28;
+
+/// Images, and at which sizes they are looked at.
+#[derive(Clone, Debug)]
+pub struct Fidelity {
+    /// Files.
+    pub images: Vec<PathBuf>,
+    /// Sizes, as in `dinov2-edge run`, for the teacher's patches. A student of another patch size sees the image at the size that
+    /// gives it the same grid.
+    pub sizes: Vec<Size>,
+}
+
+impl Fidelity {
+    /// Compares a student with its teacher.
+    ///
+    /// # Errors
+    /// No image that can be read, or what an engine reports.
+    pub fn judge(&self, teacher: &mut Judged, student: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+        let mut measures = Vec::new();
+        for size in &self.sizes {
+            measures.extend(self.judge_at(*size, teacher, student)?);
+        }
+        Ok(measures)
+    }
+
+    fn judge_at(
+        &self,
+        size: Size,
+        teacher: &mut Judged,
+        student: &mut Judged,
+    ) -> Result<Vec<Measure>, EvalError> {
+        let dims = [teacher.spec().dim, student.spec().dim];
+        let patch_sizes = [teacher.spec().patch_size, student.spec().patch_size];
+        let (same_width, same_patches) = (dims[0] == dims[1], patch_sizes[0] == patch_sizes[1]);
+        if size == Size::Native && !same_patches {
+            let got = format!("native, with patches of {} and {}", patch_sizes[0], patch_sizes[1]);
+            return Err(EvalError::input("fidelity", "a size for networks of different patches", got));
+        }
+        let (mut frame, mut fit) = (Frame::new(), new_fit(size, patch_sizes[0])?);
+        let (mut patch_cosines, mut cls_cosines) = (Vec::new(), Vec::new());
+        let (mut alignment, mut compared) = (LinearCka::new(dims[0], dims[1]), 0);
+        let bar = bar("fidelity", student.name(), self.images.len(), "images");
+        for path in &self.images {
+            bar.inc(1);
+            if let Err(error) = read_still(path, &mut frame) {
+                bar.suspend(|| note(&format!("skipped: {error}")));
+                continue;
+            }
+            let grid = grid(&fit, &frame, path)?;
+            compared += grid.len();
+            if compared > MAX_PATCHES {
+                let expected = format!("at most {MAX_PATCHES} patches");
+                return Err(EvalError::input("fidelity", expected, "more; try fewer images"));
+            }
+            let want = teacher.features(fitted(&mut fit, &frame, path)?)?;
+            let got = if same_patches {
+                student.features(fitted(&mut fit, &frame, path)?)?
+            } else {
+                student.features(fitted(&mut fit_to(grid, patch_sizes[1])?, &frame, path)?)?
+            };
+            alignment.add(want.patches(), got.patches());
+            if same_width {
+                let rows = want.patches().chunks_exact(dims[0]).zip(got.patches().chunks_exact(dims[1]));
+                patch_cosines.extend(rows.map(|(want, got)| cosine(want, got)));
+                cls_cosines.push(cosine(want.cls(), got.cls()));
+            }
+        }
+        bar.finish_and_clear();
+        if compared == 0 {
+            return Err(EvalError::input("fidelity", "images that can be read", "none"));
+        }
+        let task = format!("fidelity {size}");
+        let mut measures = Vec::new();
+        if same_width {
+            patch_cosines.sort_by(f64::total_cmp);
+            cls_cosines.sort_by(f64::total_cmp);
+            for (name, value) in [
+                ("patch cosine, median", quantile(&patch_cosines, 0.5)),
+                ("patch cosine, 5th percentile", quantile(&patch_cosines, 0.05)),
+                ("CLS cosine, median", quantile(&cls_cosines, 0.5)),
+            ] {
+                measures.push(Measure::new(&task, name, Unit::Similarity, value));
+            }
+        }
+        measures.push(Measure::new(&task, "linear CKA of patches", Unit::Similarity, alignment.value()));
+        Ok(measures)
+    }
+
+    /// How it is measured.
+    pub fn note(&self) -> String {
+        format!(
+            "fidelity: to the teacher, on {} images; cosines where both features have the same width, CKA always",
+            self.images.len()
+        )
+    }
+}
+
+/// Brings an image to a grid of patches of another size.
+fn fit_to(grid: PatchGrid, patch_size: usize) -> Result<Fit, EvalError> {
+    new_fit(Size::Exact { width_px: grid.cols * patch_size, height_px: grid.rows * patch_size }, patch_size)
+}

@@ -1,0 +1,90 @@
+//! Latency: models in turn, round after round, so that what the machine does meanwhile hits all of them.
+
+use std::time::Instant;
+
+use dinov2_core::ImageView;
+use dinov2_io::Size;
+
+use super::progress::bar;
+use super::statistics::median;
+use super::table::{Measure, Unit};
+use super::{EvalError, Judged};
+
+/// Rounds that are not counted: buffers are sized and caches filled.
+const WARM_UP_ROUNDS: usize = 2;
+
+/// At which sizes, and how often.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    /// Sizes of a square picture: the short side, or exactly this.
+    pub sizes: Vec<Size>,
+    /// Rounds that are counted.
+    pub rounds: usize,
+}
+
+impl Latency {
+    /// Median milliseconds of every model, and the median over rounds of its time by the first one's.
+    ///
+    /// # Errors
+    /// A size that is off a model's patches, or what an engine reports.
+    pub fn judge(&self, models: &mut [Judged]) -> Result<Vec<Vec<Measure>>, EvalError> {
+        let mut measures: Vec<Vec<Measure>> = models.iter().map(|_| Vec::new()).collect();
+        for &size in &self.sizes {
+            let task = format!("latency {size}");
+            let times_ms = self.times(size, models)?;
+            for (own, measures) in times_ms.iter().zip(&mut measures) {
+                let ratios = own.iter().zip(&times_ms[0]).map(|(own, first)| own / first).collect();
+                measures.push(Measure::new(&task, "median", Unit::Milliseconds, median(own.clone())));
+                measures.push(Measure::new(&task, "ratio to the first", Unit::Ratio, median(ratios)));
+            }
+        }
+        Ok(measures)
+    }
+
+    /// Milliseconds per model and round.
+    fn times(&self, size: Size, models: &mut [Judged]) -> Result<Vec<Vec<f64>>, EvalError> {
+        let pictures = models.iter().map(|model| picture(size, model.spec().patch_size));
+        let pictures = pictures.collect::<Result<Vec<_>, _>>()?;
+        let mut times_ms = vec![Vec::with_capacity(self.rounds); models.len()];
+        let names: Vec<&str> = models.iter().map(Judged::name).collect();
+        let bar = bar("latency", &names.join(", "), WARM_UP_ROUNDS + self.rounds, "rounds");
+        for round in 0..WARM_UP_ROUNDS + self.rounds {
+            for ((model, (pixels, width, height)), times_ms) in
+                models.iter_mut().zip(&pictures).zip(&mut times_ms)
+            {
+                let image = ImageView::new(pixels, *width, *height).expect("pixels of the stated size");
+                let start = Instant::now();
+                model.features(image)?;
+                if round >= WARM_UP_ROUNDS {
+                    times_ms.push(start.elapsed().as_secs_f64() * 1e3);
+                }
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(times_ms)
+    }
+
+    /// How it is measured.
+    pub fn note(&self) -> String {
+        format!(
+            "latency: one picture, models in turn, {} rounds after {WARM_UP_ROUNDS}; medians of times and of ratios within a round",
+            self.rounds
+        )
+    }
+}
+
+/// A picture that is no plain surface, and its width and height.
+fn picture(size: Size, patch_size: usize) -> Result<(Vec<u8>, usize, usize), EvalError> {
+    let side = match size {
+        Size::Short(side) => side,
+        Size::Exact { width_px, height_px } => width_px.max(height_px),
+        Size::Native => {
+            return Err(EvalError::input("latency", "a size", "native"));
+        }
+    };
+    let target = size.target(side, side, patch_size);
+    let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
+    let pixels = (0..width * height * 3).map(|index| (index * 2_654_435_761 >> 13) as u8).collect();
+    Ok((pixels, width, height))
+}

@@ -1,0 +1,182 @@
+//! Robustness: what corrupted pictures do to a model's features, and to the classes found by them.
+
+use std::path::PathBuf;
+
+use dinov2_io::Size;
+
+use super::classification::{Embeddings, NEIGHBOURS};
+use super::corruptions::{Corruption, Severity};
+use super::images::{Reader, spread};
+use super::knn::Bank;
+use super::progress::{bar, note};
+use super::statistics::{cosine, mean};
+use super::table::{Measure, Unit};
+use super::{ClassFolders, EvalError, Judged};
+
+/// Pictures to corrupt.
+#[derive(Clone, Debug)]
+pub enum Pictures {
+    /// Of known classes: classes are looked for among all other, clean images.
+    Classes(ClassFolders),
+    /// Of anything.
+    Files(Vec<PathBuf>),
+}
+
+/// Some pictures, each in ten corruptions at five severities.
+#[derive(Clone, Debug)]
+pub struct Robustness {
+    /// Where they are taken from.
+    pub pictures: Pictures,
+    /// How many of them, evenly spaced.
+    pub count: usize,
+    /// Size at which they are corrupted and looked at.
+    pub size: Size,
+}
+
+/// What was seen under one corruption.
+#[derive(Default)]
+struct Seen {
+    /// Mean patch cosine to the clean picture, per picture and severity.
+    cosines: Vec<f64>,
+    right: usize,
+    /// Of pictures with a class.
+    asked: usize,
+}
+
+/// What is known of clean images.
+struct Clean {
+    bank: Bank,
+    /// The bank's entry of every listed image; none of one that cannot be read.
+    entries: Vec<Option<usize>>,
+}
+
+impl Robustness {
+    /// Judges a model.
+    ///
+    /// # Errors
+    /// No image that can be read, or what the engine reports.
+    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+        let clean = match &self.pictures {
+            Pictures::Classes(images) => Some(Clean::of(images, self.size, judged)?),
+            Pictures::Files(_) => None,
+        };
+        let chosen = self.chosen();
+        let mut reader = Reader::new(self.size, judged.spec().patch_size)?;
+        let mut seen: Vec<Seen> = Corruption::ALL.iter().map(|_| Seen::default()).collect();
+        let mut clean_seen = Seen::default();
+        let each = Corruption::ALL.len() * Severity::ALL.len();
+        let bar = bar("robustness", judged.name(), chosen.len() * each, "pictures");
+        for (index, path) in &chosen {
+            let image = match reader.read(path) {
+                Ok(image) => image,
+                Err(EvalError::Source(error)) => {
+                    bar.suspend(|| note(&format!("skipped: {error}")));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let size = (image.width_px(), image.height_px());
+            let features = judged.features(image)?;
+            let dim = features.dim();
+            let reference = features.patches().to_vec();
+            let own = clean.as_ref().and_then(|clean| Some((clean, clean.entries[*index]?)));
+            if let Some((clean, entry)) = own {
+                clean_seen.ask(clean, features.cls(), entry);
+            }
+            for (kind, seen) in Corruption::ALL.into_iter().zip(&mut seen) {
+                for severity in Severity::ALL {
+                    let pixels = kind.apply(image, severity, seed(*index, kind, severity));
+                    let corrupted = dinov2_core::ImageView::new(&pixels, size.0, size.1)
+                        .expect("a corrupted picture keeps its size");
+                    let features = judged.features(corrupted)?;
+                    let rows = reference.chunks_exact(dim).zip(features.patches().chunks_exact(dim));
+                    seen.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
+                    if let Some((clean, entry)) = own {
+                        seen.ask(clean, features.cls(), entry);
+                    }
+                    bar.inc(1);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        if seen[0].cosines.is_empty() {
+            return Err(EvalError::input("robustness", "pictures that can be read", "none"));
+        }
+        Ok(self.measures(&seen, &clean_seen))
+    }
+
+    fn measures(&self, seen: &[Seen], clean: &Seen) -> Vec<Measure> {
+        let task = format!("robustness {}", self.size);
+        let mut measures = Vec::new();
+        let all: Vec<f64> = seen.iter().map(|seen| mean(&seen.cosines)).collect();
+        measures.push(Measure::new(&task, "patch cosine to clean, mean", Unit::Similarity, mean(&all)));
+        for (kind, cosine) in Corruption::ALL.iter().zip(&all) {
+            measures.push(Measure::new(&task, format!("patch cosine, {kind}"), Unit::Similarity, *cosine));
+        }
+        if clean.asked > 0 {
+            let shares: Vec<f64> = seen.iter().map(Seen::share).collect();
+            measures.push(Measure::new(&task, "kNN, clean", Unit::Share, clean.share()));
+            measures.push(Measure::new(&task, "kNN, mean", Unit::Share, mean(&shares)));
+            for (kind, share) in Corruption::ALL.iter().zip(shares) {
+                measures.push(Measure::new(&task, format!("kNN, {kind}"), Unit::Share, share));
+            }
+        }
+        measures
+    }
+
+    /// Pictures and their places in the list.
+    fn chosen(&self) -> Vec<(usize, PathBuf)> {
+        let all: Vec<(usize, PathBuf)> = match &self.pictures {
+            Pictures::Classes(images) => {
+                images.images().iter().map(|(path, _)| path.clone()).enumerate().collect()
+            }
+            Pictures::Files(files) => files.iter().cloned().enumerate().collect(),
+        };
+        spread(&all, self.count)
+    }
+
+    /// How it is measured.
+    pub fn note(&self) -> String {
+        let classes = match self.pictures {
+            Pictures::Classes(_) => {
+                "; kNN of corrupted pictures among clean ones, their own left out, k = 20"
+            }
+            Pictures::Files(_) => "",
+        };
+        format!(
+            "robustness: {} pictures, 10 corruptions of ImageNet-C at 5 severities, size {}{classes}",
+            self.chosen().len(),
+            self.size
+        )
+    }
+}
+
+impl Clean {
+    fn of(images: &ClassFolders, size: Size, judged: &mut Judged) -> Result<Self, EvalError> {
+        let embeddings = Embeddings::of(images, size, judged)?;
+        let mut entries = vec![None; images.images().len()];
+        for (entry, place) in embeddings.places.iter().enumerate() {
+            entries[*place] = Some(entry);
+        }
+        Ok(Self { bank: Bank::new(&embeddings.cls(), embeddings.dim, embeddings.classes), entries })
+    }
+}
+
+impl Seen {
+    /// Looks for the class of an image that is `entry` of the bank itself.
+    fn ask(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
+        let k = NEIGHBOURS[1];
+        let found = clean.bank.nearest(cls, k, |_| Some(entry));
+        self.asked += 1;
+        self.right += usize::from(clean.bank.vote(&found[0], k) == Some(clean.bank.class(entry)));
+    }
+
+    fn share(&self) -> f64 {
+        self.right as f64 / self.asked as f64
+    }
+}
+
+/// A seed of its own for every picture, kind and severity, the same for every model.
+fn seed(index: usize, kind: Corruption, severity: Severity) -> u64 {
+    (index as u64) << 16 | (kind as u64) << 8 | u64::from(severity.get())
+}

@@ -1,0 +1,147 @@
+//! Segmentation: a linear classifier of patches, scored on label maps. The protocol is that of `dinov2-edge eval segmentation`.
+
+use std::path::Path;
+
+use dinov2_core::{ImageView, PatchGrid};
+use dinov2_heads::{Confusion, LabelMap, LinearProbe, ProbeConfig};
+use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
+
+use super::images::{fitted, grid};
+use super::progress::{bar, note};
+use super::table::{Measure, Unit};
+use super::{EvalError, Judged};
+
+/// Most feature values of the training set: 8 GiB of f32.
+const MAX_TRAINING_VALUES: usize = 1 << 31;
+
+/// Images with label maps.
+#[derive(Clone, Debug)]
+pub struct Segmentation {
+    /// What the classifier is trained on.
+    pub train: PairedImages,
+    /// What it is scored on.
+    pub val: PairedImages,
+    /// Number of classes.
+    pub classes: usize,
+    /// Label of pixels that do not count.
+    pub ignore: u8,
+    /// Size, as in `dinov2-edge run`.
+    pub size: Size,
+}
+
+impl Segmentation {
+    /// Finds the number of classes (one more than the largest label of the training set) and checks every label map, so that a
+    /// wrong one is told before a model has worked for minutes.
+    ///
+    /// # Errors
+    /// A label map that cannot be read, holds a class that the training set does not have, or nothing but ignored pixels.
+    pub fn new(train: PairedImages, val: PairedImages, ignore: u8, size: Size) -> Result<Self, EvalError> {
+        let mut largest = None;
+        for (_, labels) in train.iter() {
+            let pixels = Labels::read(labels)?.pixels;
+            largest = largest.max(pixels.into_iter().filter(|label| *label != ignore).max());
+        }
+        let Some(largest) = largest else {
+            let got = format!("only those of the ignored class {ignore}");
+            return Err(EvalError::input("segmentation", "labelled training pixels", got));
+        };
+        let task = Self { train, val, classes: usize::from(largest).max(1) + 1, ignore, size };
+        for (_, path) in task.val.iter() {
+            task.map(&Labels::read(path)?, path)?;
+        }
+        Ok(task)
+    }
+
+    fn map<'a>(&self, labels: &'a Labels, path: &Path) -> Result<LabelMap<'a>, EvalError> {
+        LabelMap::new(&labels.pixels, (labels.width_px, labels.height_px), self.classes, self.ignore)
+            .map_err(|error| EvalError::Label { error, path: path.display().to_string() })
+    }
+
+    /// Calls `visit` with every fitted image, its grid and its labels (the part of them that the grid covers).
+    fn visit(
+        &self,
+        images: &PairedImages,
+        what: &'static str,
+        judged: &mut Judged,
+        mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, LabelMap<'_>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
+        let patch_size = judged.spec().patch_size;
+        let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
+        let bar = bar(what, judged.name(), images.len(), "images");
+        for (image, path) in images.iter() {
+            let labels = Labels::read_with(image, path, &mut frame)?;
+            let grid = grid(&fit, &frame, image)?;
+            let labels = covered(labels, self.size, grid, patch_size);
+            visit(judged, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn train(&self, judged: &mut Judged) -> Result<LinearProbe, EvalError> {
+        let dim = judged.spec().dim;
+        let (mut features, mut targets) = (Vec::new(), Vec::new());
+        self.visit(&self.train, "segmentation, training images", judged, |judged, image, grid, labels| {
+            let tokens = judged.features(image)?;
+            if features.len() + tokens.patches().len() > MAX_TRAINING_VALUES {
+                let expected = format!("at most {MAX_TRAINING_VALUES} feature values of training images");
+                return Err(EvalError::input("segmentation", expected, "more; try a smaller size"));
+            }
+            features.extend_from_slice(tokens.patches());
+            labels.patch_shares(grid, &mut targets);
+            Ok(())
+        })?;
+        let config = ProbeConfig { threads: judged.threads(), ..ProbeConfig::default() };
+        let bar = bar("segmentation probe", judged.name(), config.max_steps, "steps at most");
+        let (probe, fit) =
+            LinearProbe::fit((&features, dim), (&targets, self.classes), &config, |_, _| bar.inc(1))?;
+        bar.finish_and_clear();
+        if !fit.converged {
+            let (name, steps) = (judged.name(), fit.steps);
+            note(&format!("note: the probe of {name} stopped after {steps} steps, short of its tolerance"));
+        }
+        Ok(probe)
+    }
+
+    /// Judges a model by a probe of its own.
+    ///
+    /// # Errors
+    /// An image or label map that cannot be read, or what the engine or the fit reports.
+    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+        let probe = self.train(judged)?;
+        let (mut confusion, mut logits) = (Confusion::new(self.classes), Vec::new());
+        self.visit(&self.val, "segmentation, validation images", judged, |judged, image, grid, labels| {
+            probe.logits_into(judged.features(image)?.patches(), &mut logits)?;
+            confusion.add(&logits, grid, labels).expect("logits are those of the grid");
+            Ok(())
+        })?;
+        let task = format!("segmentation {}", self.size);
+        Ok(vec![
+            Measure::new(&task, "mIoU", Unit::Share, confusion.mean_iou()),
+            Measure::new(&task, "pixel accuracy", Unit::Share, confusion.accuracy()),
+        ])
+    }
+
+    /// How it is measured.
+    pub fn note(&self) -> String {
+        format!(
+            "segmentation: linear probe on patches of {} images, scored on {}; {} classes, label {} ignored, size {}",
+            self.train.len(),
+            self.val.len(),
+            self.classes,
+            self.ignore,
+            self.size
+        )
+    }
+}
+
+/// A `Fit`, with the size in the message.
+pub(super) fn new_fit(size: Size, patch_size: usize) -> Result<Fit, EvalError> {
+    Fit::new(size, patch_size).map_err(|error| EvalError::Fit { error, path: format!("size {size}") })
+}
+
+/// The part of a label map that the grid covers: the centre, where nothing is resampled.
+pub(super) fn covered(labels: Labels, size: Size, grid: PatchGrid, patch_size: usize) -> Labels {
+    if size == Size::Native { labels.centre(grid.cols * patch_size, grid.rows * patch_size) } else { labels }
+}
