@@ -1,5 +1,7 @@
 //! The command line of training.
 
+mod cli;
+
 use std::process::ExitCode;
 
 /// Steps allocate and free the same large tensors over and over; the system's allocator would give their pages back each time.
@@ -7,5 +9,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    training::cli::main()
+    cli::main()
 }

@@ -4,10 +4,10 @@ use candle_core::Device;
 use dinov2_weights::Model;
 
 use super::models::{identity, teacher};
-use crate::data::Dataset;
-use crate::metrics::Progress;
-use crate::recipe::Recipe;
-use crate::teacher::{CacheConfig, Compression, write_cache};
+use training::data::Dataset;
+use training::metrics::Progress;
+use training::recipe::Recipe;
+use training::teacher::{CacheConfig, Compression, write_cache};
 
 /// Arguments of `cache`.
 #[derive(clap::Args)]

@@ -6,13 +6,13 @@ use dinov2_core::ImageView;
 use dinov2_weights::{Model, Normalisation};
 
 use super::models::{device, identity, teacher};
-use crate::data::{Batch, Dataset};
-use crate::distil::{Event, RunConfig, StudentCard, distil, steps_done};
-use crate::loss::Targets;
-use crate::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
-use crate::recipe::{Recipe, Start};
-use crate::teacher::{CachedTeacher, Teacher};
-use crate::vit::Vit;
+use training::data::{Batch, Dataset};
+use training::distil::{Event, RunConfig, StudentCard, distil, steps_done};
+use training::loss::Targets;
+use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
+use training::recipe::{Recipe, Start};
+use training::teacher::{CachedTeacher, Teacher};
+use training::vit::Vit;
 
 /// Held-out images on a contact sheet.
 const SHEET_ROWS: usize = 6;
@@ -176,7 +176,7 @@ impl Told {
 
     /// Held-out images beside what teacher and student make of them.
     fn sheet(&self, batch: &Batch, targets: &Targets, student: &Vit) -> anyhow::Result<Vec<u8>> {
-        let tokens = crate::distil::held_out_tokens(student, batch, self.normalisation, &self.device)?;
+        let tokens = training::distil::held_out_tokens(student, batch, self.normalisation, &self.device)?;
         let rows = |tensor: &Tensor| -> anyhow::Result<Vec<Vec<f32>>> {
             let tensor = tensor.to_dtype(DType::F32)?.flatten_from(1)?;
             Ok(tensor.to_vec2()?)

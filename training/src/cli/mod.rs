@@ -31,7 +31,7 @@ enum Command {
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Cache(args) => cache::run(args),
         Command::Curate(args) => curate::run(args),

@@ -6,7 +6,7 @@ use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
-use crate::teacher::{EngineTeacher, Teacher, VitTeacher};
+use training::teacher::{EngineTeacher, Teacher, VitTeacher};
 
 /// Opens the device of that name.
 pub(super) fn device(name: &str) -> anyhow::Result<Device> {

@@ -107,11 +107,11 @@ impl Dataset {
         hash.finalize().into()
     }
 
-<<<<<<< HEAD
     /// [`Self::fingerprint`] in hexadecimal digits.
     pub fn fingerprint_hex(&self) -> String {
         self.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
-=======
+    }
+
     /// Where an image lies that is part of a local archive.
     pub(crate) fn member(&self, sample: usize) -> Option<Member> {
         match &self.entries[sample].place {
@@ -122,7 +122,6 @@ impl Dataset {
             },
             _ => None,
         }
->>>>>>> train-data
     }
 }
 
