@@ -10,12 +10,12 @@ use crate::views::ViewConfig;
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("recipe: {source}: {}", path.display())]
+    #[error("recipe: {reason}: {}", path.display())]
     Read {
         /// The recipe.
         path: PathBuf,
         /// Reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Not TOML, or not these keys.
     #[error("recipe: {problem}: {}", path.display())]
@@ -259,7 +259,7 @@ impl Recipe {
     /// A file that cannot be read, keys that do not exist, values that make no sense; the key is named.
     pub fn read(path: &Path) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| RecipeError::Read { path: path.into(), source })?;
+            .map_err(|reason| RecipeError::Read { path: path.into(), reason })?;
         let recipe: Self = toml::from_str(&text)
             .map_err(|error| RecipeError::Syntax { path: path.into(), problem: one_line(&error, &text) })?;
         if let Some(error) = recipe.stages.iter().find_map(|stage| stage.views.check().err()) {

@@ -45,14 +45,14 @@ pub enum DistilError {
         batch: PathBuf,
     },
     /// A file of the run.
-    #[error("{what}: {source}: {}", path.display())]
+    #[error("{what}: {reason}: {}", path.display())]
     File {
         /// What was to be done.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// Reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A checkpoint that does not belong to this run, or is damaged.
     #[error("checkpoint: {problem}: {}", path.display())]
@@ -67,6 +67,6 @@ pub enum DistilError {
 impl DistilError {
     pub(super) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { what, path, source }
+        move |reason| Self::File { what, path, reason }
     }
 }

@@ -306,7 +306,7 @@ impl Run<'_, '_> {
             Ok(())
         });
         match kept {
-            Err(source) => DistilError::File { what: "keep a batch", path: folder, source },
+            Err(reason) => DistilError::File { what: "keep a batch", path: folder, reason },
             Ok(()) => DistilError::Loss { step, loss: report.loss, batch: folder },
         }
     }

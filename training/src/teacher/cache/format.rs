@@ -27,14 +27,14 @@ pub enum CacheError {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// A file.
-    #[error("{what}: {source}: {}", path.display())]
+    #[error("{what}: {reason}: {}", path.display())]
     File {
         /// What was to be done.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// Reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file that is no part of a cache.
     #[error("cache: {problem}: {}", path.display())]
@@ -57,7 +57,7 @@ pub enum CacheError {
 impl CacheError {
     pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File { what, path, source }
+        move |reason| Self::File { what, path, reason }
     }
 
     pub(super) fn format(path: &Path, problem: impl ToString) -> Self {
