@@ -236,3 +236,55 @@ fn patch_cosine(teacher: &Model, student: &Model, images: &Path) -> (f64, f64) {
     cosines.sort_by(f64::total_cmp);
     (cosines[cosines.len() / 2], cosines[cosines.len() / 20])
 }
+
+/// Rows of what two teachers say about the same batches, stage after stage.
+#[test]
+fn a_cache_says_what_its_teacher_said() {
+    use std::sync::Arc;
+    use training::data::{Loader, LoaderPlan};
+    use training::teacher::{CacheConfig, CachedTeacher, Compression, Teacher, write_cache};
+    let bench = Bench::new(12);
+    let recipe = bench.recipe(RECIPE);
+    let dataset = || Dataset::open(&[bench.images.display().to_string()]).unwrap();
+    let mut teacher = EngineTeacher::new(&bench.model, CpuConfig::default(), &[1], &Device::Cpu).unwrap();
+    for (compression, limit) in [(Compression::F16, 1e-3), (Compression::Int8, 2e-2)] {
+        let config = CacheConfig {
+            recipe: recipe.clone(),
+            output: bench.folder.path().join(format!("{compression:?}")),
+            compression,
+            teacher: "golden".into(),
+            workers: 2,
+        };
+        write_cache(&config, &mut teacher, dataset(), &mut |_| {}).unwrap();
+        let fingerprint = dataset().fingerprint_hex();
+        let open = |teacher: &str, recipe: &Recipe| {
+            CachedTeacher::open(&config.output, teacher, recipe, &fingerprint, &Device::Cpu)
+        };
+        let mut cached = open("golden", &recipe).unwrap();
+        let train = Arc::new(dataset().split(recipe.validation_images, recipe.seed).0);
+        for step in 0..recipe.steps() {
+            let stage = recipe.stage(step).unwrap();
+            let plan =
+                LoaderPlan { seed: recipe.seed, batch: stage.batch, rank: 0, world: 1, workers: 1, ahead: 1 };
+            let batch =
+                Loader::new(Arc::clone(&train), stage.views.clone(), plan, step).unwrap().next().unwrap();
+            let (want, got) = (teacher.targets(&batch).unwrap(), cached.targets(&batch).unwrap());
+            assert_eq!(got.grid, want.grid);
+            let pairs = [(&got.cls, &want.cls), (&got.patches, &want.patches), (&got.taps[0], &want.taps[0])];
+            for (got, want) in pairs {
+                let norm = |tensor: &candle_core::Tensor| {
+                    tensor.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
+                };
+                let distance = norm(&(got - want).unwrap()) / norm(want);
+                assert!(distance < limit, "{compression:?} step {step}: {distance}");
+            }
+        }
+        let told =
+            |teacher: &str, recipe: &Recipe| open(teacher, recipe).err().expect("another's").to_string();
+        assert!(told("another", &recipe).contains("expected the teacher of this run"));
+        let other = bench.recipe(&RECIPE.replace("seed = 3", "seed = 4"));
+        assert!(told("golden", &other).contains("expected the views"));
+        // What is not seen may differ.
+        assert!(open("golden", &bench.recipe(&RECIPE.replace("1e-3", "2e-3"))).is_ok());
+    }
+}

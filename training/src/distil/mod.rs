@@ -9,6 +9,7 @@ mod error;
 mod export;
 mod mask;
 mod observe;
+mod prepare;
 mod run;
 mod start;
 mod step;

@@ -4,17 +4,14 @@ use std::sync::Arc;
 use candle_core::Device;
 use dinov2_weights::Model;
 
+use super::prepare::{Prepare, loader};
 use super::step::{Learner, StepReport};
-use super::{
-    Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, fit_objective, latest_checkpoint,
-    student_spec, write_student,
-};
-use crate::data::{self, Batch, Dataset, Loader, LoaderPlan};
-use crate::loss::{Objective, Targets};
-use crate::prune::prune;
-use crate::recipe::{Recipe, Stage, Start};
+use super::{Agreement, Checkpoint, DistilError, StudentCard, agreement, latest_checkpoint, write_student};
+use crate::data::{self, Batch, Dataset, Loader};
+use crate::loss::Targets;
+use crate::recipe::{Recipe, Stage};
 use crate::teacher::Teacher;
-use crate::vit::{Parameters, Vit};
+use crate::vit::Vit;
 
 /// The result's name in the run's folder.
 pub const STUDENT_FILE: &str = "student.safetensors";
@@ -97,7 +94,8 @@ pub fn distil(
         Ok((batch, targets))
     });
     let held_out: Vec<(Batch, Targets)> = held_out.collect::<Result<_, DistilError>>()?;
-    let mut learner = learner(config, start, teacher, &train, &held_out, before.as_ref(), on_event)?;
+    let prepare = Prepare { config, start, train: &train, held_out: &held_out, before: before.as_ref() };
+    let mut learner = prepare.learner(teacher, on_event)?;
     let mut step = 0;
     if let Some((path, checkpoint, tensors)) = before {
         step = checkpoint.step;
@@ -123,7 +121,7 @@ pub fn steps_done(output: &Path) -> Result<Option<u64>, DistilError> {
     path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
 }
 
-type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String, candle_core::Tensor>);
+pub(super) type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String, candle_core::Tensor>);
 
 /// The checkpoint to go on from.
 fn open_checkpoint(config: &RunConfig, dataset: &str) -> Result<Option<Opened>, DistilError> {
@@ -144,85 +142,6 @@ fn open_checkpoint(config: &RunConfig, dataset: &str) -> Result<Option<Opened>, 
         return Err(wrong("expected the teacher that the run began with, got another"));
     }
     Ok(Some((path, checkpoint, tensors)))
-}
-
-/// The learner at step 0, or as far as it must be for a checkpoint to be put into it.
-fn learner(
-    config: &RunConfig,
-    start: Option<&Model>,
-    teacher: &mut dyn Teacher,
-    train: &Arc<Dataset>,
-    held_out: &[(Batch, Targets)],
-    before: Option<&Opened>,
-    on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<Learner, DistilError> {
-    let recipe = &config.recipe;
-    let spec = student_spec(&recipe.student, start.map(Model::spec))?;
-    check_sides(recipe, spec.patch_size)?;
-    let objective = match before {
-        Some((path, _, tensors)) => {
-            let taps = recipe.loss.taps.len();
-            let mut all = Checkpoint::standardisers(path, tensors, taps, &config.device)?.into_iter();
-            match (all.next(), all.next()) {
-                (Some(cls), Some(patches)) => {
-                    Objective::new(recipe.loss.clone(), cls, patches, all.collect())
-                }
-                _ => return Err(DistilError::Student("standardisation: expected two at least".into())),
-            }
-        }
-        None => {
-            let mut loader = loader(config, &recipe.stages[0], train, 0)?;
-            fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {
-                on_event(Event::Preparing(format!("statistics of the teacher: {done} of {total} views")));
-            })?
-        }
-    };
-    if recipe.loss.head == crate::recipe::HeadKind::Identity && spec.dim != teacher.spec().dim {
-        let (want, got) = (teacher.spec().dim, spec.dim);
-        return Err(DistilError::Student(format!(
-            "loss.head = \"identity\": expected the teacher's dim {want}, got {got}"
-        )));
-    }
-    let first = match (recipe.student.start, start, before) {
-        (Start::Model, Some(model), None) => {
-            let judges = held_out.first().map(|(batch, _)| &batch.student);
-            let judges = judges.ok_or_else(|| {
-                DistilError::Student("validation_images: expected at least 1, got 0".into())
-            })?;
-            prune(model, &spec, judges, &mut |text| on_event(Event::Preparing(text)))?.0
-        }
-        _ => Parameters::default(),
-    };
-    let heads = objective.head_parameters(spec.dim, &mut crate::random::stream(recipe.seed, "heads", 0))?;
-    let student = Student::new(spec, &first, &heads, recipe, &config.device)?;
-    Learner::new(student, objective, recipe, config.card.preprocessing.normalisation(), &config.device)
-}
-
-fn check_sides(recipe: &Recipe, patch_size: usize) -> Result<(), DistilError> {
-    let sides = recipe.stages.iter().flat_map(|stage| &stage.views.sizes_px);
-    match sides.copied().find(|side| !side.is_multiple_of(patch_size)) {
-        None => Ok(()),
-        Some(side) => Err(DistilError::Student(format!(
-            "stages.views.sizes_px: expected multiples of the patch size {patch_size}, got {side}"
-        ))),
-    }
-}
-
-fn loader(
-    config: &RunConfig,
-    stage: &Stage,
-    dataset: &Arc<Dataset>,
-    step: u64,
-) -> Result<Loader, DistilError> {
-    let plan = LoaderPlan {
-        seed: config.recipe.seed,
-        batch: stage.batch,
-        rank: 0,
-        world: 1,
-        workers: config.workers,
-        ahead: 3,
-    };
-    Ok(Loader::new(Arc::clone(dataset), stage.views.clone(), plan, step)?)
 }
 
 struct Run<'a, 'b> {

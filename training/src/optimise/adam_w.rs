@@ -113,7 +113,38 @@ fn decays(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
+
+    const WEIGHT: [f32; 4] = [0.469_337, -0.967_838_6, 1.994_006_2, 0.220_086_3];
+    const BIAS: [f32; 2] = [0.115_857_1, -0.215_857_1];
+
+    /// `torch.optim.AdamW` (2.15) after three steps: rate 0.01, betas 0.9 and 0.99, decay 0.1 on the matrix, 0 on the bias.
+    #[test]
+    fn it_steps_as_pytorch_does() {
+        let tensor =
+            |numbers: &[f32], shape: &[usize]| Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap();
+        let (weight, bias) = (tensor(&[0.5, -1.0, 2.0, 0.25], &[2, 2]), tensor(&[0.1, -0.2], &[2]));
+        let both = [("fc.weight".to_owned(), weight), ("fc.bias".to_owned(), bias)];
+        let variables = Variables::new(&both.into_iter().collect()).unwrap();
+        let mut optimiser = AdamW::new(AdamWConfig { betas: [0.9, 0.99], weight_decay: 0.1 });
+        for step in 0..3u64 {
+            let weight = (tensor(&[0.3, -0.1, 0.0, 2.0], &[2, 2]) * (step + 1) as f64).unwrap();
+            let bias = (tensor(&[-1.0, 0.5], &[2]) * (1.0 - step as f64)).unwrap();
+            let gradients = [("fc.weight".to_owned(), weight), ("fc.bias".to_owned(), bias)].into();
+            optimiser.step(&variables, &gradients, 0.01, step).unwrap();
+            // Nothing is lost by keeping the state and going on from it.
+            let state = optimiser.state();
+            optimiser.restore(state);
+        }
+        let want = [("fc.weight", WEIGHT.as_slice()), ("fc.bias", &BIAS)];
+        for (name, variable) in variables.iter() {
+            let got: Vec<f32> = variable.flatten_all().unwrap().to_vec1().unwrap();
+            let (_, want) = want.iter().find(|(known, _)| *known == name).unwrap();
+            assert!(got.iter().zip(*want).all(|(got, want)| (got - want).abs() < 1e-6), "{name}: {got:?}");
+        }
+    }
 
     #[test]
     fn only_matrices_decay() {
