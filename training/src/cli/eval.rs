@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use dinov2_io::{PairedImages, Size, list_images};
+use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
     ClassFolders, Classification, Depth, Fidelity, Judged, Latency, ModelChoice, Pictures, Report,
     Robustness, Segmentation, Sequences,
@@ -199,7 +199,7 @@ impl Config {
             let (background, size) = (args.background.0, args.sequence_size);
             Ok(Sequences::open(&folders.first, labels, background, args.ignore, size)?)
         });
-        let fidelity = args.teacher.is_some().then(|| Fidelity { images, sizes: args.fidelity_size });
+        let fidelity = args.teacher.is_some().then_some(Fidelity { images, sizes: args.fidelity_size });
         let latency = (!args.latency.is_empty())
             .then(|| Latency { sizes: args.latency, rounds: usize::from(args.rounds) });
         let config = Self {
@@ -236,9 +236,28 @@ impl Config {
         notes.into_iter().flatten().collect()
     }
 
+    /// Of everything that is to be measured. Fidelity's are for the teacher, whose grid the others take.
+    fn sizes(&self) -> Vec<Size> {
+        let tasks = [
+            self.classification.as_ref().map(|task| task.size),
+            self.segmentation.as_ref().map(|task| task.size),
+            self.depth.as_ref().map(|task| task.size),
+            self.robustness.as_ref().map(|task| task.size),
+            self.sequences.as_ref().map(Sequences::size),
+        ];
+        let latency = self.latency.iter().flat_map(|task| task.sizes.iter().copied());
+        tasks.into_iter().flatten().chain(latency).collect()
+    }
+
     fn run(&self) -> anyhow::Result<Report> {
         // Every file is looked at before the first one is worked on for minutes.
         let facts = self.models.iter().map(ModelChoice::facts).collect::<Result<Vec<_>, _>>()?;
+        let teachers = self.fidelity.iter().flat_map(|task| task.sizes.iter().copied());
+        for (column, model) in facts.iter().enumerate() {
+            for size in self.sizes().into_iter().chain(teachers.clone().filter(|_| column == 0)) {
+                Fit::new(size, model.patch_size).with_context(|| model.name.clone())?;
+            }
+        }
         let mut report = Report::new(facts);
         self.notes().into_iter().for_each(|note| report.note(note));
         for (column, model) in self.models.iter().enumerate() {
