@@ -180,16 +180,12 @@ impl Config {
             count: count.get(),
             size: args.class_size,
         });
-        let pair = |folder: &Path, name: &str, kind: &str| -> anyhow::Result<PairedImages> {
-            let maps = folder.join(format!("{name}{kind}"));
-            PairedImages::open(&folder.join(name), &maps).with_context(|| name.to_string())
-        };
         let segmentation = args.segmentation.map(|folder| -> anyhow::Result<Segmentation> {
-            let (train, val) = (pair(&folder, "train", "annot")?, pair(&folder, "val", "annot")?);
+            let [train, val] = pairs(&folder, "annot")?;
             Ok(Segmentation::new(train, val, args.ignore, args.dense_size)?)
         });
         let depth = args.depth.map(|folder| -> anyhow::Result<Depth> {
-            let (train, val) = (pair(&folder, "train", "depth")?, pair(&folder, "val", "depth")?);
+            let [train, val] = pairs(&folder, "depth")?;
             Ok(Depth { train, val, unit_m: args.depth_unit, size: args.dense_size })
         });
         let sequences = args.sequences.map(|folders| -> anyhow::Result<Sequences> {
@@ -298,6 +294,15 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// `train` and `val` with `trainKIND` and `valKIND`.
+fn pairs(folder: &Path, kind: &str) -> anyhow::Result<[PairedImages; 2]> {
+    let open = |name: &str| {
+        let maps = folder.join(format!("{name}{kind}"));
+        PairedImages::open(&folder.join(name), &maps).with_context(|| name.to_string())
+    };
+    Ok([open("train")?, open("val")?])
 }
 
 fn classification(folders: &Folders, size: Size) -> anyhow::Result<Classification> {

@@ -5,7 +5,7 @@ use dinov2_io::Size;
 
 use super::images::Reader;
 use super::knn::Bank;
-use super::progress::{bar, note};
+use super::progress::{bar, note, note_skipped};
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
 
@@ -70,6 +70,8 @@ impl Embeddings {
             embeddings.places.push(place);
         }
         bar.finish_and_clear();
+        let total = images.images().len();
+        note_skipped("classes", total - embeddings.classes.len(), total);
         if embeddings.classes.is_empty() {
             return Err(EvalError::input("classes", "images that can be read", "none"));
         }

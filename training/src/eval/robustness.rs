@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use dinov2_core::{Features, ImageView};
 use dinov2_io::Size;
 
 use super::classification::{Embeddings, NEIGHBOURS};
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
 use super::knn::Bank;
-use super::progress::{bar, note};
+use super::progress::{bar, note, note_skipped};
 use super::statistics::{cosine, mean};
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
@@ -75,9 +76,7 @@ impl Robustness {
                 }
                 Err(error) => return Err(error),
             };
-            let size = (image.width_px(), image.height_px());
             let features = judged.features(image)?;
-            let dim = features.dim();
             let reference = features.patches().to_vec();
             let own = clean.as_ref().and_then(|clean| Some((clean, clean.entries[*index]?)));
             if let Some((clean, entry)) = own {
@@ -86,11 +85,10 @@ impl Robustness {
             for (kind, seen) in Corruption::ALL.into_iter().zip(&mut seen) {
                 for severity in Severity::ALL {
                     let pixels = kind.apply(image, severity, seed(*index, kind, severity));
-                    let corrupted = dinov2_core::ImageView::new(&pixels, size.0, size.1)
+                    let corrupted = ImageView::new(&pixels, image.width_px(), image.height_px())
                         .expect("a corrupted picture keeps its size");
                     let features = judged.features(corrupted)?;
-                    let rows = reference.chunks_exact(dim).zip(features.patches().chunks_exact(dim));
-                    seen.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
+                    seen.compare(&reference, features);
                     if let Some((clean, entry)) = own {
                         seen.ask(clean, features.cls(), entry);
                     }
@@ -99,6 +97,7 @@ impl Robustness {
             }
         }
         bar.finish_and_clear();
+        note_skipped("robustness", chosen.len() - seen[0].cosines.len() / Severity::ALL.len(), chosen.len());
         if seen[0].cosines.is_empty() {
             return Err(EvalError::input("robustness", "pictures that can be read", "none"));
         }
@@ -163,6 +162,13 @@ impl Clean {
 }
 
 impl Seen {
+    /// reference: `[rows, cols, dim]`, of the clean picture.
+    fn compare(&mut self, reference: &[f32], features: &Features) {
+        let dim = features.dim();
+        let rows = reference.chunks_exact(dim).zip(features.patches().chunks_exact(dim));
+        self.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
+    }
+
     /// Looks for the class of an image that is `entry` of the bank itself.
     fn ask(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
         let k = NEIGHBOURS[1];
