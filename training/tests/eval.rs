@@ -158,7 +158,8 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     let train = ClassFolders::open(folder.path()).unwrap();
     let classification = Classification { train: train.clone(), val: None, size: Size::Native };
     let mut judged = load("int8");
-    let measures = classification.judge(&mut judged).unwrap();
+    let seen = classification.embed(&mut judged).unwrap();
+    let measures = classification.judge(&seen, &mut judged).unwrap();
     for name in ["kNN, k = 10", "kNN, k = 20", "linear probe"] {
         // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
         let least = if name == "kNN, k = 20" { 0.0 } else { 0.9 };
@@ -166,18 +167,18 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     }
     let apart = Classification { val: Some(train.clone()), ..classification };
     assert_eq!(
-        value(&apart.judge(&mut judged).unwrap(), "kNN, k = 10"),
+        value(&apart.judge(&seen, &mut judged).unwrap(), "kNN, k = 10"),
         1.0,
         "of a picture that is in the bank"
     );
 
     let robustness = Robustness { pictures: Pictures::Classes(train.clone()), count: 1, size: Size::Native };
-    let measures = robustness.judge(&mut judged).unwrap();
+    let measures = robustness.judge(&mut judged, Some(&seen)).unwrap();
     assert_eq!(measures.len(), 1 + 10 + 2 + 10);
     assert!(measures.iter().all(|measure| (-1.0..=1.0).contains(&measure.value)), "{measures:?}");
     let pixelate = value(&measures, "patch cosine, pixelate");
     assert!((0.05..0.9999).contains(&pixelate), "{measures:?}");
-    assert_eq!(robustness.judge(&mut judged).unwrap(), measures, "the same every time");
+    assert_eq!(robustness.judge(&mut judged, Some(&seen)).unwrap(), measures, "the same every time");
 
     let other = tempfile::tempdir().unwrap();
     for class in ["cloth", "wood"] {

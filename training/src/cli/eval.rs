@@ -273,8 +273,10 @@ impl Config {
 
     /// Everything but latency, of one model.
     fn judge(&self, judged: &mut Judged, column: usize, report: &mut Report) -> anyhow::Result<()> {
+        let mut embeddings = None;
         if let Some(classification) = &self.classification {
-            report.add(column, classification.judge(judged)?);
+            let train = embeddings.insert(classification.embed(judged)?);
+            report.add(column, classification.judge(train, judged)?);
         }
         if let Some(segmentation) = &self.segmentation {
             report.add(column, segmentation.judge(judged)?);
@@ -287,7 +289,7 @@ impl Config {
             report.add(column, fidelity.judge(&mut teacher.load(self.threads)?, judged)?);
         }
         if let Some(robustness) = &self.robustness {
-            report.add(column, robustness.judge(judged)?);
+            report.add(column, robustness.judge(judged, embeddings.as_ref())?);
         }
         if let Some(sequences) = &self.sequences {
             report.add(column, sequences.judge(judged)?);

@@ -17,7 +17,7 @@ use super::{ClassFolders, EvalError, Judged};
 /// Pictures to corrupt.
 #[derive(Clone, Debug)]
 pub enum Pictures {
-    /// Of known classes: classes are looked for among all other, clean images.
+    /// Of known classes: classes are looked for among all other, clean images, as far as a model has seen them.
     Classes(ClassFolders),
     /// Of anything.
     Files(Vec<PathBuf>),
@@ -52,14 +52,18 @@ struct Clean {
 }
 
 impl Robustness {
-    /// Judges a model.
+    /// Judges a model; `embeddings` is what it made of the clean images of the classes, at the same size.
     ///
     /// # Errors
     /// No image that can be read, or what the engine reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let clean = match &self.pictures {
-            Pictures::Classes(images) => Some(Clean::of(images, self.size, judged)?),
-            Pictures::Files(_) => None,
+    pub fn judge(
+        &self,
+        judged: &mut Judged,
+        embeddings: Option<&Embeddings>,
+    ) -> Result<Vec<Measure>, EvalError> {
+        let clean = match (&self.pictures, embeddings) {
+            (Pictures::Classes(images), Some(embeddings)) => Some(Clean::of(images, embeddings)),
+            _ => None,
         };
         let chosen = self.chosen();
         let mut reader = Reader::new(self.size, judged.spec().patch_size)?;
@@ -151,13 +155,12 @@ impl Robustness {
 }
 
 impl Clean {
-    fn of(images: &ClassFolders, size: Size, judged: &mut Judged) -> Result<Self, EvalError> {
-        let embeddings = Embeddings::of(images, size, judged)?;
+    fn of(images: &ClassFolders, embeddings: &Embeddings) -> Self {
         let mut entries = vec![None; images.images().len()];
         for (entry, place) in embeddings.places.iter().enumerate() {
             entries[*place] = Some(entry);
         }
-        Ok(Self { bank: Bank::new(&embeddings.cls(), embeddings.dim, embeddings.classes), entries })
+        Self { bank: Bank::new(&embeddings.cls(), embeddings.dim, embeddings.classes.clone()), entries }
     }
 }
 
