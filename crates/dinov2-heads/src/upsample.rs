@@ -68,3 +68,28 @@ pub fn upsample(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_as_torch_interpolates_them() {
+        // torch.nn.functional.interpolate(torch.tensor([[[[0., 3., 1.], [8., 2., 5.]]]]), size=(3, 5), mode="bilinear").
+        let grid = PatchGrid { rows: 2, cols: 3 };
+        let mut out = Vec::new();
+        upsample(&[0.0, 3.0, 1.0, 8.0, 2.0, 5.0], grid, 1, (5, 3), &mut out).unwrap();
+        let expected = [0.0, 1.2, 3.0, 1.8, 1.0, 4.0, 3.4, 2.5, 2.8, 3.0, 8.0, 5.599999, 2.0, 3.8, 5.0];
+        assert_eq!(out.len(), expected.len());
+        assert!(out.iter().zip(expected).all(|(got, want)| (got - want).abs() < 1e-5), "{out:?}");
+        // Channels do not mix.
+        let two: Vec<f32> =
+            [0.0, 3.0, 1.0, 8.0, 2.0, 5.0].into_iter().flat_map(|value| [value, 1.0]).collect();
+        let mut both = Vec::new();
+        upsample(&two, grid, 2, (5, 3), &mut both).unwrap();
+        assert!(both.chunks_exact(2).map(|pixel| pixel[0]).eq(out));
+        assert!(both.chunks_exact(2).all(|pixel| pixel[1] == 1.0));
+        assert!(upsample(&two, grid, 1, (5, 3), &mut both).is_err());
+        assert!(upsample(&[], PatchGrid { rows: 0, cols: 3 }, 1, (5, 3), &mut both).is_err());
+    }
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use dinov2_io::{PairedImages, Size, list_images};
+use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
     ClassFolders, Classification, Depth, Fidelity, Judged, Latency, ModelChoice, Pictures, Report,
     Robustness, Segmentation, Sequences,
@@ -180,16 +180,12 @@ impl Config {
             count: count.get(),
             size: args.class_size,
         });
-        let pair = |folder: &Path, name: &str, kind: &str| -> anyhow::Result<PairedImages> {
-            let maps = folder.join(format!("{name}{kind}"));
-            PairedImages::open(&folder.join(name), &maps).with_context(|| name.to_string())
-        };
         let segmentation = args.segmentation.map(|folder| -> anyhow::Result<Segmentation> {
-            let (train, val) = (pair(&folder, "train", "annot")?, pair(&folder, "val", "annot")?);
+            let [train, val] = pairs(&folder, "annot")?;
             Ok(Segmentation::new(train, val, args.ignore, args.dense_size)?)
         });
         let depth = args.depth.map(|folder| -> anyhow::Result<Depth> {
-            let (train, val) = (pair(&folder, "train", "depth")?, pair(&folder, "val", "depth")?);
+            let [train, val] = pairs(&folder, "depth")?;
             Ok(Depth { train, val, unit_m: args.depth_unit, size: args.dense_size })
         });
         let sequences = args.sequences.map(|folders| -> anyhow::Result<Sequences> {
@@ -199,7 +195,7 @@ impl Config {
             let (background, size) = (args.background.0, args.sequence_size);
             Ok(Sequences::open(&folders.first, labels, background, args.ignore, size)?)
         });
-        let fidelity = args.teacher.is_some().then(|| Fidelity { images, sizes: args.fidelity_size });
+        let fidelity = args.teacher.is_some().then_some(Fidelity { images, sizes: args.fidelity_size });
         let latency = (!args.latency.is_empty())
             .then(|| Latency { sizes: args.latency, rounds: usize::from(args.rounds) });
         let config = Self {
@@ -236,9 +232,28 @@ impl Config {
         notes.into_iter().flatten().collect()
     }
 
+    /// Of everything that is to be measured. Fidelity's are for the teacher, whose grid the others take.
+    fn sizes(&self) -> Vec<Size> {
+        let tasks = [
+            self.classification.as_ref().map(|task| task.size),
+            self.segmentation.as_ref().map(|task| task.size),
+            self.depth.as_ref().map(|task| task.size),
+            self.robustness.as_ref().map(|task| task.size),
+            self.sequences.as_ref().map(Sequences::size),
+        ];
+        let latency = self.latency.iter().flat_map(|task| task.sizes.iter().copied());
+        tasks.into_iter().flatten().chain(latency).collect()
+    }
+
     fn run(&self) -> anyhow::Result<Report> {
         // Every file is looked at before the first one is worked on for minutes.
         let facts = self.models.iter().map(ModelChoice::facts).collect::<Result<Vec<_>, _>>()?;
+        let teachers = self.fidelity.iter().flat_map(|task| task.sizes.iter().copied());
+        for (column, model) in facts.iter().enumerate() {
+            for size in self.sizes().into_iter().chain(teachers.clone().filter(|_| column == 0)) {
+                Fit::new(size, model.patch_size).with_context(|| model.name.clone())?;
+            }
+        }
         let mut report = Report::new(facts);
         self.notes().into_iter().for_each(|note| report.note(note));
         for (column, model) in self.models.iter().enumerate() {
@@ -258,8 +273,10 @@ impl Config {
 
     /// Everything but latency, of one model.
     fn judge(&self, judged: &mut Judged, column: usize, report: &mut Report) -> anyhow::Result<()> {
+        let mut embeddings = None;
         if let Some(classification) = &self.classification {
-            report.add(column, classification.judge(judged)?);
+            let train = embeddings.insert(classification.embed(judged)?);
+            report.add(column, classification.judge(train, judged)?);
         }
         if let Some(segmentation) = &self.segmentation {
             report.add(column, segmentation.judge(judged)?);
@@ -272,13 +289,22 @@ impl Config {
             report.add(column, fidelity.judge(&mut teacher.load(self.threads)?, judged)?);
         }
         if let Some(robustness) = &self.robustness {
-            report.add(column, robustness.judge(judged)?);
+            report.add(column, robustness.judge(judged, embeddings.as_ref())?);
         }
         if let Some(sequences) = &self.sequences {
             report.add(column, sequences.judge(judged)?);
         }
         Ok(())
     }
+}
+
+/// `train` and `val` with `trainKIND` and `valKIND`.
+fn pairs(folder: &Path, kind: &str) -> anyhow::Result<[PairedImages; 2]> {
+    let open = |name: &str| {
+        let maps = folder.join(format!("{name}{kind}"));
+        PairedImages::open(&folder.join(name), &maps).with_context(|| name.to_string())
+    };
+    Ok([open("train")?, open("val")?])
 }
 
 fn classification(folders: &Folders, size: Size) -> anyhow::Result<Classification> {

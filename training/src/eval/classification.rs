@@ -5,7 +5,7 @@ use dinov2_io::Size;
 
 use super::images::Reader;
 use super::knn::Bank;
-use super::progress::{bar, note};
+use super::progress::{bar, note, note_skipped};
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
 
@@ -30,8 +30,8 @@ pub struct Classification {
     pub size: Size,
 }
 
-/// What is known of some images.
-pub(super) struct Embeddings {
+/// What a model makes of the training images: [`super::Robustness`] looks for classes among them, too.
+pub struct Embeddings {
     /// Width of a token.
     pub(super) dim: usize,
     /// `[n, 2 * dim]`: the CLS token and the mean of the patch tokens.
@@ -70,6 +70,8 @@ impl Embeddings {
             embeddings.places.push(place);
         }
         bar.finish_and_clear();
+        let total = images.images().len();
+        note_skipped("classes", total - embeddings.classes.len(), total);
         if embeddings.classes.is_empty() {
             return Err(EvalError::input("classes", "images that can be read", "none"));
         }
@@ -106,12 +108,19 @@ fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
 }
 
 impl Classification {
-    /// Judges a model.
+    /// Looks at the training images.
     ///
     /// # Errors
-    /// No image that can be read, or what the engine or the fit reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let train = Embeddings::of(&self.train, self.size, judged)?;
+    /// None that can be read, too many, or what the engine reports.
+    pub fn embed(&self, judged: &mut Judged) -> Result<Embeddings, EvalError> {
+        Embeddings::of(&self.train, self.size, judged)
+    }
+
+    /// Judges a model; `train` is what it made of the training images.
+    ///
+    /// # Errors
+    /// No validation image that can be read, or what the engine or the fit reports.
+    pub fn judge(&self, train: &Embeddings, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
         let val = self.val.as_ref().map(|val| Embeddings::of(val, self.size, judged)).transpose()?;
         let task = format!("classes {}", self.size);
         let bank = Bank::new(&train.cls(), train.dim, train.classes.clone());
@@ -127,14 +136,14 @@ impl Classification {
             })
             .collect();
         let (fitted, tested) = match val {
-            Some(val) => (train, val),
+            Some(val) => (None, val),
             None => {
                 let held_out = held_out(&train.classes);
-                (train.part(|index| !held_out[index]), train.part(|index| held_out[index]))
+                (Some(train.part(|index| !held_out[index])), train.part(|index| held_out[index]))
             }
         };
         if !tested.classes.is_empty() {
-            let accuracy = probe(&fitted, &tested, self.train.classes(), judged)?;
+            let accuracy = probe(fitted.as_ref().unwrap_or(train), &tested, self.train.classes(), judged)?;
             measures.push(Measure::new(&task, "linear probe", Unit::Share, accuracy));
         }
         Ok(measures)

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use dinov2_core::PatchGrid;
+use dinov2_core::{Features, PatchGrid};
 use dinov2_io::{Fit, Frame, Size, read_still};
 
 use super::cka::LinearCka;
 use super::images::{fitted, grid};
-use super::progress::{bar, note};
+use super::progress::{bar, note, note_skipped};
 use super::segmentation::new_fit;
 use super::statistics::{cosine, quantile};
 use super::table::{Measure, Unit};
@@ -45,61 +45,35 @@ impl Fidelity {
         teacher: &mut Judged,
         student: &mut Judged,
     ) -> Result<Vec<Measure>, EvalError> {
-        let dims = [teacher.spec().dim, student.spec().dim];
         let patch_sizes = [teacher.spec().patch_size, student.spec().patch_size];
-        let (same_width, same_patches) = (dims[0] == dims[1], patch_sizes[0] == patch_sizes[1]);
+        let same_patches = patch_sizes[0] == patch_sizes[1];
         if size == Size::Native && !same_patches {
             let got = format!("native, with patches of {} and {}", patch_sizes[0], patch_sizes[1]);
             return Err(EvalError::input("fidelity", "a size for networks of different patches", got));
         }
         let (mut frame, mut fit) = (Frame::new(), new_fit(size, patch_sizes[0])?);
-        let (mut patch_cosines, mut cls_cosines) = (Vec::new(), Vec::new());
-        let (mut alignment, mut compared) = (LinearCka::new(dims[0], dims[1]), 0);
+        let mut compared = Compared::new([teacher.spec().dim, student.spec().dim]);
         let bar = bar("fidelity", student.name(), self.images.len(), "images");
+        let mut skipped = 0;
         for path in &self.images {
             bar.inc(1);
             if let Err(error) = read_still(path, &mut frame) {
                 bar.suspend(|| note(&format!("skipped: {error}")));
+                skipped += 1;
                 continue;
             }
             let grid = grid(&fit, &frame, path)?;
-            compared += grid.len();
-            if compared > MAX_PATCHES {
-                let expected = format!("at most {MAX_PATCHES} patches");
-                return Err(EvalError::input("fidelity", expected, "more; try fewer images"));
-            }
             let want = teacher.features(fitted(&mut fit, &frame, path)?)?;
             let got = if same_patches {
                 student.features(fitted(&mut fit, &frame, path)?)?
             } else {
                 student.features(fitted(&mut fit_to(grid, patch_sizes[1])?, &frame, path)?)?
             };
-            alignment.add(want.patches(), got.patches());
-            if same_width {
-                let rows = want.patches().chunks_exact(dims[0]).zip(got.patches().chunks_exact(dims[1]));
-                patch_cosines.extend(rows.map(|(want, got)| cosine(want, got)));
-                cls_cosines.push(cosine(want.cls(), got.cls()));
-            }
+            compared.add(want, got)?;
         }
         bar.finish_and_clear();
-        if compared == 0 {
-            return Err(EvalError::input("fidelity", "images that can be read", "none"));
-        }
-        let task = format!("fidelity {size}");
-        let mut measures = Vec::new();
-        if same_width {
-            patch_cosines.sort_by(f64::total_cmp);
-            cls_cosines.sort_by(f64::total_cmp);
-            for (name, value) in [
-                ("patch cosine, median", quantile(&patch_cosines, 0.5)),
-                ("patch cosine, 5th percentile", quantile(&patch_cosines, 0.05)),
-                ("CLS cosine, median", quantile(&cls_cosines, 0.5)),
-            ] {
-                measures.push(Measure::new(&task, name, Unit::Similarity, value));
-            }
-        }
-        measures.push(Measure::new(&task, "linear CKA of patches", Unit::Similarity, alignment.value()));
-        Ok(measures)
+        note_skipped("fidelity", skipped, self.images.len());
+        compared.measures(&format!("fidelity {size}"))
     }
 
     /// How it is measured.
@@ -108,6 +82,59 @@ impl Fidelity {
             "fidelity: to the teacher, on {} images; cosines where both features have the same width, CKA always",
             self.images.len()
         )
+    }
+}
+
+/// What is known of the images so far.
+struct Compared {
+    dims: [usize; 2],
+    patches: usize,
+    /// Empty where the widths differ.
+    patch_cosines: Vec<f64>,
+    cls_cosines: Vec<f64>,
+    alignment: LinearCka,
+}
+
+impl Compared {
+    fn new(dims: [usize; 2]) -> Self {
+        let alignment = LinearCka::new(dims[0], dims[1]);
+        Self { dims, patches: 0, patch_cosines: Vec::new(), cls_cosines: Vec::new(), alignment }
+    }
+
+    fn add(&mut self, want: &Features, got: &Features) -> Result<(), EvalError> {
+        self.patches += want.grid().len();
+        if self.patches > MAX_PATCHES {
+            let expected = format!("at most {MAX_PATCHES} patches");
+            return Err(EvalError::input("fidelity", expected, "more; try fewer images"));
+        }
+        self.alignment.add(want.patches(), got.patches());
+        if self.dims[0] == self.dims[1] {
+            let dim = self.dims[0];
+            let rows = want.patches().chunks_exact(dim).zip(got.patches().chunks_exact(dim));
+            self.patch_cosines.extend(rows.map(|(want, got)| cosine(want, got)));
+            self.cls_cosines.push(cosine(want.cls(), got.cls()));
+        }
+        Ok(())
+    }
+
+    fn measures(mut self, task: &str) -> Result<Vec<Measure>, EvalError> {
+        if self.patches == 0 {
+            return Err(EvalError::input("fidelity", "images that can be read", "none"));
+        }
+        let mut measures = Vec::new();
+        if self.dims[0] == self.dims[1] {
+            self.patch_cosines.sort_by(f64::total_cmp);
+            self.cls_cosines.sort_by(f64::total_cmp);
+            for (name, value) in [
+                ("patch cosine, median", quantile(&self.patch_cosines, 0.5)),
+                ("patch cosine, 5th percentile", quantile(&self.patch_cosines, 0.05)),
+                ("CLS cosine, median", quantile(&self.cls_cosines, 0.5)),
+            ] {
+                measures.push(Measure::new(task, name, Unit::Similarity, value));
+            }
+        }
+        measures.push(Measure::new(task, "linear CKA of patches", Unit::Similarity, self.alignment.value()));
+        Ok(measures)
     }
 }
 

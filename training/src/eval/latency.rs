@@ -85,6 +85,8 @@ fn picture(size: Size, patch_size: usize) -> Result<(Vec<u8>, usize, usize), Eva
     };
     let target = size.target(side, side, patch_size);
     let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
-    let pixels = (0..width * height * 3).map(|index| (index * 2_654_435_761 >> 13) as u8).collect();
+    // Knuth's multiplicative hash.
+    let value = |index: u64| (index.wrapping_mul(2_654_435_761) >> 13) as u8;
+    let pixels = (0..(width * height * 3) as u64).map(value).collect();
     Ok((pixels, width, height))
 }

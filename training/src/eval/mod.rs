@@ -26,7 +26,7 @@ mod sequences;
 mod statistics;
 mod table;
 
-pub use classification::Classification;
+pub use classification::{Classification, Embeddings};
 pub use corruptions::{Corruption, Severity};
 pub use depth::Depth;
 pub use error::EvalError;

@@ -69,6 +69,8 @@ pub struct ModelFacts {
     pub dim: usize,
     /// Number of blocks.
     pub depth: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
     /// Numbers in all tensors, scales not counted.
     pub parameters: u64,
     /// Size of the file.
@@ -114,6 +116,7 @@ impl ModelChoice {
             architecture: spec.name(),
             dim: spec.dim,
             depth: spec.depth,
+            patch_size: spec.patch_size,
             parameters,
             file_bytes: model.file_bytes(),
         };

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use dinov2_core::{Features, ImageView};
 use dinov2_io::Size;
 
 use super::classification::{Embeddings, NEIGHBOURS};
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
 use super::knn::Bank;
-use super::progress::{bar, note};
+use super::progress::{bar, note, note_skipped};
 use super::statistics::{cosine, mean};
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
@@ -16,7 +17,7 @@ use super::{ClassFolders, EvalError, Judged};
 /// Pictures to corrupt.
 #[derive(Clone, Debug)]
 pub enum Pictures {
-    /// Of known classes: classes are looked for among all other, clean images.
+    /// Of known classes: classes are looked for among all other, clean images, as far as a model has seen them.
     Classes(ClassFolders),
     /// Of anything.
     Files(Vec<PathBuf>),
@@ -51,14 +52,18 @@ struct Clean {
 }
 
 impl Robustness {
-    /// Judges a model.
+    /// Judges a model; `embeddings` is what it made of the clean images of the classes, at the same size.
     ///
     /// # Errors
     /// No image that can be read, or what the engine reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let clean = match &self.pictures {
-            Pictures::Classes(images) => Some(Clean::of(images, self.size, judged)?),
-            Pictures::Files(_) => None,
+    pub fn judge(
+        &self,
+        judged: &mut Judged,
+        embeddings: Option<&Embeddings>,
+    ) -> Result<Vec<Measure>, EvalError> {
+        let clean = match (&self.pictures, embeddings) {
+            (Pictures::Classes(images), Some(embeddings)) => Some(Clean::of(images, embeddings)),
+            _ => None,
         };
         let chosen = self.chosen();
         let mut reader = Reader::new(self.size, judged.spec().patch_size)?;
@@ -75,9 +80,7 @@ impl Robustness {
                 }
                 Err(error) => return Err(error),
             };
-            let size = (image.width_px(), image.height_px());
             let features = judged.features(image)?;
-            let dim = features.dim();
             let reference = features.patches().to_vec();
             let own = clean.as_ref().and_then(|clean| Some((clean, clean.entries[*index]?)));
             if let Some((clean, entry)) = own {
@@ -86,11 +89,10 @@ impl Robustness {
             for (kind, seen) in Corruption::ALL.into_iter().zip(&mut seen) {
                 for severity in Severity::ALL {
                     let pixels = kind.apply(image, severity, seed(*index, kind, severity));
-                    let corrupted = dinov2_core::ImageView::new(&pixels, size.0, size.1)
+                    let corrupted = ImageView::new(&pixels, image.width_px(), image.height_px())
                         .expect("a corrupted picture keeps its size");
                     let features = judged.features(corrupted)?;
-                    let rows = reference.chunks_exact(dim).zip(features.patches().chunks_exact(dim));
-                    seen.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
+                    seen.compare(&reference, features);
                     if let Some((clean, entry)) = own {
                         seen.ask(clean, features.cls(), entry);
                     }
@@ -99,6 +101,7 @@ impl Robustness {
             }
         }
         bar.finish_and_clear();
+        note_skipped("robustness", chosen.len() - seen[0].cosines.len() / Severity::ALL.len(), chosen.len());
         if seen[0].cosines.is_empty() {
             return Err(EvalError::input("robustness", "pictures that can be read", "none"));
         }
@@ -152,17 +155,23 @@ impl Robustness {
 }
 
 impl Clean {
-    fn of(images: &ClassFolders, size: Size, judged: &mut Judged) -> Result<Self, EvalError> {
-        let embeddings = Embeddings::of(images, size, judged)?;
+    fn of(images: &ClassFolders, embeddings: &Embeddings) -> Self {
         let mut entries = vec![None; images.images().len()];
         for (entry, place) in embeddings.places.iter().enumerate() {
             entries[*place] = Some(entry);
         }
-        Ok(Self { bank: Bank::new(&embeddings.cls(), embeddings.dim, embeddings.classes), entries })
+        Self { bank: Bank::new(&embeddings.cls(), embeddings.dim, embeddings.classes.clone()), entries }
     }
 }
 
 impl Seen {
+    /// reference: `[rows, cols, dim]`, of the clean picture.
+    fn compare(&mut self, reference: &[f32], features: &Features) {
+        let dim = features.dim();
+        let rows = reference.chunks_exact(dim).zip(features.patches().chunks_exact(dim));
+        self.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
+    }
+
     /// Looks for the class of an image that is `entry` of the bank itself.
     fn ask(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
         let k = NEIGHBOURS[1];

@@ -67,6 +67,11 @@ impl Sequences {
         Ok(Self { sequences, background, ignore, size })
     }
 
+    /// Size of the frames.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
     /// Judges a model.
     ///
     /// # Errors

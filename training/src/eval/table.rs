@@ -172,6 +172,7 @@ mod tests {
             architecture: "ViT-S/14".into(),
             dim: 384,
             depth: 12,
+            patch_size: 14,
             parameters: 22_056_576,
             file_bytes: 88_241_056,
         }
