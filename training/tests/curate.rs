@@ -51,15 +51,18 @@ fn config(folder: &Path) -> CurateConfig {
     let same = Sameness { cosine: 0.999, hashed_cosine: 0.5, hash_distance: 10 };
     CurateConfig {
         data: source("pool"),
+        reference: Vec::new(),
         evaluation: source("evaluation"),
         seeds: source("robot"),
         out: folder.join("out"),
         model: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/vits14-focus-int8.safetensors")),
         precision: CpuPrecision::Int8,
         side_px: 56,
+        common_directions: 4,
         threads: NonZeroUsize::new(2).unwrap(),
         neighbours: 8,
         duplicates: same,
+        chained_cosine: 0.999,
         leaks: same,
         thin: None,
         levels: vec![4, 2],

@@ -8,6 +8,11 @@ use super::CurateError;
 
 /// Largest number of neighbours: the memory of a million points with 256 is 2 GB.
 const MAX_NEIGHBOURS: usize = 256;
+/// Most directions that are taken out: beyond, little is left of what images show.
+const MAX_COMMON: usize = 32;
+
+/// Clusters of a level below which it is not worth having.
+const LEAST_CLUSTERS: usize = 8;
 
 /// When two pictures are said to show the same: their cosine is high, or it is fairly high and their hashes are near each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -29,6 +34,9 @@ pub struct CurateConfig {
     pub evaluation: Vec<String>,
     /// The robot's own frames: what is nearest to them is taken first.
     pub seeds: Vec<String>,
+    /// Images on which is measured what all embeddings have in common; none: those to choose from. A video alone has its whole scene
+    /// in common, and what is left without it are trifles.
+    pub reference: Vec<String>,
     /// Folder for manifest, report and what a second run need not compute again.
     pub out: PathBuf,
     /// Model file whose class tokens are the embeddings.
@@ -37,12 +45,16 @@ pub struct CurateConfig {
     pub precision: CpuPrecision,
     /// Square side to which images are brought for the model, whatever their aspect; a multiple of the patch size.
     pub side_px: usize,
+    /// Directions of largest variance that are taken out of the embeddings besides their mean; fewer than they have dimensions.
+    pub common_directions: usize,
     /// Threads.
     pub threads: NonZeroUsize,
     /// Nearest neighbours among which duplicates are looked for.
     pub neighbours: usize,
     /// When images are duplicates.
     pub duplicates: Sameness,
+    /// Least cosine to the image that stays, of a duplicate that is joined to it only by way of others: chains join much.
+    pub chained_cosine: f32,
     /// When an image is too near to one of an evaluation set.
     pub leaks: Sameness,
     /// Of video (images of one folder or shard, in their order): cosine to the last kept frame from which on a frame is left out.
@@ -77,6 +89,7 @@ impl CurateConfig {
         let cosines = [
             ("duplicate cosine", self.duplicates.cosine),
             ("hashed duplicate cosine", self.duplicates.hashed_cosine),
+            ("chained cosine", self.chained_cosine),
             ("leak cosine", self.leaks.cosine),
             ("hashed leak cosine", self.leaks.hashed_cosine),
             ("thinning cosine", self.thin.unwrap_or(0.0)),
@@ -86,6 +99,13 @@ impl CurateConfig {
         }
         if self.levels.contains(&0) || self.levels.windows(2).any(|pair| pair[0] <= pair[1]) {
             return wrong("levels", "falling positive numbers", format!("{:?}", self.levels));
+        }
+        if self.common_directions > MAX_COMMON {
+            return wrong(
+                "common directions",
+                &format!("at most {MAX_COMMON}"),
+                self.common_directions.to_string(),
+            );
         }
         if self.count == Some(0) {
             return wrong("count", "a positive number", "0".into());
@@ -102,8 +122,8 @@ impl CurateConfig {
         let mut levels = self.levels.clone();
         if levels.is_empty() {
             let finest = images.div_ceil(50);
-            levels =
-                [finest, finest / 10, finest / 100].into_iter().filter(|&clusters| clusters > 1).collect();
+            levels = vec![finest, finest / 10, finest / 100];
+            levels.retain(|&clusters| clusters >= LEAST_CLUSTERS);
         }
         levels.retain(|&clusters| clusters < images);
         if levels.is_empty() { vec![1] } else { levels }

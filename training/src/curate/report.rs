@@ -82,7 +82,17 @@ fn settings(config: &CurateConfig, summary: &Summary) -> String {
             config.side_px
         ),
     );
-    row("duplicates", format!("{}; among {} neighbours", same(&config.duplicates), config.neighbours));
+    let reference = if config.reference.is_empty() { "all images".into() } else { list(&config.reference) };
+    row("taken out of them", format!("mean and {} directions of {reference}", config.common_directions));
+    row(
+        "duplicates",
+        format!(
+            "{}; among {} neighbours; by way of others from cosine {} on",
+            same(&config.duplicates),
+            config.neighbours,
+            config.chained_cosine
+        ),
+    );
     row("evaluation", same(&config.leaks));
     row(
         "video",

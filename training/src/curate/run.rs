@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::fs;
 
 use super::balance::draw_balanced;
+use super::centre::Common;
 use super::duplicates::join_same;
 use super::points::dot;
 use super::scan::{Scan, Scanner};
@@ -47,11 +48,21 @@ pub fn curate(
     let dataset = Dataset::open(&config.data)?;
     let mut scanner = Scanner::new(config)?;
     let folder = |name: &str| config.out.join("scan").join(name);
-    let scan = scanner.scan(&dataset, &folder("data"), &mut |done| told("reading images", done))?;
+    let mut scan = scanner.scan(&dataset, &folder("data"), &mut |done| told("reading images", done))?;
+    let common = if config.reference.is_empty() {
+        Common::measure(&scan.embeddings, &scan.usable(), config.common_directions)?
+    } else {
+        let reference = Dataset::open(&config.reference)?;
+        let scan = scanner
+            .scan(&reference, &folder("reference"), &mut |done| told("reading reference images", done))?;
+        Common::measure(&scan.embeddings, &scan.usable(), config.common_directions)?
+    };
+    scan.embeddings = common.remove(&scan.embeddings, config.common_directions);
     let mut other = |sources: &[String], name: &str, stage: &'static str| {
         let dataset = if sources.is_empty() { None } else { Some(Dataset::open(sources)?) };
         let scanned = dataset.map(|dataset| -> Result<_, CurateError> {
-            let scan = scanner.scan(&dataset, &folder(name), &mut |done| told(stage, done))?;
+            let mut scan = scanner.scan(&dataset, &folder(name), &mut |done| told(stage, done))?;
+            scan.embeddings = common.remove(&scan.embeddings, config.common_directions);
             Ok(Others::new(dataset, scan))
         });
         scanned.transpose()
@@ -101,8 +112,7 @@ struct Others {
 
 impl Others {
     fn new(dataset: Dataset, scan: Scan) -> Self {
-        let usable =
-            (0..dataset.len() as u32).filter(|&sample| scan.facts[sample as usize].error.is_none()).collect();
+        let usable = scan.usable();
         Self { dataset, scan, usable }
     }
 }
@@ -161,12 +171,13 @@ impl Choice<'_> {
         }
     }
 
-    /// Joins images that show the same; of each component all go if one of them shows an image of an evaluation set, else all but
-    /// the one with the most pixels.
+    /// Joins images that show the same and goes through what is joined: where one shows an image of an evaluation set, it goes with
+    /// all that show the same as it; of what remains, the largest stays.
     fn drop_same(&mut self, evaluation: Option<&Others>, step: &mut dyn FnMut(f64)) {
         let live = self.live();
         let points = Subset { points: &self.scan.embeddings, members: &live };
-        let hashes: Vec<u64> = live.iter().map(|&sample| self.scan.facts[sample as usize].hash).collect();
+        let fact = |point: u32| &self.scan.facts[live[point as usize] as usize];
+        let hashes: Vec<u64> = (0..live.len() as u32).map(|point| fact(point).hash).collect();
         let neighbours = neighbours_within(&points, self.config.neighbours, step);
         let mut components = join_same(&neighbours, &hashes, &self.config.duplicates);
         let leaks =
@@ -175,31 +186,34 @@ impl Choice<'_> {
         for point in 0..live.len() as u32 {
             members.entry(components.root(point)).or_default().push(point);
         }
-        for component in members.values() {
-            let leak =
-                component.iter().filter_map(|point| leaks.get(point)).max_by(|l, r| l.1.total_cmp(&r.1));
-            if let Some((of, cosine)) = leak {
-                for &point in component {
-                    let reason = Reason::Leak { of: of.clone(), cosine: *cosine };
-                    self.reasons[live[point as usize] as usize] = Some(reason);
+        let mut reasons = Vec::new();
+        for mut rest in members.into_values() {
+            // Whoever decides about others comes first: those that leak, then the largest, then the first.
+            let pixels = |point: u32| fact(point).width_px * fact(point).height_px;
+            rest.sort_by_key(|&point| (!leaks.contains_key(&point), std::cmp::Reverse(pixels(point)), point));
+            while let Some(&first) = rest.first() {
+                let leak = leaks.get(&first);
+                if let Some((of, cosine)) = leak {
+                    reasons.push((first, Reason::Leak { of: of.clone(), cosine: *cosine }));
                 }
-                continue;
+                rest.remove(0);
+                rest.retain(|&point| {
+                    let cosine = cosine(&points, point, first);
+                    let pair = [hashes[point as usize], hashes[first as usize]];
+                    let same =
+                        cosine >= self.config.chained_cosine || self.config.duplicates.holds(cosine, pair);
+                    if same && !leaks.contains_key(&point) {
+                        let duplicate = || Reason::Duplicate { of: self.name(live[first as usize]), cosine };
+                        let leaked =
+                            |(of, cosine): &(String, f32)| Reason::Leak { of: of.clone(), cosine: *cosine };
+                        reasons.push((point, leak.map_or_else(duplicate, leaked)));
+                    }
+                    !same || leaks.contains_key(&point)
+                });
             }
-            let pixels = |point: u32| {
-                let fact = &self.scan.facts[live[point as usize] as usize];
-                fact.width_px * fact.height_px
-            };
-            // The first of the largest.
-            let Some(&best) =
-                component.iter().max_by_key(|&&point| (pixels(point), std::cmp::Reverse(point)))
-            else {
-                continue;
-            };
-            for &point in component.iter().filter(|&&point| point != best) {
-                let cosine = cosine(&points, point, best);
-                let of = self.name(live[best as usize]);
-                self.reasons[live[point as usize] as usize] = Some(Reason::Duplicate { of, cosine });
-            }
+        }
+        for (point, reason) in reasons {
+            self.reasons[live[point as usize] as usize] = Some(reason);
         }
     }
 

@@ -43,6 +43,13 @@ pub(super) struct Scan {
     pub(super) embeddings: Embeddings,
 }
 
+impl Scan {
+    /// Images that can be read.
+    pub(super) fn usable(&self) -> Vec<u32> {
+        (0..self.facts.len() as u32).filter(|&sample| self.facts[sample as usize].error.is_none()).collect()
+    }
+}
+
 /// What a scan was made of: with another one it cannot go on.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Origin {

@@ -234,3 +234,37 @@ fn video_is_thinned_by_how_much_it_changes() {
         .collect();
     assert_eq!(stands, [None, Some(0), Some(0), None, Some(3), None, None, Some(5)]);
 }
+
+/// Vectors that differ little from one direction, along another one most.
+#[test]
+fn what_all_have_in_common_is_taken_away() {
+    let mut vectors = noise(13, 300 * 12);
+    for vector in vectors.chunks_exact_mut(12) {
+        vector[3] *= 8.0;
+        vector[5] += 20.0;
+    }
+    let mut embeddings = Embeddings::new(12);
+    embeddings.push(&vectors);
+    let all: Vec<u32> = (0..300).collect();
+    let spread = |embeddings: &Embeddings| {
+        let found = neighbours_between(embeddings, embeddings, 300);
+        let sum: f32 = (0..300).map(|row| found.of(row).iter().map(|it| it.cosine).sum::<f32>()).sum();
+        sum / 90_000.0
+    };
+    let common = super::centre::Common::measure(&embeddings, &all, 1).unwrap();
+    let own = common.remove(&embeddings, 1);
+    assert!(
+        spread(&embeddings) > 0.8 && spread(&own).abs() < 0.02,
+        "{} {}",
+        spread(&embeddings),
+        spread(&own)
+    );
+    let mut vector = [0.0; 12];
+    for row in 0..300 {
+        own.write(row, &mut vector);
+        let length: f32 = vector.iter().map(|value| value * value).sum();
+        assert!((length - 1.0).abs() < 2e-3 && vector[3].abs() < 0.3, "{vector:?}");
+    }
+    let few = super::centre::Common::measure(&embeddings, &all[..9], 1).unwrap();
+    assert_eq!(few.remove(&embeddings, 1), embeddings);
+}
