@@ -17,8 +17,8 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "SOURCE")]
     data: Vec<String>,
     /// Folder for manifest.jsonl, report.md and what a second run need not compute again
-    #[arg(long, short)]
-    out: PathBuf,
+    #[arg(long, short, value_name = "FOLDER")]
+    output: PathBuf,
     /// Model file whose class tokens tell images apart
     #[arg(long, short, default_value = "models/vits14-focus-int8.safetensors")]
     model: PathBuf,
@@ -125,7 +125,7 @@ impl Args {
             evaluation: self.evaluation,
             reference: self.reference,
             seeds: self.seeds,
-            out: self.out,
+            out: self.output,
             model: self.model,
             side_px: self.side,
             common_directions: self.common,
