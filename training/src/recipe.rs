@@ -430,7 +430,7 @@ mod tests {
                 "optimiser = { betas = [0.9, 1.5] }\n[[stages]]",
                 "optimiser.betas: expected a number in 0..=1, got 1.5",
             ),
-            ("\"model\"", "\"model", "line 2"),
+            ("\"model\"", "model", "line 2: "),
         ] {
             let error = read(&LEAST.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(
