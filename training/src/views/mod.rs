@@ -1,7 +1,7 @@
 //! What the networks see of an image: crops, flips, colours, mixtures.
 //!
 //! A [`View`] is a plan, a pure function of (seed, sample, draw) and of the image's size: whoever knows these makes the same
-//! view again, at any side, on any thread, in a later run. [`View::render`] carries it out on RGB u8: crop, resample to a square
+//! view again, at any side, on any thread, in a later run. [`Renderer::render`] carries it out on RGB u8: crop, resample to a square
 //! (antialiased bicubic, PIL's bytes), flip, colours, grey. [`Mix`] blends two rendered views of a batch.
 //!
 //! What it follows is torchvision: `RandomResizedCrop`, `RandomHorizontalFlip`, `ColorJitter` behind `RandomApply`,
