@@ -2,7 +2,7 @@ use super::Hierarchy;
 use crate::views::random::{Purpose, Random};
 
 /// Draws points so that clusters are balanced, from the coarsest level down: each cluster's share is divided evenly among its
-/// parts, and what a part is too small for goes to the others (Vo et al. 2024, section 3.3). Within the finest clusters points are
+/// parts, and what a part is too small for goes to the others (Vo et al. 2024). Within the finest clusters points are
 /// drawn at random. `usable: [points]`; the points drawn come in their order.
 pub fn draw_balanced(hierarchy: &Hierarchy, usable: &[bool], count: usize, seed: u64) -> Vec<u32> {
     let mut random = Random::new(Purpose::Curation, seed, u64::MAX, 0);

@@ -24,7 +24,7 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Hierarchical k-means with resampling (Vo et al. 2024, arXiv 2405.15613, section 3).
+    /// Hierarchical k-means with resampling (Vo et al. 2024, arXiv 2405.15613).
     ///
     /// k-means alone spends its centroids where points are many. So after each one the points nearest to their centroid are
     /// taken, as many from each cluster, and clustered anew: among them crowded regions weigh no more than others, and centroids

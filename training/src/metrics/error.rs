@@ -5,7 +5,7 @@ use std::path::Path;
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
     /// A new run would write into another's files.
-    #[error("metrics: expected the folder of a new run, got one that holds another's: {path}")]
+    #[error("metrics: expected a new folder, or --resume to go on, got one that holds a run: {path}")]
     Exists {
         /// The file of the other run.
         path: String,
