@@ -9,7 +9,7 @@ use common::{Case, Picture, cases, cosine};
 use dinov2_core::{Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa};
 use dinov2_weights::quantise::round_to_nearest_int4;
-use dinov2_weights::{INT4_GROUPS, Model, Quantisation, Replacement, fits_int4, layout, write_quantised};
+use dinov2_weights::{INT4_GROUPS, Model, Numbers, Quantisation, fits_int4, layout, write_quantised};
 
 const PRECISIONS: [CpuPrecision; 3] = [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8];
 
@@ -61,7 +61,7 @@ fn with_int4(model: &Model, group: usize) -> Option<Model> {
         .map(|slot| {
             let weight = model.f32(&slot.name).expect("a tensor of the model");
             let groups = round_to_nearest_int4(&weight, &vec![1.0; slot.shape[1]], group);
-            (slot.name.clone(), Replacement::Int4(groups))
+            (slot.name.clone(), Numbers::Int4(groups))
         })
         .collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -70,6 +70,7 @@ fn with_int4(model: &Model, group: usize) -> Option<Model> {
         weight_limit: 64,
         int4_group: Some(group),
         calibration_images: 0,
+        trained: false,
         fidelity: Vec::new(),
     };
     write_quantised(model, &replacements, quantisation, &path).expect("a file");

@@ -26,6 +26,9 @@ pub fn inspect(model: &Model) -> String {
     line("norm epsilon", format!("{:e}", spec.norm_eps));
     line("positions", format!("{} table, {}", spec.position_table, spec.position_convention));
     line("storage", format!("{}, {} bytes", storage(model), grouped(model.file_bytes())));
+    if metadata.quantisation.as_ref().is_some_and(|quantisation| quantisation.trained) {
+        line("roundings", "learnt with the weights".into());
+    }
     for f in metadata.quantisation.iter().flat_map(|quantisation| &quantisation.fidelity) {
         let value =
             format!("median {:.5}, p5 {:.5} at {} ({} patches)", f.median, f.p5, f.size_px, f.patches);

@@ -42,5 +42,5 @@ pub use metadata::{
 };
 pub use model::{Model, StoredTensor};
 pub use pixel_filters::{PixelFilters, fold_normalisation, interleave_channels};
-pub use rewrite::{Replacement, write_f32, write_quantised};
+pub use rewrite::{Numbers, write_model, write_quantised};
 pub use storage::{Int8Rows, Storage, StoredDtype};

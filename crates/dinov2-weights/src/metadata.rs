@@ -26,7 +26,7 @@ pub struct Metadata {
     pub preprocessing: Preprocessing,
     /// Where the weights come from.
     pub provenance: Provenance,
-    /// How the integers came about, and what they cost, where `dinov2-edge quantize` wrote the file.
+    /// How the integers came about, and what they cost, where `dinov2-edge quantize` or `training qat` wrote the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantisation: Option<Quantisation>,
 }
@@ -42,11 +42,15 @@ pub struct Quantisation {
     pub int4_group: Option<usize>,
     /// Images that scales and roundings were fitted to.
     pub calibration_images: u32,
+    /// The weights learnt with these roundings (quantisation-aware training): there is no unquantised model behind them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trained: bool,
     /// Measured on images that nothing was fitted to, one entry per size.
     pub fidelity: Vec<Fidelity>,
 }
 
-/// Patch cosine of int8 features to those of the unquantised weights in f32, at one size.
+/// Patch cosine of int8 features to those of the unquantised weights in f32, at one size; of weights that were trained in
+/// int8, to those that the file's own numbers give in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fidelity {

@@ -9,36 +9,63 @@ use crate::storage::encode_f32;
 use crate::writer::ModelWriter;
 use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, Model, ModelError, Storage, StoredDtype};
 
-/// What stands in for a tensor of the original model.
+/// Numbers of a tensor in the form that a file keeps them in.
 #[derive(Clone, Debug)]
-pub enum Replacement {
-    /// For a tensor that stays f32, row-major.
+pub enum Numbers {
+    /// Row-major.
     F32(Vec<f32>),
-    /// For a matrix.
+    /// Of a matrix.
     Int8(Int8Rows),
-    /// For a matrix, where the quantisation has groups of this size.
+    /// Of a matrix, where the quantisation has groups of this size.
     Int4(Int4Groups),
 }
 
-/// Writes a model file in f32 of weights in memory. `tensor` is asked for each tensor of the metadata's shape, row-major;
-/// `None` leaves an optional one out.
+impl Numbers {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Int8(rows) => rows.values.len(),
+            Self::Int4(groups) => groups.values.len(),
+        }
+    }
+
+    fn dtype(&self) -> StoredDtype {
+        match self {
+            Self::F32(_) => StoredDtype::F32,
+            Self::Int8(_) => StoredDtype::I8,
+            Self::Int4(groups) => StoredDtype::Int4 { group: groups.group },
+        }
+    }
+}
+
+/// Writes a model file of numbers in memory. `tensor` is asked for each tensor of the metadata's shape; `None` leaves an
+/// optional one out. Where the metadata's storage is int8, matrices are to be [`Numbers::Int8`]; all else is F32.
 ///
 /// # Errors
 /// The file cannot be written, or a tensor has another length than its shape says or is missing.
-pub fn write_f32(
+///
+/// # Panics
+/// When a tensor has another form than the storage says.
+pub fn write_model(
     metadata: &Metadata,
-    tensor: &mut dyn FnMut(&str) -> Option<Vec<f32>>,
+    tensor: &mut dyn FnMut(&str) -> Option<Numbers>,
     path: &Path,
 ) -> Result<(), ConvertError> {
-    let metadata = Metadata { storage: Storage::F32, quantisation: None, ..metadata.clone() };
     let mut planned = Vec::new();
     let mut tensors = Vec::new();
     for slot in slots(&metadata.spec) {
         match tensor(&slot.name) {
             None if slot.optional => {}
             Some(numbers) if numbers.len() == slot.len() => {
-                tensors.push((slot.name.clone(), numbers));
-                planned.push((slot, StoredDtype::F32));
+                let is_int8 = matches!(numbers, Numbers::Int8(_));
+                let wants_int8 = slot.matrix && metadata.storage == Storage::Int8;
+                assert_eq!(
+                    is_int8, wants_int8,
+                    "{}: int8 or not, in a file of {}",
+                    slot.name, metadata.storage
+                );
+                planned.push((slot, numbers.dtype()));
+                tensors.push(numbers);
             }
             got => {
                 let got = got.map_or("nothing".into(), |numbers| format!("{} numbers", numbers.len()));
@@ -52,9 +79,9 @@ pub fn write_f32(
             }
         }
     }
-    let mut writer = ModelWriter::create(path, &metadata, &planned)?;
-    for (name, numbers) in &tensors {
-        writer.write(name, &encode_f32(numbers))?;
+    let mut writer = ModelWriter::create(path, metadata, &planned)?;
+    for ((slot, _), numbers) in planned.iter().zip(&tensors) {
+        write_numbers(&mut writer, &slot.name, numbers)?;
     }
     writer.finish()
 }
@@ -69,7 +96,7 @@ pub fn write_f32(
 /// When a replacement does not have the form and length of what it replaces.
 pub fn write_quantised(
     model: &Model,
-    replacements: &BTreeMap<String, Replacement>,
+    replacements: &BTreeMap<String, Numbers>,
     quantisation: Quantisation,
     path: &Path,
 ) -> Result<(), ConvertError> {
@@ -78,11 +105,8 @@ pub fn write_quantised(
     let present = slots(model.spec()).into_iter().filter(|slot| model.tensor(&slot.name).is_ok());
     let planned: Vec<_> = present
         .map(|slot| {
-            let dtype = match replacements.get(&slot.name) {
-                Some(Replacement::Int4(groups)) => StoredDtype::Int4 { group: groups.group },
-                _ if slot.matrix => StoredDtype::I8,
-                _ => StoredDtype::F32,
-            };
+            let kept = if slot.matrix { StoredDtype::I8 } else { StoredDtype::F32 };
+            let dtype = replacements.get(&slot.name).map_or(kept, Numbers::dtype);
             (slot, dtype)
         })
         .collect();
@@ -90,15 +114,24 @@ pub fn write_quantised(
     for (slot, _) in &planned {
         let name = slot.name.as_str();
         match (slot.matrix, replacements.get(name)) {
-            (true, Some(Replacement::Int8(rows))) => write_rows(&mut writer, name, rows)?,
-            (true, Some(Replacement::Int4(groups))) => write_groups(&mut writer, name, groups)?,
+            (true, Some(numbers @ (Numbers::Int8(_) | Numbers::Int4(_))))
+            | (false, Some(numbers @ Numbers::F32(_))) => {
+                write_numbers(&mut writer, name, numbers)?;
+            }
             (true, None) => write_rows(&mut writer, name, &model.int8(name)?)?,
-            (false, Some(Replacement::F32(values))) => writer.write(name, &encode_f32(values))?,
             (false, None) => writer.write(name, &encode_f32(&model.f32(name)?))?,
             (matrix, Some(_)) => panic!("{name}: a replacement of the wrong form, matrix {matrix}"),
         }
     }
     writer.finish()
+}
+
+fn write_numbers(writer: &mut ModelWriter, name: &str, numbers: &Numbers) -> Result<(), ConvertError> {
+    match numbers {
+        Numbers::F32(values) => writer.write(name, &encode_f32(values)),
+        Numbers::Int8(rows) => write_rows(writer, name, rows),
+        Numbers::Int4(groups) => write_groups(writer, name, groups),
+    }
 }
 
 fn write_rows(writer: &mut ModelWriter, name: &str, rows: &Int8Rows) -> Result<(), ConvertError> {

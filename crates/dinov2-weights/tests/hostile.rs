@@ -9,8 +9,8 @@ use dinov2_weights::infer::{Overrides, infer};
 use dinov2_weights::naming::canonical;
 use dinov2_weights::quantise::round_to_nearest_int4;
 use dinov2_weights::{
-    ConvertError, ConvertOptions, Model, Quantisation, Replacement, Storage, StoredDtype,
-    checkpoint_from_bytes, convert, fits_int4, layout, read_checkpoint, write_quantised,
+    ConvertError, ConvertOptions, Model, Numbers, Quantisation, Storage, StoredDtype, checkpoint_from_bytes,
+    convert, fits_int4, layout, read_checkpoint, write_quantised,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -67,7 +67,7 @@ fn model_file() -> Vec<u8> {
 }
 
 /// An int4 file in groups of 32 and its model before: every matrix of whole groups is int4 but `stays_int8`.
-fn int4_file(stays_int8: &str) -> (Vec<u8>, BTreeMap<String, Replacement>) {
+fn int4_file(stays_int8: &str) -> (Vec<u8>, BTreeMap<String, Numbers>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m");
     convert(&fixture("timm.safetensors"), &path, &ConvertOptions::new(Storage::F32), &mut |_| {}).unwrap();
@@ -77,11 +77,16 @@ fn int4_file(stays_int8: &str) -> (Vec<u8>, BTreeMap<String, Replacement>) {
         .filter(|slot| slot.matrix && fits_int4(&slot.shape, 32) && !slot.name.contains(stays_int8));
     let replacements = fitting.map(|slot| {
         let groups = round_to_nearest_int4(&model.f32(&slot.name).unwrap(), &vec![1.0; slot.shape[1]], 32);
-        (slot.name, Replacement::Int4(groups))
+        (slot.name, Numbers::Int4(groups))
     });
     let replacements: BTreeMap<_, _> = replacements.collect();
-    let quantisation =
-        Quantisation { weight_limit: 64, int4_group: Some(32), calibration_images: 4, fidelity: Vec::new() };
+    let quantisation = Quantisation {
+        weight_limit: 64,
+        int4_group: Some(32),
+        calibration_images: 4,
+        trained: false,
+        fidelity: Vec::new(),
+    };
     write_quantised(&model, &replacements, quantisation, &path).unwrap();
     (std::fs::read(path).unwrap(), replacements)
 }
@@ -100,7 +105,7 @@ fn int4_comes_back_from_a_file_and_is_widened_within_half_a_step() {
     let model = Model::from_bytes(bytes, "m").unwrap();
     assert_eq!(replacements.len(), 3);
     for (name, replacement) in &replacements {
-        let Replacement::Int4(groups) = replacement else { panic!("{name}") };
+        let Numbers::Int4(groups) = replacement else { panic!("{name}") };
         assert_eq!(model.tensor(name).unwrap().dtype, StoredDtype::Int4 { group: 32 });
         let exact = model.f32(name).unwrap();
         assert_eq!(exact, groups.to_f32());

@@ -8,7 +8,7 @@ use std::path::Path;
 use dinov2_core::PatchGrid;
 use dinov2_weights::quantise::round_to_nearest_int4;
 use dinov2_weights::{
-    ConvertOptions, Model, Quantisation, Replacement, Storage, convert, fits_int4, inspect, layout,
+    ConvertOptions, Model, Numbers, Quantisation, Storage, convert, fits_int4, inspect, layout,
     write_quantised,
 };
 use libfuzzer_sys::fuzz_target;
@@ -50,11 +50,16 @@ fn write_int4_seed(corpus: &Path) {
         .map(|slot| {
             let weight = model.f32(&slot.name).expect("a tensor of the model");
             let groups = round_to_nearest_int4(&weight, &vec![1.0; slot.shape[1]], 32);
-            (slot.name, Replacement::Int4(groups))
+            (slot.name, Numbers::Int4(groups))
         })
         .collect();
-    let quantisation =
-        Quantisation { weight_limit: 64, int4_group: Some(32), calibration_images: 0, fidelity: Vec::new() };
+    let quantisation = Quantisation {
+        weight_limit: 64,
+        int4_group: Some(32),
+        calibration_images: 0,
+        trained: false,
+        fidelity: Vec::new(),
+    };
     write_quantised(&model, &replacements, quantisation, &seed).expect("corpus");
     write_header(&seed);
 }

@@ -9,7 +9,7 @@ use dinov2_kernels::Pool;
 use dinov2_weights::quantise::{
     Feedback, Smoothing, output_error, round_to_nearest, round_to_nearest_int4, scales,
 };
-use dinov2_weights::{Model, Replacement, fits_int4};
+use dinov2_weights::{Model, Numbers, fits_int4};
 
 use super::calibration::Calibration;
 use super::{Progress, QuantiseError, Target};
@@ -99,10 +99,10 @@ impl Smoothed {
     }
 }
 
-type Replacements = BTreeMap<String, Replacement>;
+type Replacements = BTreeMap<String, Numbers>;
 
 /// Rounds one matrix, with something to say about it.
-type Round<'a, R> = dyn Fn(&Smoothed) -> Result<(Replacement, R), QuantiseError> + Sync + 'a;
+type Round<'a, R> = dyn Fn(&Smoothed) -> Result<(Numbers, R), QuantiseError> + Sync + 'a;
 
 impl Rounding<'_> {
     /// Every matrix of the blocks, in order.
@@ -174,7 +174,7 @@ impl Rounding<'_> {
         for outcome in outcomes.into_inner().expect("no task panics while it holds the map").into_values() {
             let (name, norm, replacement, result) = outcome?;
             replacements.insert(format!("{name}.weight"), replacement);
-            replacements.extend(norm.into_iter().map(|(name, values)| (name, Replacement::F32(values))));
+            replacements.extend(norm.into_iter().map(|(name, values)| (name, Numbers::F32(values))));
             results.push(result);
         }
         Ok(results)
@@ -186,10 +186,10 @@ impl Rounding<'_> {
         self.each(exponents, &self.matrices(), &mut replacements, &|smoothed| {
             let energy = smoothed.energy();
             let replacement = match smoothed.group(self.target) {
-                Some(group) => Replacement::Int4(round_to_nearest_int4(&smoothed.weight, &energy, group)),
+                Some(group) => Numbers::Int4(round_to_nearest_int4(&smoothed.weight, &energy, group)),
                 None => {
                     let scale = scales(&smoothed.weight, &energy, self.limit);
-                    Replacement::Int8(round_to_nearest(&smoothed.weight, scale, self.limit))
+                    Numbers::Int8(round_to_nearest(&smoothed.weight, scale, self.limit))
                 }
             };
             Ok((replacement, ()))
@@ -225,21 +225,21 @@ impl Rounding<'_> {
     }
 }
 
-type Rounded = Result<(Replacement, MatrixReport), QuantiseError>;
+type Rounded = Result<(Numbers, MatrixReport), QuantiseError>;
 
 fn int8(smoothed: &Smoothed, limit: u8) -> Rounded {
     let scale = scales(&smoothed.weight, &smoothed.energy(), limit);
     let nearest = round_to_nearest(&smoothed.weight, scale.clone(), limit).to_f32();
     let rows = feedback(smoothed, smoothed.k())?.int8(&smoothed.weight, scale, limit);
     let report = report(smoothed, 8, &rows.to_f32(), &nearest);
-    Ok((Replacement::Int8(rows), report))
+    Ok((Numbers::Int8(rows), report))
 }
 
 fn int4(smoothed: &Smoothed, group: usize) -> Rounded {
     let nearest = round_to_nearest_int4(&smoothed.weight, &smoothed.energy(), group).to_f32();
     let groups = feedback(smoothed, group)?.int4(&smoothed.weight);
     let report = report(smoothed, 4, &groups.to_f32(), &nearest);
-    Ok((Replacement::Int4(groups), report))
+    Ok((Numbers::Int4(groups), report))
 }
 
 fn feedback(smoothed: &Smoothed, group: usize) -> Result<Feedback, QuantiseError> {

@@ -19,7 +19,7 @@ use dinov2_core::{ExtractError, Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, LoadError};
 use dinov2_kernels::Pool;
 use dinov2_weights::{
-    ConvertError, Fidelity, Model, ModelError, Quantisation, Replacement, Storage, write_quantised,
+    ConvertError, Fidelity, Model, ModelError, Numbers, Quantisation, Storage, write_quantised,
 };
 
 pub use calibration::Picture;
@@ -195,6 +195,7 @@ pub fn quantise(
             Target::Int4 { group, .. } => Some(group),
         },
         calibration_images: pictures.len() as u32,
+        trained: false,
         fidelity: Vec::new(),
     };
     let trial = Trial { path: scratch.path().join("trial.safetensors"), quantisation: &quantisation, config };
@@ -236,7 +237,7 @@ impl Trial<'_> {
     fn engine(
         &self,
         model: &Model,
-        replacements: &BTreeMap<String, Replacement>,
+        replacements: &BTreeMap<String, Numbers>,
     ) -> Result<CpuEngine, QuantiseError> {
         write_quantised(model, replacements, self.quantisation.clone(), &self.path)?;
         let mut config = self.config;
