@@ -9,6 +9,7 @@ use rand::Rng;
 use training::data::{Batch, Pixels};
 use training::distil::{Learner, Student};
 use training::loss::{Objective, Standardiser, Targets};
+use training::parallel::Group;
 use training::recipe::Recipe;
 use training::vit::Parameters;
 
@@ -69,7 +70,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let objective = Objective::new(recipe.loss.clone(), identity()?, identity()?, Vec::new());
     let student =
         Student::new(spec(depth), &Parameters::default(), &Parameters::default(), &recipe, &device)?;
-    let mut learner = Learner::new(student, objective, &recipe, dinov2_weights::IMAGENET, &device)?;
+    let mut learner =
+        Learner::new(student, objective, &recipe, dinov2_weights::IMAGENET, (&device, Group::alone()))?;
     let data = (0..batch * SIDE_PX * SIDE_PX * 3).map(|at| (at * 31 % 251) as u8).collect();
     let views = Pixels { side_px: SIDE_PX, data };
     let batch = Batch { step: 0, samples: vec![0; batch], student: views, teacher: None };

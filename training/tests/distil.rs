@@ -1,48 +1,19 @@
 //! The distiller on small models: it learns, it resumes bit for bit, it says what goes wrong.
 
-use std::path::{Path, PathBuf};
+#[path = "support/fidelity.rs"]
+mod fidelity;
+mod support;
 
 use candle_core::Device;
-use dinov2_cpu::CpuConfig;
-use dinov2_weights::{ConvertOptions, Model, Storage, convert};
-use tempfile::TempDir;
+use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_weights::Model;
 use training::data::Dataset;
-use training::distil::{Agreement, DistilError, Event, RunConfig, StudentCard, distil};
+use training::distil::{DistilError, RunConfig};
 use training::recipe::Recipe;
 use training::teacher::EngineTeacher;
 
-/// A small teacher: dim 48, 3 blocks, random weights by transformers (`tests/fixtures/make_golden.py`).
-fn teacher_model(folder: &Path) -> Model {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden/hf_mlp");
-    let path = folder.join("teacher.safetensors");
-    convert(&source, &path, &ConvertOptions::new(Storage::F32), &mut |_| {}).unwrap();
-    Model::open(path).unwrap()
-}
-
-/// Pictures of overlapping waves and discs, none like another.
-fn pictures(folder: &Path, count: usize) -> PathBuf {
-    let images = folder.join("images");
-    std::fs::create_dir_all(&images).unwrap();
-    for index in 0..count {
-        let (width, height) = (64 + index % 5, 60 + index % 7);
-        let pixels: Vec<u8> = (0..width * height * 3)
-            .map(|at| {
-                let (x, y, c) = (at / 3 % width, at / 3 / width, at % 3);
-                let phase = index as f32 * 0.9 + c as f32;
-                let wave = (x as f32 * 0.11 * (1.0 + index as f32 % 4.0) + phase).sin()
-                    * (y as f32 * 0.13 + phase).cos();
-                let (dx, dy) = (x as f32 - 12.0 - (index * 7 % 40) as f32, y as f32 - 30.0);
-                let disc = if dx * dx + dy * dy < 200.0 { 90.0 * (c as f32 - 1.0) } else { 0.0 };
-                (128.0 + 70.0 * wave + disc).clamp(0.0, 255.0) as u8
-            })
-            .collect();
-        let file = std::fs::File::create(images.join(format!("{index:03}.png"))).unwrap();
-        let mut encoder = png::Encoder::new(file, width as u32, height as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-    }
-    images
-}
+use fidelity::patch_cosine;
+use support::{Bench, pictures};
 
 const RECIPE: &str = r#"
 seed = 3
@@ -60,62 +31,6 @@ steps = 3
 batch = 4
 views = { sizes_px = [42, 56], teacher_sizes_px = [70], scale = [0.5, 1.0], ratio = [0.8, 1.25], flip = 0.5, grey = 0.0, mixup = 0.0 }
 "#;
-
-struct Bench {
-    folder: TempDir,
-    model: Model,
-    images: PathBuf,
-}
-
-impl Bench {
-    fn new(images: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (model, images) = (teacher_model(folder.path()), pictures(folder.path(), images));
-        Self { model, images, folder }
-    }
-
-    fn recipe(&self, text: &str) -> Recipe {
-        let path = self.folder.path().join("recipe.toml");
-        std::fs::write(&path, text).unwrap();
-        Recipe::read(&path).unwrap()
-    }
-
-    fn config(&self, recipe: Recipe, run: &str) -> RunConfig {
-        RunConfig {
-            recipe,
-            output: self.folder.path().join(run),
-            resume: false,
-            stop_after: None,
-            checkpoint_every: 2,
-            validate_every: 1000,
-            workers: 2,
-            device: Device::Cpu,
-            card: StudentCard {
-                source: "a test".into(),
-                licence: None,
-                notes: String::new(),
-                preprocessing: self.model.metadata().preprocessing,
-            },
-            teacher: "golden".into(),
-        }
-    }
-
-    /// Runs; returns the file of the student, losses and the last agreement.
-    fn run(&self, config: &RunConfig) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistilError> {
-        let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
-        let mut teacher =
-            EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
-        let dataset = Dataset::open(&[self.images.display().to_string()]).unwrap();
-        std::fs::create_dir_all(&config.output).unwrap();
-        let (mut losses, mut last) = (Vec::new(), None);
-        let path = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| match event {
-            Event::Step { report, .. } => losses.push(report.loss),
-            Event::Validated { agreement, .. } => last = agreement,
-            _ => {}
-        })?;
-        Ok((path, losses, last))
-    }
-}
 
 #[test]
 fn a_run_that_was_stopped_goes_on_bit_for_bit() {
@@ -209,32 +124,10 @@ fn sixty_four_images_are_learnt_by_heart() {
     let config = bench.config(bench.recipe(recipe), "run");
     let (path, losses, held_out) = bench.run(&config).unwrap();
     println!("loss {:.4} to {:.4}, held out {held_out:?}", losses[0], losses[losses.len() - 1]);
-    let (median, p5) = patch_cosine(&bench.model, &Model::open(path).unwrap(), &bench.images);
+    let (median, p5) =
+        patch_cosine(&bench.model, (&Model::open(path).unwrap(), CpuPrecision::F32), &bench.images);
     println!("patch cosine on the images learnt: median {median:.4}, p5 {p5:.4}");
     assert!(median >= 0.99, "{median}");
-}
-
-/// Patch cosine between two models on the engine that runs them, over all images.
-fn patch_cosine(teacher: &Model, student: &Model, images: &Path) -> (f64, f64) {
-    use dinov2_core::{Extractor, Features, ImageView, Taps};
-    let mut engines =
-        [teacher, student].map(|model| dinov2_cpu::CpuEngine::new(model, CpuConfig::default()).unwrap());
-    let dataset = Dataset::open(&[images.display().to_string()]).unwrap();
-    let mut cosines = Vec::new();
-    for sample in 0..dataset.len() {
-        let pixels = training::views::centre_square(&dataset.decode(sample).unwrap(), 56);
-        let [want, got] = engines.each_mut().map(|engine| {
-            let mut features = Features::new();
-            engine.extract(ImageView::new(&pixels, 56, 56).unwrap(), &Taps::none(), &mut features).unwrap();
-            features
-        });
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-        for (got, want) in got.patches().chunks_exact(48).zip(want.patches().chunks_exact(48)) {
-            cosines.push(dot(got, want) / (dot(got, got) * dot(want, want)).sqrt());
-        }
-    }
-    cosines.sort_by(f64::total_cmp);
-    (cosines[cosines.len() / 2], cosines[cosines.len() / 20])
 }
 
 /// Rows of what two teachers say about the same batches, stage after stage.

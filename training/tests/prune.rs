@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use dinov2_core::{Extractor, Features, ImageView, Taps, VitSpec};
+use dinov2_core::{Extractor, Features, ImageView, PatchGrid, PositionConvention, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine};
-use dinov2_weights::{ConvertOptions, Model, Storage, convert, write_f32};
+use dinov2_weights::position::resample;
+use dinov2_weights::{ConvertOptions, Model, Numbers, Storage, convert, write_model};
 use training::data::Pixels;
 use training::distil::{StudentCard, write_student};
 use training::prune::prune;
@@ -21,9 +22,9 @@ fn model(folder: &Path, spoil: impl Fn(&str, &mut [f32])) -> Model {
     let mut tensor = |name: &str| {
         let mut numbers = whole.f32(name).ok()?;
         spoil(name, &mut numbers);
-        Some(numbers)
+        Some(Numbers::F32(numbers))
     };
-    write_f32(whole.metadata(), &mut tensor, &path).unwrap();
+    write_model(whole.metadata(), &mut tensor, &path).unwrap();
     Model::open(path).unwrap()
 }
 
@@ -35,6 +36,12 @@ fn pixels() -> Pixels {
 
 /// The engine's tokens of the first image, before and after pruning to `spec`.
 fn before_and_after(folder: &Path, model: &Model, spec: &VitSpec) -> (Vec<f32>, Vec<f32>) {
+    let pixels = pixels();
+    let image = pixels.images().next().unwrap();
+    (tokens(model, image, SIDE_PX), tokens(&pruned(folder, model, spec), image, SIDE_PX))
+}
+
+fn pruned(folder: &Path, model: &Model, spec: &VitSpec) -> Model {
     let (parameters, kept) = prune(model, spec, &pixels(), &mut |_| {}).unwrap();
     let card = StudentCard {
         source: "a test".into(),
@@ -44,18 +51,65 @@ fn before_and_after(folder: &Path, model: &Model, spec: &VitSpec) -> (Vec<f32>, 
     };
     let path = folder.join("pruned.safetensors");
     write_student(&kept.spec, &parameters, &card, &path).unwrap();
-    let pruned = Model::open(path).unwrap();
-    let tokens = |model: &Model| {
-        let mut engine = CpuEngine::new(model, CpuConfig::default()).unwrap();
-        let mut features = Features::new();
-        let pixels = pixels();
-        let image = pixels.images().next().unwrap();
-        engine
-            .extract(ImageView::new(image, SIDE_PX, SIDE_PX).unwrap(), &Taps::none(), &mut features)
-            .unwrap();
-        features.tokens().to_vec()
+    Model::open(path).unwrap()
+}
+
+/// The engine's tokens of a square image.
+fn tokens(model: &Model, image: &[u8], side_px: usize) -> Vec<f32> {
+    let mut engine = CpuEngine::new(model, CpuConfig::default()).unwrap();
+    let mut features = Features::new();
+    engine.extract(ImageView::new(image, side_px, side_px).unwrap(), &Taps::none(), &mut features).unwrap();
+    features.tokens().to_vec()
+}
+
+/// The image with every patch of 14 pixels resized to `to` by itself.
+fn with_patches_of(image: &[u8], to: usize) -> Vec<u8> {
+    let (count, side) = (SIDE_PX / 14, SIDE_PX / 14 * to);
+    let mut out = vec![0; side * side * 3];
+    for patch in 0..count * count {
+        let (top, left) = (patch / count, patch % count);
+        // A table has a token before its places, which stays as it is.
+        let mut table = vec![0.0; 3];
+        for at in 0..14 * 14 {
+            let pixel = (top * 14 + at / 14) * SIDE_PX + left * 14 + at % 14;
+            table.extend(image[pixel * 3..][..3].iter().map(|value| f32::from(*value)));
+        }
+        let square = |side| PatchGrid { rows: side, cols: side };
+        let convention = PositionConvention::ExactSizeAntialias;
+        let resized = resample(&table, square(14), square(to), convention).unwrap();
+        for at in 0..to * to {
+            let pixel = (top * to + at / to) * side + left * to + at % to;
+            for colour in 0..3 {
+                out[pixel * 3 + colour] = resized[3 + at * 3 + colour].round() as u8;
+            }
+        }
+    }
+    out
+}
+
+/// What a model sees in patches of 14 pixels, its resized sibling sees in the same patches enlarged.
+#[test]
+fn patches_can_be_larger() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model(folder.path(), |_, _| {});
+    // Smooth enough that no pixel overshoots, and that patches of fewer pixels lose little.
+    let wave = |at: usize| {
+        let (x, y, colour) = (at / 3 % SIDE_PX, at / 3 / SIDE_PX, at % 3);
+        127.0 + 90.0 * (x as f32 * 0.09 + colour as f32).sin() * (y as f32 * 0.12).cos()
     };
-    (tokens(model), tokens(&pruned))
+    let image: Vec<u8> = (0..SIDE_PX * SIDE_PX * 3).map(|at| wave(at).round() as u8).collect();
+    let want = tokens(&model, &image, SIDE_PX);
+    for (patch_size, limit) in [(21, 0.01), (16, 0.01), (8, 0.05)] {
+        let spec = VitSpec { patch_size, ..model.spec().clone() };
+        let side_px = SIDE_PX / 14 * patch_size;
+        let got =
+            tokens(&pruned(folder.path(), &model, &spec), &with_patches_of(&image, patch_size), side_px);
+        let square = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x * x)).sum::<f64>();
+        let error = square(&mut got.iter().zip(&want).map(|(got, want)| got - want));
+        let error = (error / square(&mut want.iter().copied())).sqrt();
+        println!("patches of {patch_size}: {error:.5}");
+        assert!(got.len() == want.len() && error < limit, "{patch_size}: {error}");
+    }
 }
 
 fn assert_same(before: &[f32], after: &[f32]) {
@@ -110,7 +164,6 @@ fn a_shape_that_is_no_part_of_the_model_is_refused() {
     for (spec, told) in [
         (VitSpec { depth: 4, ..source.clone() }, "depth: expected at most the model's 3, got 4"),
         (VitSpec { dim: 30, heads: 2, ..source.clone() }, "dim / heads: expected the model's 16, got 15"),
-        (VitSpec { patch_size: 8, ..source.clone() }, "patch_size: expected the model's 14, got 8"),
     ] {
         let error = prune(&model, &spec, &pixels(), &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");

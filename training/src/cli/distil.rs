@@ -10,6 +10,7 @@ use training::data::{Batch, Dataset};
 use training::distil::{Event, RunConfig, StudentCard, distil, steps_done};
 use training::loss::Targets;
 use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
+use training::parallel::Launch;
 use training::recipe::{Recipe, Start};
 use training::teacher::{CachedTeacher, Teacher};
 use training::vit::Vit;
@@ -20,18 +21,25 @@ const SHEET_ROWS: usize = 6;
 /// Arguments of `distill`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to learn and how: training/recipes/*.toml
-    #[arg(long, value_name = "FILE")]
-    recipe: PathBuf,
     /// Model file of the teacher
     #[arg(long, value_name = "MODEL")]
     teacher: PathBuf,
-    /// Features of the teacher that `cache` has kept
-    #[arg(long, value_name = "FOLDER")]
-    cache: Option<PathBuf>,
     /// Model file that the student starts from [default: the teacher]
     #[arg(long, value_name = "MODEL")]
     start: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Arguments of `distill` and `qat`.
+#[derive(clap::Args)]
+pub(super) struct RunArgs {
+    /// What to learn and how: training/recipes/*.toml
+    #[arg(long, value_name = "FILE")]
+    pub(super) recipe: PathBuf,
+    /// Features of the teacher that `cache` has kept
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
     /// Images: files, folders, globs, WebDataset shards (.tar), manifests of `curate` (.jsonl)
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     data: Vec<String>,
@@ -60,53 +68,79 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let recipe = Recipe::read(&args.recipe)?;
-    let device = device(&args.device)?;
-    let teacher_model = Model::open(&args.teacher)?;
+    let recipe = Recipe::read(&args.run.recipe)?;
+    if recipe.quantise.is_some() {
+        bail!(
+            "recipe: quantise: expected none for distill (`training qat` learns with roundings): {}",
+            args.run.recipe.display()
+        );
+    }
+    let teacher = Model::open(&args.teacher)?;
     let start = match (recipe.student.start, &args.start) {
         (Start::Scratch, None) => None,
         (Start::Scratch, Some(_)) => bail!("--start: expected none with start = \"scratch\" in the recipe"),
-        (Start::Model, None) => Some(teacher_model.clone()),
+        (Start::Model, None) => Some(teacher.clone()),
         (Start::Model, Some(path)) => Some(Model::open(path)?),
     };
-    let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
-    let dataset = Dataset::open(&args.data)?;
-    let mut teacher: Box<dyn Teacher> = match &args.cache {
-        None => teacher(&teacher_model, &blocks, &device)?,
-        Some(folder) => {
-            let identity = identity(&teacher_model)?;
-            Box::new(CachedTeacher::open(folder, &identity, &recipe, &dataset.fingerprint_hex(), &device)?)
-        }
-    };
-    std::fs::create_dir_all(&args.output).with_context(|| format!("create {}", args.output.display()))?;
-    eprintln!("{} images, {} steps", dataset.len(), recipe.steps());
-    let config = RunConfig {
-        card: card(&teacher_model, &args.recipe, dataset.len()),
-        output: args.output,
-        resume: args.resume,
-        stop_after: args.stop_after,
-        checkpoint_every: args.checkpoint_every,
-        validate_every: args.validate_every,
-        workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
-        device,
-        teacher: identity(&teacher_model)?,
-        recipe,
-    };
-    let mut told = Told::new(&config)?;
-    let path = distil(&config, start.as_ref(), teacher.as_mut(), dataset, &mut |event| told.tell(event))?;
-    told.finish()?;
-    println!("{}", path.display());
-    Ok(())
+    let source = format!("distilled from {}", teacher.metadata().provenance.source);
+    args.run.train(recipe, &teacher, start.as_ref(), source)
 }
 
-fn card(teacher: &Model, recipe: &std::path::Path, images: usize) -> StudentCard {
-    let provenance = &teacher.metadata().provenance;
-    let recipe = recipe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    StudentCard {
-        source: format!("distilled from {}", provenance.source),
-        licence: provenance.licence.clone(),
-        notes: format!("recipe {recipe}, {images} images"),
-        preprocessing: teacher.metadata().preprocessing,
+impl RunArgs {
+    /// Trains a student; prints where it lies. `source`: what its file says about its origin.
+    pub(super) fn train(
+        self,
+        recipe: Recipe,
+        teacher_model: &Model,
+        start: Option<&Model>,
+        source: String,
+    ) -> anyhow::Result<()> {
+        let launch = Launch::from_env()?;
+        let device = device(&self.device, launch.as_ref())?;
+        let rank = launch.as_ref().map_or(0, |launch| launch.rank);
+        let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+        let dataset = Dataset::open(&self.data)?;
+        let identity = identity(teacher_model)?;
+        let mut teacher: Box<dyn Teacher> = match &self.cache {
+            None => teacher(teacher_model, &blocks, &device)?,
+            Some(folder) => {
+                let images = dataset.fingerprint_hex();
+                Box::new(CachedTeacher::open(folder, &identity, &recipe, &images, &device)?.with_rank(rank))
+            }
+        };
+        std::fs::create_dir_all(&self.output).with_context(|| format!("create {}", self.output.display()))?;
+        if rank == 0 {
+            eprintln!("{} images, {} steps", dataset.len(), recipe.steps());
+        }
+        let file =
+            self.recipe.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let config = RunConfig {
+            card: StudentCard {
+                source,
+                licence: teacher_model.metadata().provenance.licence.clone(),
+                notes: format!("recipe {file}, {} images", dataset.len()),
+                preprocessing: teacher_model.metadata().preprocessing,
+            },
+            output: self.output,
+            resume: self.resume,
+            stop_after: self.stop_after,
+            checkpoint_every: self.checkpoint_every,
+            validate_every: self.validate_every,
+            workers: self.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
+            device,
+            teacher: identity,
+            launch,
+            recipe,
+        };
+        if rank > 0 {
+            distil(&config, start, teacher.as_mut(), dataset, &mut |_| {})?;
+            return Ok(());
+        }
+        let mut told = Told::new(&config)?;
+        let path = distil(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))?;
+        told.finish()?;
+        println!("{}", path.display());
+        Ok(())
     }
 }
 

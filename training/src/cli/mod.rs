@@ -5,12 +5,13 @@ mod curate;
 mod distil;
 mod eval;
 mod models;
+mod qat;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Small students of big DINOv2 teachers: curate images, distil, evaluate.
+/// Small students of big DINOv2 teachers: curate images, distil, train in int8, evaluate.
 #[derive(Parser)]
 #[command(name = "training", version, arg_required_else_help = true)]
 struct Cli {
@@ -28,6 +29,8 @@ enum Command {
     Distill(distil::Args),
     /// Judge models beside each other: neighbours, probes, fidelity, robustness, tracking, speed
     Eval(eval::Args),
+    /// Train a student with the roundings of the int8 engine; the result is a file in int8
+    Qat(qat::Args),
 }
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage.
@@ -37,6 +40,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Curate(args) => curate::run(args),
         Command::Distill(args) => distil::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Qat(args) => qat::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,14 +6,15 @@ use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
+use training::parallel::Launch;
 use training::teacher::{EngineTeacher, Teacher, VitTeacher};
 
-/// Opens the device of that name.
-pub(super) fn device(name: &str) -> anyhow::Result<Device> {
+/// Opens the device of that name; of several processes on a machine each gets its own GPU, unless one is named.
+pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Device> {
     let cuda = |index: usize| Device::new_cuda(index).with_context(|| format!("device {name}"));
     match name.split_once(':') {
         None if name == "cpu" => Ok(Device::Cpu),
-        None if name == "cuda" => cuda(0),
+        None if name == "cuda" => cuda(launch.map_or(0, |launch| launch.local_rank)),
         Some(("cuda", index)) if index.parse::<usize>().is_ok() => cuda(index.parse()?),
         _ => bail!("device: expected cpu, cuda or cuda:N, got {name:?}"),
     }

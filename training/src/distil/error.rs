@@ -4,6 +4,7 @@ use dinov2_weights::{ConvertError, ModelError};
 
 use crate::data::DataError;
 use crate::loss::StandardiseError;
+use crate::parallel::ParallelError;
 use crate::teacher::TeacherError;
 use crate::vit::ParameterError;
 
@@ -31,6 +32,9 @@ pub enum DistilError {
     /// The device.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// The other processes.
+    #[error(transparent)]
+    Parallel(#[from] ParallelError),
     /// A shape that the student cannot have.
     #[error("student: {0}")]
     Student(String),

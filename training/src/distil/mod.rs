@@ -17,7 +17,7 @@ mod validate;
 
 pub use checkpoint::{Checkpoint, latest_checkpoint};
 pub use error::DistilError;
-pub use export::{StudentCard, write_student};
+pub use export::{StudentCard, write_int8_student, write_student};
 pub use observe::fit_objective;
 pub use run::{Event, RunConfig, STUDENT_FILE, distil, steps_done};
 pub use start::{Student, student_spec};

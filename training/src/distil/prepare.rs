@@ -7,6 +7,7 @@ use super::run::Opened;
 use super::{Checkpoint, DistilError, Event, Learner, RunConfig, Student, fit_objective, student_spec};
 use crate::data::{Batch, Dataset, Loader, LoaderPlan};
 use crate::loss::{Objective, Targets};
+use crate::parallel::Group;
 use crate::prune::prune;
 use crate::recipe::{HeadKind, Recipe, Stage, Start};
 use crate::teacher::Teacher;
@@ -29,6 +30,7 @@ impl Prepare<'_> {
     pub(super) fn learner(
         &self,
         teacher: &mut dyn Teacher,
+        group: Group,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Learner, DistilError> {
         let (config, recipe) = (self.config, &self.config.recipe);
@@ -39,7 +41,8 @@ impl Prepare<'_> {
         let mut random = crate::random::stream(recipe.seed, "heads", 0);
         let heads = objective.head_parameters(spec.dim, &mut random)?;
         let student = Student::new(spec, &first, &heads, recipe, &config.device)?;
-        Learner::new(student, objective, recipe, config.card.preprocessing.normalisation(), &config.device)
+        let normalisation = config.card.preprocessing.normalisation();
+        Learner::new(student, objective, recipe, normalisation, (&config.device, group))
     }
 
     /// The loss, standardised as before or by what the teacher makes of the first views.
@@ -50,7 +53,8 @@ impl Prepare<'_> {
     ) -> Result<Objective, DistilError> {
         let (config, recipe) = (self.config, &self.config.recipe);
         let Some((path, _, tensors)) = self.before else {
-            let mut loader = loader(config, &recipe.stages[0], self.train, 0)?;
+            // All processes look at the views of one, so that they standardise alike, and as one process would.
+            let mut loader = loader(config, (0, 1), &recipe.stages[0], self.train, 0)?;
             return fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {
                 on_event(Event::Preparing(format!("statistics of the teacher: {done} of {total} views")));
             });
@@ -106,18 +110,19 @@ fn check(recipe: &Recipe, student: &VitSpec, teacher: &VitSpec) -> Result<(), Di
     Ok(())
 }
 
-/// Batches of a stage from a step on.
+/// Batches of a stage from a step on, for one of `world` processes.
 pub(super) fn loader(
     config: &RunConfig,
+    (rank, world): (usize, usize),
     stage: &Stage,
     dataset: &Arc<Dataset>,
     step: u64,
 ) -> Result<Loader, DistilError> {
     let plan = LoaderPlan {
         seed: config.recipe.seed,
-        batch: stage.batch,
-        rank: 0,
-        world: 1,
+        batch: stage.batch / world,
+        rank,
+        world,
         workers: config.workers,
         ahead: AHEAD,
     };

@@ -6,9 +6,13 @@ use dinov2_weights::Model;
 
 use super::prepare::{Prepare, loader};
 use super::step::{Learner, StepReport};
-use super::{Agreement, Checkpoint, DistilError, StudentCard, agreement, latest_checkpoint, write_student};
-use crate::data::{self, Batch, Dataset, Loader};
+use super::{
+    Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, latest_checkpoint,
+    write_int8_student, write_student,
+};
+use crate::data::{self, Batch, Dataset, Loader, Pixels};
 use crate::loss::Targets;
+use crate::parallel::{Group, Launch};
 use crate::recipe::{Recipe, Stage};
 use crate::teacher::Teacher;
 use crate::vit::Vit;
@@ -41,6 +45,8 @@ pub struct RunConfig {
     pub card: StudentCard,
     /// The teacher's weights, for the checkpoint: a run is not resumed with another.
     pub teacher: String,
+    /// The processes of the run, where there are several. They share the folder; the first one writes.
+    pub launch: Option<Launch>,
 }
 
 /// What happens in a run.
@@ -74,7 +80,9 @@ pub enum Event<'a> {
     Unreadable(usize),
 }
 
-/// Distils; returns where the student lies. `start`: the model that the student is cut out of, unless it starts from scratch.
+/// Distils; returns where the student lies. Of several processes only the first validates and writes, and has events about it.
+///
+/// `start`: the model that the student is cut out of, unless it starts from scratch.
 ///
 /// # Errors
 /// Anything that keeps the run from its end. The last checkpoint stays.
@@ -85,31 +93,56 @@ pub fn distil(
     dataset: Dataset,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<PathBuf, DistilError> {
+    let group = config.launch.as_ref().map_or_else(|| Ok(Group::alone()), Group::join)?;
+    check_parts(&config.recipe, group.world())?;
     let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
     let before = open_checkpoint(config, &fingerprint)?;
-    let held_out = data::held_out(&held_out, config.recipe.held_out_side_px()).into_iter().map(|batch| {
+    let unseen = data::held_out(&held_out, config.recipe.held_out_side_px()).into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
         Ok((batch, targets))
     });
-    let held_out: Vec<(Batch, Targets)> = held_out.collect::<Result<_, DistilError>>()?;
-    let prepare = Prepare { config, start, train: &train, held_out: &held_out, before: before.as_ref() };
-    let mut learner = prepare.learner(teacher, on_event)?;
+    let unseen: Vec<(Batch, Targets)> = unseen.collect::<Result<_, DistilError>>()?;
+    let prepare = Prepare { config, start, train: &train, held_out: &unseen, before: before.as_ref() };
+    let mut learner = prepare.learner(teacher, group, on_event)?;
     let mut step = 0;
     if let Some((path, checkpoint, tensors)) = before {
         step = checkpoint.step;
         Checkpoint::restore(&path, tensors, &mut learner)?;
     }
+    learner.meet(step)?;
     let end = config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
-    let mut run = Run { config, learner, held_out, fingerprint, on_event };
+    let mut run = Run { config, learner, held_out: unseen, fingerprint, on_event };
     while let Some(stage) = config.recipe.stage(step).filter(|_| step < end) {
         step = run.stage(stage, &train, teacher, step, end)?;
     }
     let path = config.output.join(STUDENT_FILE);
-    let averaged = run.averaged();
-    write_student(averaged.spec(), averaged.parameters(), &config.card, &path)?;
+    if !run.is_first() {
+        return Ok(path);
+    }
+    let Student { vit, rounding, .. } = &run.learner.student;
+    let weights = run.learner.average.weights();
+    match rounding {
+        None => write_student(vit.spec(), weights, &config.card, &path)?,
+        Some(rounding) => {
+            let sides = config.recipe.extreme_sides_px().into_iter();
+            let judges = sides.flat_map(|side_px| data::held_out(&held_out, side_px));
+            let judges: Vec<Pixels> = judges.map(|batch| batch.student).collect();
+            write_int8_student(vit.spec(), weights, rounding, (&config.card, train.len()), &judges, &path)?;
+        }
+    }
     Ok(path)
+}
+
+/// Whether every batch can be shared out.
+fn check_parts(recipe: &Recipe, world: usize) -> Result<(), DistilError> {
+    match recipe.stages.iter().find(|stage| !stage.batch.is_multiple_of(stage.accumulate * world)) {
+        None => Ok(()),
+        Some(Stage { batch, accumulate, .. }) => Err(DistilError::Student(format!(
+            "stages.batch: expected a multiple of accumulate {accumulate} times {world} processes, got {batch}"
+        ))),
+    }
 }
 
 /// Steps that a run in this folder has done, by its last checkpoint.
@@ -153,6 +186,11 @@ struct Run<'a, 'b> {
 }
 
 impl Run<'_, '_> {
+    /// Whether this process is the one that measures and writes.
+    fn is_first(&self) -> bool {
+        self.config.launch.as_ref().is_none_or(|launch| launch.rank == 0)
+    }
+
     /// Goes on from `step` to the end of its stage, or to `end`; returns the next step.
     fn stage(
         &mut self,
@@ -162,7 +200,8 @@ impl Run<'_, '_> {
         mut step: u64,
         end: u64,
     ) -> Result<u64, DistilError> {
-        let mut loader = loader(self.config, stage, train, step)?;
+        let place = self.config.launch.as_ref().map_or((0, 1), |launch| (launch.rank, launch.world));
+        let mut loader = loader(self.config, place, stage, train, step)?;
         let mut unreadable = 0;
         while step < end && self.config.recipe.stage(step) == Some(stage) {
             let batch = loader.next()?;
@@ -177,10 +216,11 @@ impl Run<'_, '_> {
                 unreadable = loader.unreadable().len();
                 (self.on_event)(Event::Unreadable(unreadable));
             }
-            if step.is_multiple_of(self.config.validate_every) || step == end {
+            let is_due = |every: u64| step.is_multiple_of(every) || step == end;
+            if self.is_first() && is_due(self.config.validate_every) {
                 self.validate(step)?;
             }
-            if step.is_multiple_of(self.config.checkpoint_every) || step == end {
+            if self.is_first() && is_due(self.config.checkpoint_every) {
                 self.checkpoint(step)?;
             }
         }
@@ -188,12 +228,12 @@ impl Run<'_, '_> {
         Ok(step)
     }
 
-    fn averaged(&self) -> Vit {
-        self.learner.student.vit.with_parameters(self.learner.average.weights().clone())
+    fn averaged(&self) -> candle_core::Result<Vit> {
+        self.learner.student.network(self.learner.average.weights())
     }
 
     fn validate(&mut self, steps: u64) -> Result<(), DistilError> {
-        let student = self.averaged();
+        let student = self.averaged()?;
         let normalisation = self.config.card.preprocessing.normalisation();
         let agreement = agreement(&student, &self.held_out, normalisation, &self.config.device)?;
         (self.on_event)(Event::Validated { steps, agreement, held_out: &self.held_out, student: &student });
@@ -214,7 +254,7 @@ impl Run<'_, '_> {
 
     /// Keeps what led to a loss that is no number; returns the error that says so.
     fn keep_batch(&self, step: u64, report: &StepReport, batch: &Batch, train: &Dataset) -> DistilError {
-        let folder = self.config.output.join(format!("bad-batch-{step}"));
+        let folder = self.config.output.join(format!("bad-batch-{step}{}", self.suffix()));
         let kept = std::fs::create_dir_all(&folder).and_then(|()| {
             let names: Vec<&str> = batch.samples.iter().map(|sample| train.name(*sample as usize)).collect();
             crate::files::write_whole(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
@@ -230,13 +270,19 @@ impl Run<'_, '_> {
         }
     }
 
+    /// What tells files of this process from those of the first.
+    fn suffix(&self) -> String {
+        let rank = self.config.launch.as_ref().map_or(0, |launch| launch.rank);
+        if rank == 0 { String::new() } else { format!("-process-{rank}") }
+    }
+
     /// Lists what could not be read, for whoever keeps the images.
     fn list_unreadable(&self, loader: &Loader) -> Result<(), DistilError> {
         let unreadable = loader.unreadable();
         if unreadable.is_empty() {
             return Ok(());
         }
-        let path = self.config.output.join("unreadable.txt");
+        let path = self.config.output.join(format!("unreadable{}.txt", self.suffix()));
         let lines: String =
             unreadable.iter().map(|image| format!("{}\t{}\n", image.name, image.reason)).collect();
         crate::files::write_whole(&path, lines.as_bytes()).map_err(DistilError::file("write", &path))

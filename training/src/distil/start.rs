@@ -5,6 +5,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::DistilError;
+use crate::qat::Rounding;
 use crate::recipe::{Recipe, Start, StudentRecipe};
 use crate::vit::{Parameters, Variables, Vit};
 
@@ -20,8 +21,10 @@ const TABLE_SIDE: usize = 16;
 pub struct Student {
     /// Its shape; its parameters are those at the start.
     pub vit: Vit,
-    /// Backbone and heads.
+    /// Backbone and heads; scales, where matrices are rounded.
     pub variables: Variables,
+    /// How matrices are rounded in quantisation-aware training.
+    pub rounding: Option<Rounding>,
 }
 
 /// The shape that a recipe asks for. `source`: of the model that it starts from.
@@ -88,8 +91,24 @@ impl Student {
         for (name, tensor) in heads.iter() {
             tensors.push((name.to_owned(), tensor.to_device(device)?));
         }
+        let rounding = recipe.quantise.map(|quantise| Rounding::new(vit.spec(), quantise.weight_limit));
+        if let Some(rounding) = &rounding {
+            let scales = rounding.first_scales(vit.parameters())?;
+            tensors.extend(scales.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())));
+        }
         let variables = Variables::new(&tensors.into_iter().collect())?;
-        Ok(Self { vit, variables })
+        Ok(Self { vit, variables, rounding })
+    }
+
+    /// The network with these tensors, and with roundings where the student learns with them.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn network(&self, parameters: &Parameters) -> candle_core::Result<Vit> {
+        match &self.rounding {
+            None => Ok(self.vit.with_parameters(parameters.clone())),
+            Some(rounding) => Ok(self.vit.with_parameters(rounding.apply(parameters)?).with_rounded_inputs()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{DistilError, Student, mask};
 use crate::data::{Batch, Pixels};
 use crate::loss::{Masked, Objective, Prediction, Targets};
 use crate::optimise::{AdamW, AdamWConfig, Average, Gradients, Schedule, clip, gradients};
+use crate::parallel::Group;
 use crate::recipe::{ComputePrecision, Recipe};
 use crate::vit::{Images, Recomputation, Request, Tokens, Vit};
 
@@ -35,10 +36,11 @@ pub struct Learner {
     /// Indices of the student's blocks that are compared.
     taps: Vec<usize>,
     device: Device,
+    group: Group,
 }
 
 impl Learner {
-    /// A learner at step 0.
+    /// A learner at step 0, one of a group.
     ///
     /// # Errors
     /// Those of candle, or a tap beyond the student's depth.
@@ -47,7 +49,7 @@ impl Learner {
         objective: Objective,
         recipe: &Recipe,
         normalisation: Normalisation,
-        device: &Device,
+        (device, group): (&Device, Group),
     ) -> Result<Self, DistilError> {
         let depth = student.vit.spec().depth;
         let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student - 1).collect();
@@ -56,7 +58,7 @@ impl Learner {
         }
         Ok(Self {
             average: Average::new(recipe.optimiser.average, &student.variables)?,
-            optimiser: AdamW::new(AdamWConfig::from(&recipe.optimiser)),
+            optimiser: AdamW::new(AdamWConfig::new(&recipe.optimiser, depth)),
             schedule: Schedule::new(&recipe.optimiser, recipe.steps()),
             student,
             objective,
@@ -64,13 +66,46 @@ impl Learner {
             normalisation,
             taps,
             device: device.clone(),
+            group,
         })
     }
 
-    /// One step on a batch. A loss that is not finite leaves the weights as they are.
+    /// Makes sure that all processes begin at the same step with the same weights: those of the first.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Processes at different steps: some do not see the checkpoint.
+    pub(super) fn meet(&mut self, step: u64) -> Result<(), DistilError> {
+        if self.group.world() == 1 {
+            return Ok(());
+        }
+        let mut sum = [step as f64];
+        self.group.sum(&mut sum)?;
+        let (mean, own) = (sum[0] / self.group.world() as f64, step as f64);
+        if mean != own {
+            return Err(DistilError::Student(format!(
+                "--resume: expected the same checkpoint in all processes, got step {own} here and {mean} on average"
+            )));
+        }
+        if step > 0 {
+            return Ok(());
+        }
+        for (_, variable) in self.student.variables.iter() {
+            let mut numbers = match self.group.rank() {
+                0 => variable.flatten_all()?.to_vec1::<f32>()?,
+                _ => vec![0.0; variable.elem_count()],
+            };
+            self.group.sum(&mut numbers)?;
+            variable.set(&Tensor::from_vec(numbers, variable.shape(), &self.device)?)?;
+        }
+        self.average = Average::new(self.average.decay(), &self.student.variables)?;
+        Ok(())
+    }
+
+    /// One step on a batch, in the same number of parts in all processes. A loss that is not finite leaves the weights as they
+    /// are. The report's terms are those of this process.
+    ///
+    /// # Errors
+    /// Those of candle, and a process that is gone.
     pub fn step(
         &mut self,
         step: u64,
@@ -80,10 +115,11 @@ impl Learner {
     ) -> Result<StepReport, DistilError> {
         let count = batch.samples.len();
         let size = count / parts;
+        let first = (step * self.group.world() as u64 + self.group.rank() as u64) * parts as u64;
         let mut sums: Option<Part> = None;
         for part in 0..parts {
             let range = part * size..(part + 1) * size;
-            let part = self.part(step * parts as u64 + part as u64, &batch.student, targets, range)?;
+            let part = self.part(first + part as u64, &batch.student, targets, range)?;
             sums = Some(match sums {
                 None => part,
                 Some(sums) => sums.plus(part)?,
@@ -92,8 +128,10 @@ impl Learner {
         let Some(Part { loss, mut terms, mut gradients }) = sums else {
             return Err(DistilError::Student("batch: expected images, got none".into()));
         };
+        terms.iter_mut().for_each(|(_, term)| *term /= parts as f64);
+        let loss = self.add_up(loss, &mut gradients)?;
+        let parts = parts * self.group.world();
         let share = 1.0 / parts as f64;
-        terms.iter_mut().for_each(|(_, term)| *term *= share);
         let (loss, learning_rate) = (loss * share, self.schedule.at(step));
         if !loss.is_finite() {
             return Ok(StepReport { loss, terms, gradient_norm: f64::NAN, learning_rate });
@@ -109,6 +147,37 @@ impl Learner {
         Ok(StepReport { loss, terms, gradient_norm, learning_rate })
     }
 
+    /// Adds what all processes have found up: gradients, and the loss that is returned.
+    fn add_up(&mut self, loss: f64, gradients: &mut Gradients) -> Result<f64, DistilError> {
+        if self.group.world() == 1 {
+            return Ok(loss);
+        }
+        let mut losses = [loss];
+        self.group.sum(&mut losses)?;
+        // Of every variable whether it has a gradient, and the gradient.
+        let mut numbers: Vec<f32> = Vec::new();
+        for (name, variable) in self.student.variables.iter() {
+            match gradients.get(name) {
+                Some(gradient) => {
+                    numbers.push(1.0);
+                    numbers.extend(gradient.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
+                }
+                None => numbers.resize(numbers.len() + 1 + variable.elem_count(), 0.0),
+            }
+        }
+        self.group.sum(&mut numbers)?;
+        let mut rest = numbers.as_slice();
+        for (name, variable) in self.student.variables.iter() {
+            let (own, after) = rest.split_at(1 + variable.elem_count());
+            if own[0] > 0.0 {
+                let sum = Tensor::from_slice(&own[1..], variable.shape(), &self.device)?;
+                gradients.insert(name.to_owned(), sum);
+            }
+            rest = after;
+        }
+        Ok(losses[0])
+    }
+
     /// Forward and backward for some of the images.
     fn part(
         &self,
@@ -120,10 +189,10 @@ impl Learner {
         let images = self.images(pixels, range.clone())?;
         let targets = targets.narrow(range)?;
         let parameters = self.student.variables.parameters();
-        let vit = self.student.vit.with_parameters(match self.recipe.precision {
-            ComputePrecision::F32 => parameters.clone(),
-            ComputePrecision::Bf16 => parameters.to_dtype(DType::BF16)?,
-        });
+        let vit = match self.recipe.precision {
+            ComputePrecision::F32 => self.student.network(&parameters)?,
+            ComputePrecision::Bf16 => self.student.network(&parameters.to_dtype(DType::BF16)?)?,
+        };
         let patches = images.grid().len();
         let mask = mask::draw(&self.recipe.loss, self.recipe.seed, index, images.batch(), patches)?;
         let mut passes = Vec::new();
@@ -208,13 +277,4 @@ impl Part {
 
 fn scalar(tensor: &Tensor) -> candle_core::Result<f64> {
     tensor.to_dtype(DType::F32)?.to_scalar::<f32>().map(f64::from)
-}
-
-impl Targets {
-    /// Those of some of the images.
-    fn narrow(&self, range: std::ops::Range<usize>) -> candle_core::Result<Self> {
-        let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.len())?.contiguous();
-        let taps = self.taps.iter().map(part).collect::<candle_core::Result<_>>()?;
-        Ok(Self { cls: part(&self.cls)?, patches: part(&self.patches)?, taps, grid: self.grid })
-    }
 }

@@ -5,6 +5,7 @@ use dinov2_weights::Normalisation;
 use super::DistilError;
 use crate::data::{Batch, Pixels};
 use crate::loss::{Targets, cosine};
+use crate::statistics::{mean, quantile};
 use crate::vit::{Images, Request, Tokens, Vit};
 
 /// How much a student's features are those of its teacher, on images that it did not learn from.
@@ -34,20 +35,25 @@ pub fn agreement(
             return Ok(None);
         }
         let tokens = tokens(student, batch, normalisation, device)?;
-        let cosines = |got: &Tensor, want: &Tensor| -> candle_core::Result<Vec<f32>> {
-            cosine(&got.to_dtype(DType::F32)?, want)?.affine(-1.0, 1.0)?.flatten_all()?.to_vec1()
+        let cosines = |got: &Tensor, want: &Tensor| -> candle_core::Result<Vec<f64>> {
+            cosine(&got.to_dtype(DType::F32)?, want)?
+                .affine(-1.0, 1.0)?
+                .flatten_all()?
+                .to_dtype(DType::F64)?
+                .to_vec1()
         };
         let want = crate::loss::resize(&targets.patches, targets.grid, tokens.grid)?;
         patches.extend(cosines(&tokens.patches()?.contiguous()?, &want)?);
         cls.extend(cosines(&tokens.cls()?, &targets.cls)?);
     }
-    patches.sort_by(f32::total_cmp);
-    let at = |share: f64| patches.get(((patches.len().max(1) - 1) as f64 * share).round() as usize).copied();
-    let mean = cls.iter().map(|cosine| f64::from(*cosine)).sum::<f64>() / cls.len().max(1) as f64;
-    Ok(at(0.5).zip(at(0.05)).map(|(median, p5)| Agreement {
-        patch_median: median.into(),
-        patch_p5: p5.into(),
-        cls: mean,
+    if patches.is_empty() {
+        return Ok(None);
+    }
+    patches.sort_by(f64::total_cmp);
+    Ok(Some(Agreement {
+        patch_median: quantile(&patches, 0.5),
+        patch_p5: quantile(&patches, 0.05),
+        cls: mean(&cls),
     }))
 }
 

@@ -9,9 +9,9 @@ use super::cka::LinearCka;
 use super::images::{fitted, grid};
 use super::progress::{bar, note, note_skipped};
 use super::segmentation::new_fit;
-use super::statistics::{cosine, quantile};
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
+use crate::statistics::{cosine, quantile};
 
 /// Most patches that are compared: their cosines are held for the quantiles.
 const MAX_PATCHES: usize = 1 << 28;

@@ -6,9 +6,9 @@ use dinov2_core::ImageView;
 use dinov2_io::Size;
 
 use super::progress::bar;
-use super::statistics::median;
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
+use crate::statistics::median;
 
 /// Rounds that are not counted: buffers are sized and caches filled.
 const WARM_UP_ROUNDS: usize = 2;

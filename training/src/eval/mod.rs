@@ -23,7 +23,6 @@ mod progress;
 mod robustness;
 mod segmentation;
 mod sequences;
-mod statistics;
 mod table;
 
 pub use classification::{Classification, Embeddings};

@@ -10,9 +10,9 @@ use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
 use super::knn::Bank;
 use super::progress::{bar, note, note_skipped};
-use super::statistics::{cosine, mean};
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
+use crate::statistics::{cosine, mean};
 
 /// Pictures to corrupt.
 #[derive(Clone, Debug)]

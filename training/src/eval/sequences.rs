@@ -11,9 +11,9 @@ use super::davis::{Mask, boundary_measure, region_similarity};
 use super::images::{fitted, grid};
 use super::progress::bar;
 use super::segmentation::{covered, new_fit};
-use super::statistics::mean;
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
+use crate::statistics::mean;
 
 /// Frames of a sequence, at least: the first and the last do not count.
 const LEAST_FRAMES: usize = 3;

@@ -12,4 +12,5 @@ mod terms;
 pub use head::Head;
 pub use objective::{Masked, Objective, Outcome, Prediction, Targets};
 pub use standardise::{StandardiseError, Standardiser, Statistics};
+pub(crate) use terms::resize_matrix;
 pub use terms::{cosine, gram, resize, smooth_l1};

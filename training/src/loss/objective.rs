@@ -20,6 +20,15 @@ pub struct Targets {
     pub grid: PatchGrid,
 }
 
+impl Targets {
+    /// Those of some of the images.
+    pub(crate) fn narrow(&self, range: std::ops::Range<usize>) -> Result<Self> {
+        let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.len())?.contiguous();
+        let taps = self.taps.iter().map(part).collect::<Result<_>>()?;
+        Ok(Self { cls: part(&self.cls)?, patches: part(&self.patches)?, taps, grid: self.grid })
+    }
+}
+
 /// A forward pass of a student that saw only some of the patches.
 #[derive(Clone, Debug)]
 pub struct Masked {
@@ -43,7 +52,7 @@ pub struct Prediction<'a> {
 pub struct Outcome {
     /// The sum of weighted terms, a scalar.
     pub loss: Tensor,
-    /// Every term before its weight, scalars.
+    /// Every term before its weight, scalars; those of several taps added up.
     pub terms: Vec<(&'static str, Tensor)>,
 }
 
@@ -168,7 +177,11 @@ impl Sum {
             Some(loss) => (loss + weighted)?,
             None => weighted,
         });
-        self.terms.push((name, term.detach()));
+        let term = term.detach();
+        match self.terms.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum = (&*sum + term)?,
+            None => self.terms.push((name, term)),
+        }
         Ok(())
     }
 

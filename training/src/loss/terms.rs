@@ -56,7 +56,7 @@ pub fn resize(patches: &Tensor, from: PatchGrid, to: PatchGrid) -> Result<Tensor
 }
 
 /// `[to.len(), from.len()]`: resampling the unit table gives the matrix of resampling.
-fn resize_matrix(from: PatchGrid, to: PatchGrid, device: &Device) -> Result<Tensor> {
+pub(crate) fn resize_matrix(from: PatchGrid, to: PatchGrid, device: &Device) -> Result<Tensor> {
     let places = from.len();
     let mut unit = vec![0.0; (1 + places) * places];
     (0..places).for_each(|place| unit[(1 + place) * places + place] = 1.0);

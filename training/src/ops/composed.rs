@@ -1,6 +1,7 @@
 //! The operations out of candle's primitives: for GPUs and 16-bit floats, and as the oracle of the fused forms.
 
 use candle_core::{D, DType, Result, Tensor};
+use dinov2_kernels::attention_i16;
 
 use super::AttentionShape;
 
@@ -67,4 +68,52 @@ pub fn softmax(scores: &Tensor) -> Result<Tensor> {
 /// Shapes that do not fit.
 pub fn add_scaled(input: &Tensor, branch: &Tensor, factor: &Tensor) -> Result<Tensor> {
     input + branch.broadcast_mul(factor)?
+}
+
+/// As [`super::fake_quantise_rows`], but ties away from zero, and not for rows of zeros in numbers below f32's.
+///
+/// # Errors
+/// Those of candle.
+pub fn fake_quantise_rows(input: &Tensor) -> Result<Tensor> {
+    let x = input.detach();
+    let low = x.min_keepdim(D::Minus1)?.minimum(0.0)?;
+    let high = x.max_keepdim(D::Minus1)?.maximum(0.0)?;
+    let scale = ((high - &low)? / 255.0)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+    let zero = (low.neg()? / &scale)?.round()?;
+    let whole = x.broadcast_div(&scale)?.round()?.broadcast_add(&zero)?.clamp(0.0, 255.0)?;
+    let rounded = whole.broadcast_sub(&zero)?.broadcast_mul(&scale)?;
+    input + (rounded - x)?
+}
+
+/// As [`super::fake_quantise_attention`]; weights of the softmax, which the engine rounds to 14 bits, are none of it.
+///
+/// # Errors
+/// A shape that does not fit.
+pub fn fake_quantise_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
+    let AttentionShape { batch, tokens, heads, head_dim } = shape;
+    let all = qkv.detach().reshape((batch, tokens, 3, heads, head_dim))?;
+    let fine = f64::from(attention_i16::query_key_limit(head_dim));
+    let part = |index: usize, shared: &[usize], limit: f64| {
+        let part = all.narrow(2, index, 1)?.contiguous()?;
+        let mut largest = part.abs()?;
+        for dim in shared {
+            largest = largest.max_keepdim(*dim)?;
+        }
+        let scale = (largest / limit)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+        part.broadcast_div(&scale)?.round()?.broadcast_mul(&scale)
+    };
+    let values = attention_i16::VALUE_LIMIT as f64;
+    let rounded = Tensor::cat(&[part(0, &[4], fine)?, part(1, &[1, 4], fine)?, part(2, &[1], values)?], 2)?;
+    qkv + (rounded.reshape(qkv.shape())? - qkv.detach())?
+}
+
+/// As [`super::fake_quantise_weight`].
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn fake_quantise_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> Result<Tensor> {
+    let scale = log_scale.exp()?.unsqueeze(1)?;
+    let inside = weight.broadcast_div(&scale)?.clamp(-f64::from(limit), f64::from(limit))?;
+    let residue = (inside.round()? - &inside)?.detach();
+    (inside + residue)?.broadcast_mul(&scale)
 }

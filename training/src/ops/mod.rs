@@ -10,6 +10,7 @@
 mod add_scaled;
 mod attention;
 pub mod composed;
+mod fake_quantise;
 mod gelu;
 mod layer_norm;
 mod linear;
@@ -83,6 +84,44 @@ pub fn add_scaled(input: &Tensor, branch: &Tensor, factor: &Tensor) -> Result<Te
     } else {
         composed::add_scaled(input, branch, factor)
     }
+}
+
+/// Rows (tokens) as the runtime's int8 engine sees them: rounded to 256 steps between a row's extremes and 0, ties to even
+/// (`dinov2_kernels::quantise`). The gradient passes straight through (Bengio et al. 2013, arXiv 1308.3432). `input: [rows, k]`.
+///
+/// # Errors
+/// A shape that does not fit.
+pub fn fake_quantise_rows(input: &Tensor) -> Result<Tensor> {
+    if is_fused(input) {
+        input.contiguous()?.apply_op1(fake_quantise::FakeQuantiseRows)
+    } else {
+        composed::fake_quantise_rows(input)
+    }
+}
+
+/// A matrix as a model file in int8 keeps it: `s · clamp(round(w / s), -limit, limit)`, `s = e^log_scale` per row (output
+/// channel). Gradients: straight through to weights within the range, LSQ's to the scales (Esser et al. 2020, arXiv 1902.08153).
+/// `weight: [n, k]`, `log_scale: [n]`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn fake_quantise_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> Result<Tensor> {
+    if is_fused(weight) {
+        let op = fake_quantise::FakeQuantiseWeight { limit: limit.into() };
+        weight.contiguous()?.apply_op2(log_scale, op)
+    } else {
+        composed::fake_quantise_weight(weight, log_scale, limit)
+    }
+}
+
+/// Queries, keys and values as the runtime's int8 engine sees them: in 16 bits, queries with a scale per token and head, keys per
+/// image and head, values per image and channel (`dinov2_kernels::attention_i16`). The gradient passes straight through.
+/// `qkv: [batch * n, 3 * dim]`.
+///
+/// # Errors
+/// A shape that does not fit.
+pub fn fake_quantise_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
+    composed::fake_quantise_attention(qkv, shape)
 }
 
 #[cfg(test)]

@@ -130,3 +130,81 @@ fn shapes_that_do_not_fit_are_errors() {
     let shape = AttentionShape { batch: 2, tokens: 2, heads: 1, head_dim: 2 };
     assert!(attention(&tensor(&[4, 5]), shape).is_err());
 }
+
+/// Rounding has no useful derivative: the gradients are those of the operation with the residue of its rounding held fixed.
+#[test]
+fn fake_quantised_weights_have_straight_through_and_lsq_gradients() {
+    const LIMIT: u8 = 5;
+    let weight = numbers(1, &[7, 9]);
+    // So that some weights are beyond the range and most within.
+    let log_scale = ((numbers(2, &[7]) * 0.4).unwrap() - 1.9).unwrap();
+    let unrounded = |x: &[Tensor]| {
+        let scale = x[1].exp()?.unsqueeze(1)?;
+        x[0].broadcast_div(&scale)?.clamp(-5.0, 5.0)
+    };
+    let inputs = [weight, log_scale];
+    let base = unrounded(&inputs).unwrap();
+    let beyond = flat(&base).iter().filter(|value| value.abs() == 5.0).count();
+    assert!((5..40).contains(&beyond), "{beyond} of 63 beyond the range");
+    let residue = (base.round().unwrap() - base).unwrap();
+    let fixed = |x: &[Tensor]| (unrounded(x)? + &residue)?.broadcast_mul(&x[1].exp()?.unsqueeze(1)?);
+    let composed = |x: &[Tensor]| composed::fake_quantise_weight(&x[0], &x[1], LIMIT);
+    let fused = |x: &[Tensor]| fake_quantise_weight(&x[0], &x[1], LIMIT);
+    let exact = gradients(&composed, &inputs, DType::F64);
+    let narrow = gradients(&fused, &inputs, DType::F32);
+    for (index, want) in differences(&fixed, &inputs).iter().enumerate() {
+        assert_close(&format!("composed, input {index}"), &flat(&exact[index]), want, 1e-7);
+        assert_close(&format!("fused, input {index}"), &flat(&narrow[index]), want, 1e-5);
+    }
+    let of_f32 = inputs.map(|input| input.to_dtype(DType::F32).unwrap());
+    assert_close("result", &flat(&fused(&of_f32).unwrap()), &flat(&composed(&of_f32).unwrap()), 1e-6);
+}
+
+/// The int8 engine's own rounding, seen through a layer that hands its input on: the identity in int8.
+#[test]
+fn rows_are_rounded_as_the_engine_rounds_them() {
+    use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
+    use dinov2_kernels::quantise::{QuantisedRows, quantise_rows};
+    use dinov2_kernels::{Epilogue, Isa, Pool};
+
+    let (rows, k) = (70, 37);
+    let mut input = numbers(3, &[rows, k]).to_dtype(DType::F32).unwrap();
+    // One-sided rows, rows of zeros, outliers, tiny numbers.
+    let factor: Vec<f32> = (0..rows).map(|row| [1.0, 0.0, 1e-30, 1e4, 3e-40][row % 5]).collect();
+    let offset: Vec<f32> = (0..rows).map(|row| [0.0, 0.0, 0.0, 2e4, 0.0, 1.2, -1.2][row % 7]).collect();
+    let column = |numbers: Vec<f32>| Tensor::from_vec(numbers, (rows, 1), &Device::Cpu).unwrap();
+    input = input.broadcast_mul(&column(factor)).unwrap().broadcast_add(&column(offset)).unwrap();
+    let numbers: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();
+
+    let mut identity = vec![0i8; k * k];
+    identity.iter_mut().step_by(k + 1).for_each(|one| *one = 1);
+    let weight = Int8Weight { values: &identity, scale: &vec![1.0; k], bias: &vec![0.0; k], k };
+    let pool = Pool::new(std::num::NonZeroUsize::MIN);
+    for isa in Isa::available() {
+        let (mut quantised, mut want) = (QuantisedRows::default(), vec![0.0; rows * k]);
+        quantise_rows(isa, &pool, &numbers, k, &mut quantised);
+        PackedLinearI8::pack(isa, weight).apply(isa, &pool, Epilogue::Store, &quantised, &mut want);
+        let got: Vec<f32> = fake_quantise_rows(&input).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert!(got == want, "{}", isa.name());
+    }
+    let composed = composed::fake_quantise_rows(&input.to_dtype(DType::F64).unwrap()).unwrap();
+    let exact: Vec<f64> = flat(&composed);
+    let fused = flat(&fake_quantise_rows(&input).unwrap());
+    for (row, (exact, fused)) in exact.chunks_exact(k).zip(fused.chunks_exact(k)).enumerate() {
+        let largest = exact.iter().fold(f64::from(f32::MIN_POSITIVE) * 256.0, |most, x| most.max(x.abs()));
+        let worst = exact.iter().zip(fused).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        assert!(worst <= largest / 1e5, "row {row}: {worst} of {largest}");
+    }
+    let var = Var::from_tensor(&input).unwrap();
+    let passed = fake_quantise_rows(var.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+    assert!(flat(passed.get(&var).unwrap()).iter().all(|grad| *grad == 1.0));
+}
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let input = Tensor::new(&[[1.0, wrong, -2.0], [0.5, 0.25, 1.0]], &Device::Cpu).unwrap();
+        let got: Vec<Vec<f32>> = fake_quantise_rows(&input).unwrap().to_vec2().unwrap();
+        assert!(got[0].iter().any(|x| !x.is_finite()) && got[1].iter().all(|x| x.is_finite()), "{got:?}");
+    }
+}

@@ -14,11 +14,38 @@ pub struct AdamWConfig {
     pub betas: [f64; 2],
     /// Decay of matrices.
     pub weight_decay: f64,
+    /// Factor of the learning rate from a block to the one before it.
+    pub layer_decay: f64,
+    /// Factor of the learning rate for the patch embedding.
+    pub patch_embed_rate: f64,
+    /// Blocks of the model.
+    pub depth: usize,
 }
 
-impl From<&OptimiserRecipe> for AdamWConfig {
-    fn from(recipe: &OptimiserRecipe) -> Self {
-        Self { betas: recipe.betas, weight_decay: recipe.weight_decay }
+impl AdamWConfig {
+    /// As a recipe says, for a model of so many blocks.
+    pub fn new(recipe: &OptimiserRecipe, depth: usize) -> Self {
+        Self {
+            betas: recipe.betas,
+            weight_decay: recipe.weight_decay,
+            layer_decay: recipe.layer_decay,
+            patch_embed_rate: recipe.patch_embed_rate,
+            depth,
+        }
+    }
+
+    /// Factor of the learning rate for a variable: 1 for what comes after the blocks, less the earlier it is (as in DINOv2's
+    /// `get_vit_lr_decay_rate`).
+    fn rate(&self, name: &str) -> f64 {
+        let before = ["patch_embed", "pos_embed", "cls_token", "mask_token", "register_tokens"];
+        let block = name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        let layer = match block {
+            Some(block) => 1 + usize::min(block, self.depth),
+            None if before.iter().any(|part| name.starts_with(part)) => 0,
+            None => self.depth + 1,
+        };
+        let own = if name.starts_with("patch_embed") { self.patch_embed_rate } else { 1.0 };
+        own * self.layer_decay.powf((self.depth + 1 - layer) as f64)
     }
 }
 
@@ -70,6 +97,7 @@ impl AdamW {
             Some(moments) => moments,
             None => [grad.zeros_like()?, grad.zeros_like()?],
         };
+        let learning_rate = learning_rate * self.config.rate(name);
         let count = i32::try_from(step.saturating_add(1)).unwrap_or(i32::MAX);
         let [beta1, beta2] = self.config.betas;
         let settings = AdamStep {
@@ -128,7 +156,13 @@ mod tests {
         let (weight, bias) = (tensor(&[0.5, -1.0, 2.0, 0.25], &[2, 2]), tensor(&[0.1, -0.2], &[2]));
         let both = [("fc.weight".to_owned(), weight), ("fc.bias".to_owned(), bias)];
         let variables = Variables::new(&both.into_iter().collect()).unwrap();
-        let mut optimiser = AdamW::new(AdamWConfig { betas: [0.9, 0.99], weight_decay: 0.1 });
+        let mut optimiser = AdamW::new(AdamWConfig {
+            betas: [0.9, 0.99],
+            weight_decay: 0.1,
+            layer_decay: 1.0,
+            patch_embed_rate: 1.0,
+            depth: 12,
+        });
         for step in 0..3u64 {
             let weight = (tensor(&[0.3, -0.1, 0.0, 2.0], &[2, 2]) * (step + 1) as f64).unwrap();
             let bias = (tensor(&[-1.0, 0.5], &[2]) * (1.0 - step as f64)).unwrap();
@@ -143,6 +177,30 @@ mod tests {
             let got: Vec<f32> = variable.flatten_all().unwrap().to_vec1().unwrap();
             let (_, want) = want.iter().find(|(known, _)| *known == name).unwrap();
             assert!(got.iter().zip(*want).all(|(got, want)| (got - want).abs() < 1e-6), "{name}: {got:?}");
+        }
+    }
+
+    /// The factors that DINOv2's `get_vit_lr_decay_rate` gives for 12 blocks, decay 0.9 and `patch_embed_lr_mult` 0.2.
+    #[test]
+    fn earlier_layers_move_less() {
+        let config = AdamWConfig {
+            betas: [0.9, 0.99],
+            weight_decay: 0.0,
+            layer_decay: 0.9,
+            patch_embed_rate: 0.2,
+            depth: 12,
+        };
+        for (name, rate) in [
+            ("norm.weight", 1.0),
+            ("head.patch.0.weight", 1.0),
+            ("blocks.11.attn.qkv.weight", 0.9),
+            ("blocks.11.attn.qkv.weight.log_scale", 0.9),
+            ("blocks.0.ls1.gamma", 0.282_429_536_481),
+            ("pos_embed", 0.254_186_582_832_9),
+            ("cls_token", 0.254_186_582_832_9),
+            ("patch_embed.proj.weight", 0.050_837_316_566_58),
+        ] {
+            assert!((config.rate(name) - rate).abs() < 1e-12, "{name}: {}", config.rate(name));
         }
     }
 

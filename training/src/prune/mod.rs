@@ -2,10 +2,12 @@
 //! their places.
 //!
 //! Blocks go one by one, each time the one without which the tokens change least. Within what is left, heads and units are kept
-//! by the energy of what they add to the residual stream, channels by the energy of what reads them.
+//! by the energy of what they add to the residual stream, channels by the energy of what reads them. Larger patches are fewer
+//! tokens: the patch embedding is resized for them.
 
 mod blocks;
 mod importance;
+mod patches;
 mod slice;
 
 use dinov2_core::VitSpec;
@@ -17,6 +19,9 @@ use crate::distil::DistilError;
 use crate::vit::Parameters;
 
 pub use slice::Kept;
+
+/// Name of the patch embedding.
+const PATCH_EMBEDDING: &str = "patch_embed.proj.weight";
 
 /// Cuts a model down to `spec`, judged by `images`. What `spec` has that the model lacks (registers) is not there afterwards.
 ///
@@ -33,16 +38,22 @@ pub fn prune(
     let source = model.spec();
     let same_width =
         source.dim == spec.dim && source.heads == spec.heads && source.mlp_hidden == spec.mlp_hidden;
-    let kept = if same_width {
+    let mut kept = if same_width {
         Kept::whole(source, blocks)
     } else {
         progress("energies of heads, units and channels".into());
         importance::choose(model, spec, blocks, images, CpuConfig::default())?
     };
-    Ok((slice::slice(model, &kept)?, kept))
+    kept.spec.patch_size = spec.patch_size;
+    let mut parameters = slice::slice(model, &kept)?;
+    if spec.patch_size != source.patch_size {
+        let resized = patches::resize(parameters.get(PATCH_EMBEDDING)?, spec.patch_size)?;
+        parameters.set(PATCH_EMBEDDING, resized);
+    }
+    Ok((parameters, kept))
 }
 
-/// A part of a model has at most its sizes, heads of its width, and its kind of MLP and patches.
+/// A part of a model has at most its sizes, heads of its width, and its kind of MLP.
 fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistilError> {
     let sizes = [
         ("depth", spec.depth, source.depth),
@@ -56,10 +67,6 @@ fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistilError> {
     let (got, want) = (spec.head_dim(), source.head_dim());
     if got != want {
         return Err(DistilError::Student(format!("dim / heads: expected the model's {want}, got {got}")));
-    }
-    if spec.patch_size != source.patch_size {
-        let (want, got) = (source.patch_size, spec.patch_size);
-        return Err(DistilError::Student(format!("patch_size: expected the model's {want}, got {got}")));
     }
     Ok(())
 }

@@ -1,43 +1,14 @@
 //! Recipes: everything that decides what a run learns, as TOML. Where images lie and where results go is said on the command line.
 
-use std::path::{Path, PathBuf};
+mod check;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use crate::views::ViewConfig;
 
-/// Why a recipe is not one.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// The file cannot be read.
-    #[error("recipe: {reason}: {}", path.display())]
-    Read {
-        /// The recipe.
-        path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
-    },
-    /// Not TOML, or not these keys.
-    #[error("recipe: {problem}: {}", path.display())]
-    Syntax {
-        /// The recipe.
-        path: PathBuf,
-        /// What is wrong, with line and key.
-        problem: String,
-    },
-    /// A value that no run can have.
-    #[error("recipe: {key}: expected {expected}, got {got}: {}", path.display())]
-    Value {
-        /// The recipe.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// What is possible.
-        expected: String,
-        /// What stands there.
-        got: String,
-    },
-}
+pub use check::RecipeError;
 
 /// A distillation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +22,9 @@ pub struct Recipe {
     /// How.
     #[serde(default)]
     pub optimiser: OptimiserRecipe,
+    /// Learn with the roundings of the runtime's int8 engine (`training qat`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantise: Option<QuantiseRecipe>,
     /// What the networks see, stage by stage.
     pub stages: Vec<Stage>,
     /// Seed of everything that is random.
@@ -94,7 +68,7 @@ pub struct StudentRecipe {
     pub mlp_hidden: Option<usize>,
     /// Register tokens.
     pub registers: Option<usize>,
-    /// Patch size in pixels; only from scratch.
+    /// Patch size in pixels. The patch embedding of a model is resized to it.
     pub patch_size: Option<usize>,
 }
 
@@ -187,12 +161,24 @@ pub struct OptimiserRecipe {
     pub warm_up_steps: u64,
     /// Decay of matrices; norms, biases, LayerScale and tokens have none.
     pub weight_decay: f64,
+    /// Factor of the learning rate from a block to the one before it; 1 for none. DINOv2 trains with 0.9.
+    pub layer_decay: f64,
+    /// Factor of the learning rate for the patch embedding, whose small weights add up over a whole patch. DINOv2's is 0.2.
+    pub patch_embed_rate: f64,
     /// Decay of the mean of gradients, and of their squares.
     pub betas: [f64; 2],
     /// Largest norm of the gradient.
     pub clip: f64,
     /// Decay of the averaged weights, which are the result.
     pub average: f64,
+}
+
+/// Roundings that a student learns with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuantiseRecipe {
+    /// Largest magnitude of a weight in units of its scale: 127, or 64 for CPUs that sum products in 16 bits.
+    pub weight_limit: u8,
 }
 
 /// A part of a run.
@@ -238,6 +224,12 @@ impl Default for LossRecipe {
     }
 }
 
+impl Default for QuantiseRecipe {
+    fn default() -> Self {
+        Self { weight_limit: 127 }
+    }
+}
+
 impl Default for OptimiserRecipe {
     fn default() -> Self {
         Self {
@@ -245,6 +237,8 @@ impl Default for OptimiserRecipe {
             final_share: 0.01,
             warm_up_steps: 500,
             weight_decay: 0.04,
+            layer_decay: 1.0,
+            patch_embed_rate: 0.2,
             betas: [0.9, 0.999],
             clip: 1.0,
             average: 0.9998,
@@ -253,31 +247,6 @@ impl Default for OptimiserRecipe {
 }
 
 impl Recipe {
-    /// Reads and checks a recipe.
-    ///
-    /// # Errors
-    /// A file that cannot be read, keys that do not exist, values that make no sense; the key is named.
-    pub fn read(path: &Path) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| RecipeError::Read { path: path.into(), reason })?;
-        let recipe: Self = toml::from_str(&text)
-            .map_err(|error| RecipeError::Syntax { path: path.into(), problem: one_line(&error, &text) })?;
-        if let Some(error) = recipe.stages.iter().find_map(|stage| stage.views.check().err()) {
-            return Err(RecipeError::Value {
-                path: path.into(),
-                key: format!("stages.views.{}", error.key),
-                expected: error.expected,
-                got: error.got,
-            });
-        }
-        match recipe.problem() {
-            None => Ok(recipe),
-            Some((key, expected, got)) => {
-                Err(RecipeError::Value { path: path.into(), key: key.into(), expected: expected.into(), got })
-            }
-        }
-    }
-
     /// Steps of all stages.
     pub fn steps(&self) -> u64 {
         self.stages.iter().map(|stage| stage.steps).sum()
@@ -297,72 +266,17 @@ impl Recipe {
         self.stages.first().and_then(|stage| stage.views.sizes_px.iter().copied().max()).unwrap_or_default()
     }
 
-    /// The first value that no run can have: its key, what is expected and what stands there.
-    fn problem(&self) -> Option<(&'static str, &'static str, String)> {
-        let LossRecipe { mask_ratio, masked_steps, statistics_images, .. } = self.loss;
-        let optimiser = &self.optimiser;
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        let weights = [
-            ("loss.cls", self.loss.cls),
-            ("loss.patch_cosine", self.loss.patch_cosine),
-            ("loss.patch_smooth_l1", self.loss.patch_smooth_l1),
-            ("loss.gram", self.loss.gram),
-            ("loss.masked", self.loss.masked),
-            ("loss.tap", self.loss.tap),
-        ];
-        if let Some((key, weight)) =
-            weights.into_iter().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0))
-        {
-            return Some((key, "a weight of at least 0", weight.to_string()));
-        }
-        if self.loss.cls + self.loss.patch_cosine + self.loss.patch_smooth_l1 + self.loss.gram == 0.0 {
-            return Some(("loss", "a term with a weight above 0", "none".into()));
-        }
-        let shares = [
-            ("loss.mask_ratio", mask_ratio),
-            ("loss.masked_steps", masked_steps),
-            ("optimiser.final_share", optimiser.final_share),
-            ("optimiser.average", optimiser.average),
-            ("optimiser.betas", optimiser.betas[0].min(optimiser.betas[1])),
-            ("optimiser.betas", optimiser.betas[0].max(optimiser.betas[1])),
-        ];
-        if let Some((key, value)) = shares.into_iter().find(|(_, value)| !share(*value)) {
-            return Some((key, "a number in 0..=1", value.to_string()));
-        }
-        let numbers =
-            [("optimiser.learning_rate", optimiser.learning_rate), ("optimiser.clip", optimiser.clip)];
-        if let Some((key, value)) = numbers.into_iter().find(|(_, value)| !positive(*value)) {
-            return Some((key, "a number above 0", value.to_string()));
-        }
-        if statistics_images < 2 {
-            return Some(("loss.statistics_images", "at least 2", statistics_images.to_string()));
-        }
-        if self.loss.taps.iter().any(|pair| pair.student == 0 || pair.teacher == 0) {
-            return Some(("loss.taps", "blocks counted from 1", "0".into()));
-        }
-        if self.steps() == 0 {
-            return Some(("stages", "a stage with steps", "none".into()));
-        }
-        let wrong = self.stages.iter().find(|stage| {
-            stage.batch == 0 || stage.accumulate == 0 || !stage.batch.is_multiple_of(stage.accumulate)
-        });
-        wrong.map(|stage| {
-            let got = format!("batch {} and accumulate {}", stage.batch, stage.accumulate);
-            ("stages", "a batch that is a multiple of accumulate", got)
-        })
+    /// The least and the largest side of what the student sees.
+    pub fn extreme_sides_px(&self) -> BTreeSet<usize> {
+        let sides = || self.stages.iter().flat_map(|stage| &stage.views.sizes_px).copied();
+        sides().min().into_iter().chain(sides().max()).collect()
     }
-}
-
-/// TOML's message with the place, in one line.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-    let message = error.message().replace('\n', " ");
-    line.map_or(message.clone(), |line| format!("line {line}: {message}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const LEAST: &str = r#"

@@ -26,6 +26,7 @@ pub struct Vit {
     spec: VitSpec,
     parameters: Parameters,
     positions: Arc<Positions>,
+    rounds_inputs: bool,
 }
 
 /// What a forward pass is asked for besides the final tokens.
@@ -79,13 +80,19 @@ pub fn patches_of(tokens: &Tensor, prefix: usize) -> Result<Tensor> {
 impl Vit {
     /// A model of this shape with these tensors, as `layout::slots` names them.
     pub fn new(spec: VitSpec, parameters: Parameters) -> Self {
-        Self { spec, parameters, positions: Arc::default() }
+        Self { spec, parameters, positions: Arc::default(), rounds_inputs: false }
     }
 
     /// The same shape with other tensors.
     #[must_use]
     pub fn with_parameters(&self, parameters: Parameters) -> Self {
-        Self { spec: self.spec.clone(), parameters, positions: self.positions.clone() }
+        Self { parameters, ..self.clone() }
+    }
+
+    /// The same, but what goes into the blocks' matrices and into attention is rounded as the runtime's int8 engine rounds it.
+    #[must_use]
+    pub fn with_rounded_inputs(self) -> Self {
+        Self { rounds_inputs: true, ..self }
     }
 
     /// Shape.
@@ -159,7 +166,11 @@ impl Vit {
     fn block(&self, index: usize, hidden: &Tensor, shape: AttentionShape) -> Result<Tensor> {
         let name = |part: &str| format!("blocks.{index}.{part}");
         let normed = self.norm(&name("norm1"), hidden)?;
-        let mixed = ops::attention(&self.linear(&name("attn.qkv"), &normed)?, shape)?;
+        let mut qkv = self.linear(&name("attn.qkv"), &normed)?;
+        if self.rounds_inputs {
+            qkv = ops::fake_quantise_attention(&qkv, shape)?;
+        }
+        let mixed = ops::attention(&qkv, shape)?;
         let branch = self.linear(&name("attn.proj"), &mixed)?;
         let hidden = self.residual(hidden, &branch, &name("ls1.gamma"))?;
         let normed = self.norm(&name("norm2"), &hidden)?;
@@ -192,8 +203,14 @@ impl Vit {
         ops::layer_norm(hidden, scale, shift, self.spec.norm_eps)
     }
 
+    /// A matrix of a block.
     fn linear(&self, name: &str, input: &Tensor) -> Result<Tensor> {
-        ops::linear(input, self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?)
+        let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?);
+        if self.rounds_inputs {
+            ops::linear(&ops::fake_quantise_rows(input)?, weight, bias)
+        } else {
+            ops::linear(input, weight, bias)
+        }
     }
 
     fn get(&self, name: &str) -> Result<&Tensor> {

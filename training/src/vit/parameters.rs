@@ -31,6 +31,11 @@ impl Parameters {
         }
     }
 
+    /// Puts a tensor in the place of another, or beside them.
+    pub fn set(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.0.insert(name.into(), tensor);
+    }
+
     /// Names and tensors, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))

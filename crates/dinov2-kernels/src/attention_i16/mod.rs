@@ -29,8 +29,8 @@ const LOG2_WEIGHT_LIMIT: f32 = 13.999_912;
 /// Largest softmax weight: 14 bits.
 const WEIGHT_LIMIT: i64 = 16383;
 
-/// Largest magnitude of a value.
-const VALUE_LIMIT: i64 = 511;
+/// Largest magnitude of a value, in units of its head's and channel's scale.
+pub const VALUE_LIMIT: i64 = 511;
 
 const _: () =
     assert!(WEIGHT_LIMIT * VALUE_LIMIT * (KEY_BLOCK as i64) < 1 << 31, "sums of a block fit an i32");
@@ -38,8 +38,9 @@ const _: () =
 /// Widest head: one row of queries per tile lies in a buffer of this width.
 const MAX_HEAD_DIM: usize = 256;
 
-/// Largest magnitude of queries and keys: `head_dim` products stay below 2^31.
-fn query_key_limit(head_dim: usize) -> f32 {
+/// Largest magnitude of queries (in units of the row's scale in a head) and keys (of the head's): `head_dim` products stay
+/// below 2^31.
+pub fn query_key_limit(head_dim: usize) -> f32 {
     libm::floorf(libm::sqrtf(i32::MAX as f32 / head_dim as f32)).min(32767.0) - 1.0
 }
 

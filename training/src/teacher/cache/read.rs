@@ -21,6 +21,8 @@ pub struct CachedTeacher {
     shard: Option<(PathBuf, Vec<u8>)>,
     held_out: Vec<u8>,
     device: Device,
+    /// Which part of every batch is asked for, where several processes share them.
+    rank: usize,
 }
 
 impl CachedTeacher {
@@ -42,7 +44,21 @@ impl CachedTeacher {
         let path = held_out_path(folder);
         let basis = basis(&path, manifest.compression)?;
         let held_out = std::fs::read(&path).map_err(CacheError::file("read", &path))?;
-        Ok(Self { folder: folder.into(), manifest, basis, shard: None, held_out, device: device.clone() })
+        Ok(Self {
+            folder: folder.into(),
+            manifest,
+            basis,
+            shard: None,
+            held_out,
+            device: device.clone(),
+            rank: 0,
+        })
+    }
+
+    /// For one of several processes that share every batch.
+    #[must_use]
+    pub fn with_rank(self, rank: usize) -> Self {
+        Self { rank, ..self }
     }
 
     fn step(&mut self, step: u64) -> Result<Targets, CacheError> {
@@ -93,7 +109,13 @@ impl Teacher for CachedTeacher {
     }
 
     fn targets(&mut self, batch: &Batch) -> Result<Targets, TeacherError> {
-        self.step(batch.step).map_err(|error| TeacherError::Cache(Box::new(error)))
+        let whole = self.step(batch.step).map_err(|error| TeacherError::Cache(Box::new(error)))?;
+        let own = batch.samples.len();
+        if whole.cls.dim(0)? == own {
+            Ok(whole)
+        } else {
+            Ok(whole.narrow(self.rank * own..(self.rank + 1) * own)?)
+        }
     }
 
     fn held_out(&mut self, batch: &Batch) -> Result<Targets, TeacherError> {

@@ -1,0 +1,36 @@
+//! `qat`: a student learns with the roundings of the int8 engine.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use dinov2_weights::Model;
+
+use super::distil::RunArgs;
+use training::recipe::{Recipe, Start};
+
+/// Arguments of `qat`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Model file to go on from: a student in f32, or what `dinov2-edge quantize` made of it
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// Model file of the teacher [default: the model itself]
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let mut recipe = Recipe::read(&args.run.recipe)?;
+    if recipe.student.start != Start::Model {
+        bail!("recipe: student.start: expected \"model\" for qat: {}", args.run.recipe.display());
+    }
+    recipe.quantise.get_or_insert_default();
+    let model = Model::open(&args.model)?;
+    let teacher = args.teacher.as_ref().map(Model::open).transpose()?;
+    let teacher = teacher.as_ref().unwrap_or(&model);
+    let source = format!("{}; trained in int8", model.metadata().provenance.source);
+    args.run.train(recipe, teacher, Some(&model), source)
+}

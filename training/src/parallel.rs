@@ -1,0 +1,443 @@
+//! Data parallel training: several processes, each with its part of every batch, whose gradients are added up before the step.
+//!
+//! Processes find each other by the variables that `torchrun`, Kubernetes' training operators and most SLURM scripts set: `RANK`,
+//! `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens there; the others send it their numbers and get the
+//! sums back. It adds in the order of the ranks, so that all processes have the same bits, and the same as one process that
+//! computes the parts one after the other.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Time for all processes to be there.
+const JOIN_PATIENCE: Duration = Duration::from_secs(300);
+/// Time that one process may lag behind: the first one measures held-out images and writes checkpoints meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1800);
+/// Time between attempts to reach process 0.
+const RETRY: Duration = Duration::from_millis(200);
+/// First bytes of a connection.
+const GREETING: [u8; 8] = *b"dinov2t1";
+/// Most processes.
+const MAX_WORLD: usize = 1 << 12;
+/// Bytes that are converted at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Why processes do not work together.
+#[derive(Debug, thiserror::Error)]
+pub enum ParallelError {
+    /// A variable that says nothing, or is missing.
+    #[error("{variable}: expected {expected}, got {got}")]
+    Variable {
+        /// Its name.
+        variable: &'static str,
+        /// What is possible.
+        expected: String,
+        /// What stands there.
+        got: String,
+    },
+    /// Process 0 cannot listen, or not be reached.
+    #[error("{what} {address}: {reason}")]
+    Address {
+        /// What was to be done.
+        what: &'static str,
+        /// Address and port.
+        address: String,
+        /// Reason.
+        reason: io::Error,
+    },
+    /// Not everybody came.
+    #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_PATIENCE.as_secs())]
+    Missing {
+        /// Number expected.
+        world: usize,
+        /// Address and port.
+        address: String,
+        /// Number there.
+        got: usize,
+    },
+    /// Somebody else answers, or a process of another run.
+    #[error("process at {address}: expected one of this run, got {got}")]
+    Stranger {
+        /// Address and port.
+        address: String,
+        /// What was said.
+        got: String,
+    },
+    /// A process is gone.
+    #[error("process {rank} is gone: {reason}")]
+    Gone {
+        /// Its rank.
+        rank: usize,
+        /// Reason.
+        reason: io::Error,
+    },
+    /// Processes that do not do the same.
+    #[error(
+        "process {rank}: expected {expected} numbers, got {got}: do all processes have the same recipe and images?"
+    )]
+    Length {
+        /// Its rank.
+        rank: usize,
+        /// Numbers that it should have sent.
+        expected: u64,
+        /// Numbers that it sends.
+        got: u64,
+    },
+}
+
+/// What a launcher says about this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Which of the processes this is, below `world`.
+    pub rank: usize,
+    /// Processes of the run.
+    pub world: usize,
+    /// Which of the processes on this machine it is: the index of its GPU.
+    pub local_rank: usize,
+    /// Where process 0 listens, `HOST:PORT`.
+    pub address: String,
+}
+
+impl Launch {
+    /// From the environment; one process where `WORLD_SIZE` is not set or 1.
+    ///
+    /// # Errors
+    /// Variables that are missing or do not fit.
+    pub fn from_env() -> Result<Option<Self>, ParallelError> {
+        Self::read(&|name| std::env::var(name).ok())
+    }
+
+    fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> Result<Option<Self>, ParallelError> {
+        let number = |name: &'static str, most: usize| -> Result<usize, ParallelError> {
+            let got = variable(name);
+            let parsed = got.as_ref().and_then(|text| text.parse().ok()).filter(|number| *number <= most);
+            parsed.ok_or_else(|| ParallelError::Variable {
+                variable: name,
+                expected: format!("a number up to {most}"),
+                got: got.map_or("nothing".into(), |text| format!("{text:?}")),
+            })
+        };
+        if variable("WORLD_SIZE").is_none() {
+            return Ok(None);
+        }
+        let world = number("WORLD_SIZE", MAX_WORLD)?;
+        if world <= 1 {
+            return Ok(None);
+        }
+        let rank = number("RANK", world - 1)?;
+        let local_rank = if variable("LOCAL_RANK").is_some() { number("LOCAL_RANK", rank)? } else { 0 };
+        let host = variable("MASTER_ADDR").ok_or(ParallelError::Variable {
+            variable: "MASTER_ADDR",
+            expected: "the host of process 0".into(),
+            got: "nothing".into(),
+        })?;
+        let port = number("MASTER_PORT", usize::from(u16::MAX))?;
+        Ok(Some(Self { rank, world, local_rank, address: format!("{host}:{port}") }))
+    }
+}
+
+/// The processes of a run.
+#[derive(Debug)]
+pub struct Group {
+    rank: usize,
+    world: usize,
+    /// Of process 0 to all others, by rank; of the others to process 0.
+    links: Vec<TcpStream>,
+}
+
+/// A number that goes over the wire, little-endian.
+pub trait Number: Copy + std::ops::AddAssign {
+    /// Its bytes.
+    type Bytes: AsRef<[u8]> + AsMut<[u8]> + Default + Copy;
+    /// To bytes.
+    fn to_bytes(self) -> Self::Bytes;
+    /// From bytes.
+    fn from_bytes(bytes: Self::Bytes) -> Self;
+}
+
+impl Number for f32 {
+    type Bytes = [u8; 4];
+    fn to_bytes(self) -> [u8; 4] {
+        self.to_le_bytes()
+    }
+    fn from_bytes(bytes: [u8; 4]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+}
+
+impl Number for f64 {
+    type Bytes = [u8; 8];
+    fn to_bytes(self) -> [u8; 8] {
+        self.to_le_bytes()
+    }
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+}
+
+impl Group {
+    /// One process.
+    pub fn alone() -> Self {
+        Self { rank: 0, world: 1, links: Vec::new() }
+    }
+
+    /// Waits until all processes are there.
+    ///
+    /// # Errors
+    /// An address that cannot be had, processes that do not come.
+    pub fn join(launch: &Launch) -> Result<Self, ParallelError> {
+        let links = if launch.rank == 0 { listen(launch)? } else { vec![connect(launch)?] };
+        for link in &links {
+            let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(PATIENCE)));
+            set.and_then(|()| link.set_write_timeout(Some(PATIENCE)))
+                .map_err(|reason| ParallelError::Gone { rank: 0, reason })?;
+        }
+        Ok(Self { rank: launch.rank, world: launch.world, links })
+    }
+
+    /// Which of the processes this is.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many there are.
+    pub fn world(&self) -> usize {
+        self.world
+    }
+
+    /// Adds up the numbers of all processes; all get the sums.
+    ///
+    /// # Errors
+    /// A process that is gone, or has another number of numbers.
+    pub fn sum<T: Number>(&mut self, numbers: &mut [T]) -> Result<(), ParallelError> {
+        if self.rank != 0 {
+            let gone = |reason| ParallelError::Gone { rank: 0, reason };
+            let Some(link) = self.links.first_mut() else { return Ok(()) };
+            send(link, numbers).map_err(gone)?;
+            return receive(link, 0, numbers, |number, got| *number = got);
+        }
+        for (link, rank) in self.links.iter_mut().zip(1..) {
+            receive(link, rank, numbers, |number, got| *number += got)?;
+        }
+        for (link, rank) in self.links.iter_mut().zip(1..) {
+            send(link, numbers).map_err(|reason| ParallelError::Gone { rank, reason })?;
+        }
+        Ok(())
+    }
+}
+
+/// Process 0: the links to all others, by rank.
+fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
+    let Launch { world, address, .. } = launch;
+    let failed = |reason| ParallelError::Address { what: "listen on", address: address.clone(), reason };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let begun = Instant::now();
+    let mut links: Vec<Option<TcpStream>> = (1..*world).map(|_| None).collect();
+    while links.iter().any(Option::is_none) {
+        match listener.accept() {
+            Ok((mut link, _)) => {
+                // Whoever is no process of this run is not waited for.
+                if let Ok(rank) = greeted(&mut link, *world)
+                    && let Some(place @ None) = links.get_mut(rank.wrapping_sub(1))
+                    && link.write_all(&GREETING).is_ok()
+                {
+                    *place = Some(link);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if begun.elapsed() > JOIN_PATIENCE {
+                    let got = 1 + links.iter().flatten().count();
+                    return Err(ParallelError::Missing { world: *world, address: address.clone(), got });
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(reason) => return Err(failed(reason)),
+        }
+    }
+    Ok(links.into_iter().flatten().collect())
+}
+
+/// The rank of a process that greets.
+fn greeted(link: &mut TcpStream, world: usize) -> io::Result<usize> {
+    link.set_nonblocking(false)?;
+    link.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut hello = [0; 24];
+    link.read_exact(&mut hello)?;
+    let word = |at: usize| hello[at..at + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    if hello[..8] != GREETING || word(16) != world as u64 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    usize::try_from(word(8)).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Another process: the link to process 0, which may not listen yet.
+fn connect(launch: &Launch) -> Result<TcpStream, ParallelError> {
+    let Launch { rank, world, address, .. } = launch;
+    let begun = Instant::now();
+    let mut link = loop {
+        match TcpStream::connect(address) {
+            Ok(link) => break link,
+            Err(reason) if begun.elapsed() > JOIN_PATIENCE => {
+                return Err(ParallelError::Address {
+                    what: "reach process 0 at",
+                    address: address.clone(),
+                    reason,
+                });
+            }
+            Err(_) => std::thread::sleep(RETRY),
+        }
+    };
+    let mut hello = GREETING.to_vec();
+    hello.extend((*rank as u64).to_le_bytes());
+    hello.extend((*world as u64).to_le_bytes());
+    let mut answer = [0; 8];
+    let answered = link
+        .set_read_timeout(Some(JOIN_PATIENCE))
+        .and_then(|()| link.write_all(&hello))
+        .and_then(|()| link.read_exact(&mut answer));
+    match answered {
+        Ok(()) if answer == GREETING => Ok(link),
+        Ok(()) => Err(ParallelError::Stranger { address: address.clone(), got: format!("{answer:?}") }),
+        Err(reason) => Err(ParallelError::Stranger { address: address.clone(), got: reason.to_string() }),
+    }
+}
+
+fn send<T: Number>(link: &mut TcpStream, numbers: &[T]) -> io::Result<()> {
+    link.write_all(&(numbers.len() as u64).to_le_bytes())?;
+    let mut bytes = Vec::with_capacity(CHUNK * size_of::<T>());
+    for chunk in numbers.chunks(CHUNK) {
+        bytes.clear();
+        chunk.iter().for_each(|number| bytes.extend_from_slice(number.to_bytes().as_ref()));
+        link.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+fn receive<T: Number>(
+    link: &mut TcpStream,
+    rank: usize,
+    numbers: &mut [T],
+    put: impl Fn(&mut T, T),
+) -> Result<(), ParallelError> {
+    let gone = |reason| ParallelError::Gone { rank, reason };
+    let mut length = [0; 8];
+    link.read_exact(&mut length).map_err(gone)?;
+    let (got, expected) = (u64::from_le_bytes(length), numbers.len() as u64);
+    if got != expected {
+        return Err(ParallelError::Length { rank, expected, got });
+    }
+    let mut bytes = vec![0; CHUNK * size_of::<T>()];
+    for chunk in numbers.chunks_mut(CHUNK) {
+        let bytes = &mut bytes[..size_of_val(chunk)];
+        link.read_exact(bytes).map_err(gone)?;
+        for (number, word) in chunk.iter_mut().zip(bytes.chunks_exact(size_of::<T>())) {
+            let mut copy = T::Bytes::default();
+            copy.as_mut().copy_from_slice(word);
+            put(number, T::from_bytes(copy));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&'static str, &str)]) -> Result<Option<Launch>, String> {
+        let find = |name: &'static str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+        };
+        Launch::read(&find).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn launchers_are_understood() {
+        assert_eq!(read(&[("RANK", "3")]), Ok(None));
+        assert_eq!(read(&[("WORLD_SIZE", "1")]), Ok(None));
+        let all = [("WORLD_SIZE", "4"), ("RANK", "3"), ("MASTER_ADDR", "node0"), ("MASTER_PORT", "29500")];
+        let launch = read(&all).unwrap().unwrap();
+        assert_eq!((launch.rank, launch.local_rank, launch.address.as_str()), (3, 0, "node0:29500"));
+        assert_eq!(read(&all[..3]).unwrap_err(), "MASTER_PORT: expected a number up to 65535, got nothing");
+        assert_eq!(read(&all[..2]).unwrap_err(), "MASTER_ADDR: expected the host of process 0, got nothing");
+        let wrong = [("WORLD_SIZE", "4"), ("RANK", "4")];
+        assert_eq!(read(&wrong).unwrap_err(), "RANK: expected a number up to 3, got \"4\"");
+    }
+
+    /// A port that was free a moment ago.
+    fn address() -> String {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    }
+
+    #[test]
+    fn all_processes_get_the_same_sums_in_the_order_of_ranks() {
+        const WORLD: usize = 3;
+        // More than one chunk, of numbers whose sum depends on the order.
+        let part = |rank: usize| -> Vec<f32> {
+            (0..CHUNK + 7)
+                .map(|at| ((at * 31 + rank * 17) as f32 * 12.9898).sin() * 10f32.powi(rank as i32))
+                .collect()
+        };
+        let address = address();
+        let join = |rank| {
+            let launch = Launch { rank, world: WORLD, local_rank: rank, address: address.clone() };
+            Group::join(&launch).unwrap()
+        };
+        let results: Vec<(Vec<f32>, f64)> = std::thread::scope(|scope| {
+            let processes: Vec<_> = (0..WORLD)
+                .rev()
+                .map(|rank| {
+                    scope.spawn(move || {
+                        let mut group = join(rank);
+                        let (mut numbers, mut loss) = (part(rank), [rank as f64 + 0.1]);
+                        group.sum(&mut numbers).unwrap();
+                        group.sum(&mut loss).unwrap();
+                        (numbers, loss[0])
+                    })
+                })
+                .collect();
+            processes.into_iter().map(|process| process.join().unwrap()).collect()
+        });
+        let mut want = part(0);
+        for rank in 1..WORLD {
+            want.iter_mut().zip(part(rank)).for_each(|(sum, number)| *sum += number);
+        }
+        for (numbers, loss) in results {
+            assert!(numbers == want);
+            assert_eq!(loss, 0.1 + 1.1 + 2.1);
+        }
+    }
+
+    #[test]
+    fn a_process_that_leaves_is_named() {
+        let address = address();
+        let launch = |rank| Launch { rank, world: 2, local_rank: 0, address: address.clone() };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| Group::join(&launch(1)).unwrap().sum(&mut [1.0f32; 3]));
+            let mut first = Group::join(&launch(0)).unwrap();
+            let told = first.sum(&mut [1.0f32; 4]).unwrap_err().to_string();
+            assert!(told.starts_with("process 1: expected 4 numbers, got 3"), "{told}");
+            drop(first);
+            let told = other.join().unwrap().unwrap_err().to_string();
+            assert!(told.starts_with("process 0 is gone: "), "{told}");
+        });
+    }
+
+    #[test]
+    fn strangers_are_not_let_in() {
+        let address = address();
+        std::thread::scope(|scope| {
+            let launch = |rank| Launch { rank, world: 2, local_rank: 0, address: address.clone() };
+            let first = scope.spawn(move || Group::join(&launch(0)).map(|group| group.links.len()));
+            let mut stranger = loop {
+                match TcpStream::connect(&address) {
+                    Ok(link) => break link,
+                    Err(_) => std::thread::sleep(RETRY),
+                }
+            };
+            stranger.write_all(b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n").unwrap();
+            Group::join(&launch(1)).unwrap();
+            assert_eq!(first.join().unwrap().unwrap(), 1);
+        });
+    }
+}

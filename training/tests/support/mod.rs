@@ -1,0 +1,105 @@
+//! A small teacher, pictures, and runs on them.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use dinov2_cpu::CpuConfig;
+use dinov2_weights::{ConvertOptions, Model, Storage, convert};
+use tempfile::TempDir;
+use training::data::Dataset;
+use training::distil::{Agreement, DistilError, Event, RunConfig, StudentCard, distil};
+use training::recipe::Recipe;
+use training::teacher::EngineTeacher;
+
+/// A small teacher: dim 48, 3 blocks, random weights by transformers (`tests/fixtures/make_golden.py`).
+pub(crate) fn teacher_model(folder: &Path) -> Model {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden/hf_mlp");
+    let path = folder.join("teacher.safetensors");
+    convert(&source, &path, &ConvertOptions::new(Storage::F32), &mut |_| {}).unwrap();
+    Model::open(path).unwrap()
+}
+
+/// Pictures of overlapping waves and discs, none like another.
+pub(crate) fn pictures(folder: &Path, count: usize) -> PathBuf {
+    let images = folder.join("images");
+    std::fs::create_dir_all(&images).unwrap();
+    for index in 0..count {
+        let (width, height) = (64 + index % 5, 60 + index % 7);
+        let pixels: Vec<u8> = (0..width * height * 3)
+            .map(|at| {
+                let (x, y, c) = (at / 3 % width, at / 3 / width, at % 3);
+                let phase = index as f32 * 0.9 + c as f32;
+                let wave = (x as f32 * 0.11 * (1.0 + index as f32 % 4.0) + phase).sin()
+                    * (y as f32 * 0.13 + phase).cos();
+                let (dx, dy) = (x as f32 - 12.0 - (index * 7 % 40) as f32, y as f32 - 30.0);
+                let disc = if dx * dx + dy * dy < 200.0 { 90.0 * (c as f32 - 1.0) } else { 0.0 };
+                (128.0 + 70.0 * wave + disc).clamp(0.0, 255.0) as u8
+            })
+            .collect();
+        let file = std::fs::File::create(images.join(format!("{index:03}.png"))).unwrap();
+        let mut encoder = png::Encoder::new(file, width as u32, height as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    }
+    images
+}
+
+pub(crate) struct Bench {
+    pub(crate) folder: TempDir,
+    pub(crate) model: Model,
+    pub(crate) images: PathBuf,
+}
+
+impl Bench {
+    pub(crate) fn new(images: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, images) = (teacher_model(folder.path()), pictures(folder.path(), images));
+        Self { model, images, folder }
+    }
+
+    pub(crate) fn recipe(&self, text: &str) -> Recipe {
+        let path = self.folder.path().join("recipe.toml");
+        std::fs::write(&path, text).unwrap();
+        Recipe::read(&path).unwrap()
+    }
+
+    pub(crate) fn config(&self, recipe: Recipe, run: &str) -> RunConfig {
+        RunConfig {
+            recipe,
+            output: self.folder.path().join(run),
+            resume: false,
+            stop_after: None,
+            checkpoint_every: 2,
+            validate_every: 1000,
+            workers: 2,
+            device: Device::Cpu,
+            card: StudentCard {
+                source: "a test".into(),
+                licence: None,
+                notes: String::new(),
+                preprocessing: self.model.metadata().preprocessing,
+            },
+            teacher: "golden".into(),
+            launch: None,
+        }
+    }
+
+    /// Runs; returns the file of the student, losses and the last agreement.
+    pub(crate) fn run(
+        &self,
+        config: &RunConfig,
+    ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistilError> {
+        let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+        let mut teacher =
+            EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
+        let dataset = Dataset::open(&[self.images.display().to_string()]).unwrap();
+        std::fs::create_dir_all(&config.output).unwrap();
+        let (mut losses, mut last) = (Vec::new(), None);
+        let path = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| match event {
+            Event::Step { report, .. } => losses.push(report.loss),
+            Event::Validated { agreement, .. } => last = agreement,
+            _ => {}
+        })?;
+        Ok((path, losses, last))
+    }
+}
