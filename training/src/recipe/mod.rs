@@ -177,7 +177,7 @@ pub struct OptimiserRecipe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuantiseRecipe {
-    /// Largest magnitude of a weight in units of its scale: 127, or 64 for CPUs that sum products in 16 bits.
+    /// Largest magnitude of a weight in units of its scale: 127, or 64 (the default) for CPUs that sum products in 16 bits.
     pub weight_limit: u8,
 }
 
@@ -226,7 +226,7 @@ impl Default for LossRecipe {
 
 impl Default for QuantiseRecipe {
     fn default() -> Self {
-        Self { weight_limit: 127 }
+        Self { weight_limit: 64 }
     }
 }
 
