@@ -35,8 +35,8 @@ fn patches(engine: &mut CpuEngine, pixels: &[u8], side_px: usize, grid: PatchGri
     resized[dim..].to_vec()
 }
 
-/// With patches of 21 pixels it sees on an image what its teacher sees there with patches of 14, better than its teacher sees it on
-/// an image of as few patches.
+/// With patches of 21 pixels it sees on an image what its teacher sees there with patches of 14. Where that is hard, it sees it better
+/// than its teacher does on an image of as few patches.
 #[test]
 fn larger_patches_see_what_smaller_ones_see() {
     let (mut teacher, mut student) =
@@ -64,5 +64,5 @@ fn larger_patches_see_what_smaller_ones_see() {
         [cosines[cosines.len() / 2], cosines[cosines.len() / 20]]
     });
     println!("median, 5th percentile: student {student:.4?}, teacher on a smaller image {small:.4?}");
-    assert!(student[0] > 0.95 && student[0] > small[0] && student[1] > small[1], "{student:?}, {small:?}");
+    assert!(student[0] > 0.95 && student[1] > small[1] + 0.02, "{student:?}, {small:?}");
 }
