@@ -20,18 +20,8 @@ pub(crate) fn lavapipe() -> Result<()> {
         return Ok(());
     }
     let mut command = cargo_command();
-    command.args([
-        "test",
-        "--locked",
-        "-p",
-        "dinov2-wgpu",
-        "-p",
-        "dinov2-tests",
-        "--lib",
-        "--test",
-        "gpu",
-        "--",
-    ]);
+    // Of the whole workspace, as `cargo test --workspace` has built it: other features would build everything anew.
+    command.args(["test", "--locked", "--workspace", "--lib", "--test", "gpu", "--"]);
     command.args(TESTS);
     command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     run(command.env("DINOV2_TEST_GPU", "cooperative"))

@@ -102,18 +102,24 @@ fn killed_at_random_moments() {
     let folder = tempfile::tempdir().unwrap();
     // Moments spread over several flushes.
     let moments = (0..KILLS).map(|number| Duration::from_millis(u64::from(number) * 431 % 2300));
-    for (number, alive) in moments.enumerate() {
-        let path = folder.path().join(format!("run{number}.mcap"));
-        let (said, killed) = run_and_kill(&path, alive);
-        let due = said.iter().filter(|when| killed.saturating_duration_since(**when) > MOST_LOST).count();
-        let found = replayed(&path);
-        assert!(
-            found >= due.max(1),
-            "killed after {alive:?}: {found} frames of {due} due, {} written",
-            said.len()
-        );
-        println!("killed after {alive:?}: {found} frames of {} written, {due} due", said.len());
+    let runs: Vec<_> = moments
+        .enumerate()
+        .map(|(number, alive)| (folder.path().join(format!("{number}.mcap")), alive))
+        .collect();
+    // They wait most of the time.
+    for together in runs.chunks(4) {
+        std::thread::scope(|scope| {
+            together.iter().for_each(|(path, alive)| drop(scope.spawn(|| killed_after(path, *alive))));
+        });
     }
+}
+
+fn killed_after(path: &Path, alive: Duration) {
+    let (said, killed) = run_and_kill(path, alive);
+    let due = said.iter().filter(|when| killed.saturating_duration_since(**when) > MOST_LOST).count();
+    let found = replayed(path);
+    println!("killed after {alive:?}: {found} frames of {} written, {due} due", said.len());
+    assert!(found >= due.max(1), "killed after {alive:?}: expected the {due} frames due, got {found}");
 }
 
 /// The last frames before a pause are with the system after a second, too.

@@ -2,6 +2,13 @@
 
 use alloc::vec::Vec;
 
+/// Numbers of tokens to try attention with: around vectors and tiles, and around blocks of 256 keys, of which an emulated CPU, that
+/// would take minutes, gets the first two.
+pub(crate) fn token_counts() -> impl Iterator<Item = usize> {
+    let around_blocks: &[usize] = if cfg!(emulated) { &[256, 257] } else { &[255, 256, 257, 258, 513, 600] };
+    (1..=34).chain(around_blocks.iter().copied())
+}
+
 /// Uniform in -1..1 from a linear congruential generator: the same on every machine.
 pub(crate) fn numbers(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
