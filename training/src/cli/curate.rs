@@ -13,7 +13,7 @@ use training::curate::{CurateConfig, Sameness, Summary, curate};
 /// Arguments of `curate`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Images to choose from: files, folders, globs, .tar shards (also s-{000..012}.tar), manifests
+    /// Images to choose from: files, folders, globs, .tar shards (also s-{000..012}.tar), manifests; addresses as for `distill`
     #[arg(required = true, value_name = "SOURCE")]
     data: Vec<String>,
     /// Folder for manifest.jsonl, report.md and what a second run need not compute again

@@ -40,7 +40,9 @@ pub(super) struct RunArgs {
     /// Features of the teacher that `cache` has kept
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
-    /// Images: files, folders, globs, WebDataset shards (.tar), manifests of `curate` (.jsonl)
+    /// Images: files, folders, globs, WebDataset shards (.tar, s-{000..012}.tar), manifests of `curate`
+    /// (.jsonl); with the feature object-store also s3://, gs://, az:// and https:// addresses of shards or, with a slash at their
+    /// end, of folders
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     data: Vec<String>,
     /// Folder of the run: checkpoints, metrics and the student

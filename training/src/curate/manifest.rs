@@ -89,8 +89,7 @@ pub(super) fn write(
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     write_whole(path, |out| {
         for (sample, fact) in facts.iter().enumerate() {
-            let member =
-                dataset.member(sample).map(|member| Member { shard: absolute(&member.shard), ..member });
+            let member = dataset.member(sample).map(Member::absolute);
             let name = match &member {
                 Some(_) => dataset.name(sample).to_string(),
                 None => absolute(Path::new(dataset.name(sample))).to_string_lossy().into_owned(),

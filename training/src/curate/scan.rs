@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::manifest::write_whole;
 use super::{CurateConfig, CurateError, Embeddings, perceptual_hash};
-use crate::data::{Dataset, Image};
+use crate::data::{DataError, Dataset, Image};
 
 /// Images between two writings.
 const CHUNK: usize = 64;
@@ -119,12 +119,12 @@ impl Scanner {
         let mut embeddings = Embeddings::read(&embeddings_path, dim, facts.len())?;
         while facts.len() < dataset.len() {
             let from = facts.len();
-            let chunk: Vec<_> = (from..dataset.len().min(from + CHUNK))
+            let chunk = (from..dataset.len().min(from + CHUNK))
                 .into_par_iter()
                 .map_init(Resampler::default, |resampler, sample| {
                     look(dataset, sample, self.side_px, resampler)
                 })
-                .collect();
+                .collect::<Result<Vec<_>, _>>()?;
             self.embed(&chunk, &mut embeddings)?;
             embeddings.write_from(from, &mut embeddings_file).map_err(CurateError::file(&embeddings_path))?;
             facts.extend(chunk.into_iter().map(|looked| looked.fact));
@@ -184,11 +184,21 @@ impl Scanner {
 }
 
 /// Everything but the embedding.
-fn look(dataset: &Dataset, sample: usize, side_px: usize, resampler: &mut Resampler) -> Looked {
-    let unusable =
-        |fact: Fact, error: String| Looked { fact: Fact { error: Some(error), ..fact }, pixels: Vec::new() };
+///
+/// # Errors
+/// An object store that is out of reach: nothing is known of the image then.
+fn look(
+    dataset: &Dataset,
+    sample: usize,
+    side_px: usize,
+    resampler: &mut Resampler,
+) -> Result<Looked, DataError> {
+    let unusable = |fact: Fact, error: String| {
+        Ok(Looked { fact: Fact { error: Some(error), ..fact }, pixels: Vec::new() })
+    };
     let encoded = match dataset.read(sample) {
         Ok(encoded) => encoded,
+        Err(error @ DataError::Remote { .. }) => return Err(error),
         Err(error) => return unusable(Fact::default(), error.to_string()),
     };
     let mut fact =
@@ -203,7 +213,7 @@ fn look(dataset: &Dataset, sample: usize, side_px: usize, resampler: &mut Resamp
     fact.hash = perceptual_hash(&image, resampler);
     let mut pixels = Vec::new();
     resampler.resize(&image.pixels, (image.width_px, image.height_px), (side_px, side_px), &mut pixels);
-    Looked { fact, pixels }
+    Ok(Looked { fact, pixels })
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

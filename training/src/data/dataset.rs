@@ -22,12 +22,12 @@ pub struct Dataset {
 impl Dataset {
     /// Lists images: files; folders, with those within, in natural order; globs; `.tar` shards (WebDataset), also as ranges
     /// like `shard-{000..012}.tar`; `.jsonl` manifests of `training curate`; with the feature `object-store` also addresses of
-    /// shards in object stores.
+    /// shards in object stores, and of folders there (`s3://bucket/photos/`).
     ///
     /// # Errors
     /// A source that cannot be read, a shard that is none, or no image at all.
     pub fn open(sources: &[String]) -> Result<Self, DataError> {
-        let Found { entries, shards } = find(sources)?;
+        let Found { entries, shards, .. } = find(sources)?;
         Ok(Self { entries, shards: shards.into() })
     }
 
@@ -69,7 +69,8 @@ impl Dataset {
     /// Reads the encoded image.
     ///
     /// # Errors
-    /// A file that cannot be read, or has more bytes than [`MAX_IMAGE_FILE_BYTES`].
+    /// A file that cannot be read, or has more bytes than [`MAX_IMAGE_FILE_BYTES`]. [`DataError::Remote`] is no fault of this
+    /// image: its store, or its shard there, is out of reach.
     pub fn read(&self, sample: usize) -> Result<Vec<u8>, DataError> {
         let entry = &self.entries[sample];
         if entry.bytes > MAX_IMAGE_FILE_BYTES {
@@ -81,7 +82,7 @@ impl Dataset {
             Place::Member { shard, offset } => match &self.shards[*shard as usize] {
                 Shard::File(path) => read_part(path, *offset, entry),
                 #[cfg(feature = "object-store")]
-                Shard::Remote(object) => object.read(*offset, entry.bytes),
+                Shard::Remote(object) => whole(object.read(*offset, entry.bytes)?, entry),
             },
         }
     }
@@ -112,13 +113,13 @@ impl Dataset {
         self.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Where an image lies that is part of a local archive.
+    /// Where an image lies that is part of an archive.
     pub(crate) fn member(&self, sample: usize) -> Option<Member> {
         match &self.entries[sample].place {
             Place::Member { shard, offset } => match &self.shards[*shard as usize] {
                 Shard::File(path) => Some(Member { shard: path.clone(), offset: *offset }),
                 #[cfg(feature = "object-store")]
-                Shard::Remote(_) => None,
+                Shard::Remote(object) => Some(Member { shard: object.address().into(), offset: *offset }),
             },
             _ => None,
         }
@@ -144,6 +145,11 @@ fn read_part(path: &Path, offset: u64, entry: &Entry) -> Result<Vec<u8>, DataErr
     // A manifest's sizes are claims: the buffer grows with what the archive has.
     let mut encoded = Vec::new();
     file.take(entry.bytes).read_to_end(&mut encoded).map_err(DataError::read(&entry.name))?;
+    whole(encoded, entry)
+}
+
+/// What was read of an archive, unless that ends within the image.
+fn whole(encoded: Vec<u8>, entry: &Entry) -> Result<Vec<u8>, DataError> {
     if encoded.len() as u64 == entry.bytes {
         return Ok(encoded);
     }

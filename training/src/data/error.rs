@@ -46,7 +46,7 @@ pub enum DataError {
     /// A folder or a pattern that cannot be listed.
     #[error(transparent)]
     List(#[from] SourceError),
-    /// An object store's own words.
+    /// An object store, or a shard there, that is out of reach after all retries.
     #[error("object store: {reason}: {path}")]
     Remote {
         /// What it says.

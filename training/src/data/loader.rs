@@ -148,7 +148,8 @@ impl Loader {
     /// The next batch; waits until it is made.
     ///
     /// # Errors
-    /// So many samples in a row cannot be read that there is no hope. The next call gives the next batch.
+    /// So many samples in a row cannot be read that there is no hope, or an object store is out of reach. The next call gives
+    /// the next batch.
     #[expect(clippy::should_implement_trait, reason = "the stream never ends, and may fail")]
     pub fn next(&mut self) -> Result<Batch, DataError> {
         let mut state = self.shared.lock();

@@ -76,7 +76,7 @@ impl Maker {
         let (mut sample, mut last) = (job.sample, String::new());
         for _ in 0..MAX_TRIES {
             let known = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).get(&sample).cloned();
-            match known.map_or_else(|| self.decode(sample), Err) {
+            match known.map_or_else(|| self.decode(sample), |reason| Ok(Err(reason)))? {
                 Ok(image) => return Ok((sample, image)),
                 Err(reason) => last = reason,
             }
@@ -85,16 +85,18 @@ impl Maker {
         Err(DataError::Unreadable { tried: MAX_TRIES, last })
     }
 
-    /// Decodes, and remembers what cannot be. A decoder that panics has met a broken image, too.
-    fn decode(&self, sample: u32) -> Result<Image, String> {
+    /// Decodes; the inner error says why an image cannot be, and is remembered. A decoder that panics has met a broken image,
+    /// too. A store that is out of reach says nothing about the image: to go on without it would be another run.
+    fn decode(&self, sample: u32) -> Result<Result<Image, String>, DataError> {
         let decoded = catch_unwind(AssertUnwindSafe(|| self.dataset.decode(sample as usize)));
         let reason = match decoded {
-            Ok(Ok(image)) => return Ok(image),
+            Ok(Ok(image)) => return Ok(Ok(image)),
+            Ok(Err(error @ DataError::Remote { .. })) => return Err(error),
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("the decoder panicked: {}", panic_text(&*panic)),
         };
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(sample, reason.clone());
-        Err(reason)
+        Ok(Err(reason))
     }
 
     /// Puts a batch together. made: `[batch]`, in the order of the slots.

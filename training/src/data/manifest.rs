@@ -1,6 +1,7 @@
 //! Manifests: a JSON object per line, one per image, as `training curate` writes them. Only `name` must be there.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::DataError;
-use super::sources::{Entry, Found, Place, Shard};
+use super::sources::{Entry, Found, Place, is_address};
 
 /// Longest line of a manifest.
 const MAX_LINE_BYTES: u64 = 1 << 16;
@@ -32,10 +33,24 @@ pub(crate) struct ManifestEntry {
 /// A part of a tar archive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Member {
-    /// Path of the archive, relative to the manifest's folder.
+    /// Address of the archive, or its path, relative to the manifest's folder.
     pub(crate) shard: PathBuf,
     /// Where its bytes begin.
     pub(crate) offset: u64,
+}
+
+impl Member {
+    /// The same under a name that does not depend on a folder.
+    pub(crate) fn absolute(self) -> Self {
+        if self.has_address() {
+            return self;
+        }
+        Self { shard: std::path::absolute(&self.shard).unwrap_or(self.shard), ..self }
+    }
+
+    fn has_address(&self) -> bool {
+        self.shard.to_str().is_some_and(is_address)
+    }
 }
 
 fn yes() -> bool {
@@ -75,9 +90,15 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
             continue;
         };
         let bytes = entry.bytes.ok_or_else(|| wrong("a member without its bytes".into()))?;
-        let shard_path = folder.join(&member.shard);
-        let shard =
-            *shards.entry(shard_path).or_insert_with_key(|path| found.add_shard(Shard::File(path.clone())));
+        let has_address = member.has_address();
+        let shard_path = if has_address { member.shard } else { folder.join(&member.shard) };
+        let shard = match shards.entry(shard_path) {
+            MapEntry::Occupied(known) => *known.get(),
+            MapEntry::Vacant(new) => {
+                let shard = found.shard(new.key())?;
+                *new.insert(found.add_shard(shard))
+            }
+        };
         let place = Place::Member { shard, offset: member.offset };
         found.entries.push(Entry { name: entry.name.into(), bytes, place });
     }

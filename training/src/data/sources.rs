@@ -6,8 +6,12 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use dinov2_io::{list_glob, natural_order};
+#[cfg(feature = "object-store")]
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
+#[cfg(feature = "object-store")]
+use super::remote;
 use super::{DataError, manifest, shard};
 
 /// Extensions by which images are found in folders, globs and archives; what is named itself need not have one.
@@ -17,8 +21,11 @@ const IMAGE_EXTENSIONS: [&str; 15] = [
 ];
 /// Most images of a dataset: batches count them in 32 bits, and each takes some 100 bytes of memory.
 const MAX_SAMPLES: usize = 1 << 28;
-/// Most shards that braces may name.
-const MAX_SHARDS: u64 = 1 << 20;
+/// Most shards that braces, or the address of a folder, may name.
+pub(super) const MAX_SHARDS: u64 = 1 << 20;
+/// Threads that index shards in stores: they wait for answers most of the time.
+#[cfg(feature = "object-store")]
+const INDEXING_THREADS: usize = 32;
 /// Deepest folder within a folder.
 const MAX_DEPTH: usize = 64;
 
@@ -47,6 +54,8 @@ pub(super) enum Place {
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     pub(super) shards: Vec<Shard>,
+    #[cfg(feature = "object-store")]
+    stores: remote::Stores,
 }
 
 /// An archive.
@@ -54,7 +63,7 @@ pub(super) struct Found {
 pub(super) enum Shard {
     File(PathBuf),
     #[cfg(feature = "object-store")]
-    Remote(super::remote::RemoteObject),
+    Remote(remote::RemoteObject),
 }
 
 /// Whether a file name has the extension of an image.
@@ -72,8 +81,8 @@ fn has_extension(path: &Path, wanted: &str) -> bool {
 pub(super) fn find(sources: &[String]) -> Result<Found, DataError> {
     let mut found = Found::default();
     for source in sources {
-        if source.contains("://") {
-            find_remote(source, &mut found)?;
+        if is_address(source) {
+            found.add_address(source)?;
         } else if Path::new(source).exists() {
             found.add_path(Path::new(source))?;
         } else {
@@ -90,21 +99,9 @@ pub(super) fn find(sources: &[String]) -> Result<Found, DataError> {
     Ok(found)
 }
 
-#[cfg(not(feature = "object-store"))]
-fn find_remote(source: &str, _found: &mut Found) -> Result<(), DataError> {
-    let expected = "a local path (this program was built without the feature object-store)".into();
-    Err(DataError::Source { expected, got: source.to_string() })
-}
-
-#[cfg(feature = "object-store")]
-fn find_remote(source: &str, found: &mut Found) -> Result<(), DataError> {
-    let addresses = expand_braces(source)?;
-    let shards: Vec<_> =
-        addresses.par_iter().map(|address| super::remote::find(address)).collect::<Result<_, _>>()?;
-    for (address, (object, members)) in addresses.iter().zip(shards) {
-        found.add_members(Shard::Remote(object), address, members)?;
-    }
-    Ok(())
+/// Whether a name is an address in an object store, not a path.
+pub(super) fn is_address(name: &str) -> bool {
+    name.contains("://")
 }
 
 /// The files that a name without braces stands for.
@@ -177,10 +174,54 @@ impl Found {
         self.check_count()
     }
 
+    /// A shard by its path or its address; it is not looked into.
+    pub(super) fn shard(&mut self, path: &Path) -> Result<Shard, DataError> {
+        match path.to_str().filter(|name| is_address(name)) {
+            Some(address) => self.remote_shard(address),
+            None => Ok(Shard::File(path.to_path_buf())),
+        }
+    }
+
     /// The shard's index.
     pub(super) fn add_shard(&mut self, shard: Shard) -> u32 {
         self.shards.push(shard);
         u32::try_from(self.shards.len() - 1).expect("shards are capped")
+    }
+}
+
+#[cfg(feature = "object-store")]
+impl Found {
+    fn add_address(&mut self, source: &str) -> Result<(), DataError> {
+        let mut shards = Vec::new();
+        for address in expand_braces(source)? {
+            shards.extend(remote::shards(&mut self.stores, &address)?);
+        }
+        let threads = ThreadPoolBuilder::new().num_threads(INDEXING_THREADS.min(shards.len())).build();
+        let threads = threads.map_err(|error| DataError::Source {
+            expected: format!("{INDEXING_THREADS} threads that index shards"),
+            got: error.to_string(),
+        })?;
+        let index = || shards.par_iter().map(remote::RemoteObject::images).collect::<Result<Vec<_>, _>>();
+        for (shard, members) in shards.iter().zip(threads.install(index)?) {
+            self.add_members(Shard::Remote(shard.clone()), shard.address(), members)?;
+        }
+        Ok(())
+    }
+
+    fn remote_shard(&mut self, address: &str) -> Result<Shard, DataError> {
+        Ok(Shard::Remote(remote::shard(&mut self.stores, address)?))
+    }
+}
+
+#[cfg(not(feature = "object-store"))]
+impl Found {
+    fn add_address(&mut self, source: &str) -> Result<(), DataError> {
+        let expected = "a local path (this program was built without the feature object-store)".into();
+        Err(DataError::Source { expected, got: source.to_string() })
+    }
+
+    fn remote_shard(&mut self, address: &str) -> Result<Shard, DataError> {
+        self.add_address(address).map(|()| Shard::File(address.into()))
     }
 }
 

@@ -99,7 +99,7 @@ pub fn distil(
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
     let before = open_checkpoint(config, &fingerprint)?;
-    let unseen = data::held_out(&held_out, config.recipe.held_out_side_px()).into_iter().map(|batch| {
+    let unseen = data::held_out(&held_out, config.recipe.held_out_side_px())?.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
         Ok((batch, targets))
     });
@@ -127,8 +127,9 @@ pub fn distil(
         None => write_student(vit.spec(), weights, &config.card, &path)?,
         Some(rounding) => {
             let sides = config.recipe.extreme_sides_px().into_iter();
-            let judges = sides.flat_map(|side_px| data::held_out(&held_out, side_px));
-            let judges: Vec<Pixels> = judges.map(|batch| batch.student).collect();
+            let judges = sides.map(|side_px| data::held_out(&held_out, side_px));
+            let judges: Vec<_> = judges.collect::<Result<_, _>>()?;
+            let judges: Vec<Pixels> = judges.into_iter().flatten().map(|batch| batch.student).collect();
             write_int8_student(vit.spec(), weights, rounding, (&config.card, train.len()), &judges, &path)?;
         }
     }

@@ -94,7 +94,7 @@ fn basis(
     }
     let mut parts = Vec::new();
     let mut statistics = Statistics::new(teacher.spec().dim);
-    for (index, batch) in held_out(images, config.recipe.held_out_side_px()).into_iter().enumerate() {
+    for (index, batch) in held_out(images, config.recipe.held_out_side_px())?.into_iter().enumerate() {
         let targets = teacher.targets(&batch)?;
         statistics.add(&targets.patches)?;
         for tap in &targets.taps {
