@@ -4,10 +4,18 @@
 //! `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens there; the others send it their numbers and get the
 //! sums back. It adds in the order of the ranks, so that all processes have the same bits, and the same as one process that
 //! computes the parts one after the other.
+//!
+//! With the feature `nccl`, tensors on GPUs are added up there (`nccl.rs`); all processes have the same bits then too, but not
+//! those of one. Everything else still goes through process 0.
+
+#[cfg_attr(not(feature = "nccl"), path = "parallel/without_nccl.rs")]
+mod nccl;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
 
 /// Time for all processes to be there.
 const JOIN_PATIENCE: Duration = Duration::from_secs(300);
@@ -83,6 +91,12 @@ pub enum ParallelError {
         /// Numbers that it sends.
         got: u64,
     },
+    /// NCCL does not work.
+    #[error("nccl: {0}: does each process have a GPU of its own?")]
+    Nccl(String),
+    /// The device.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
 }
 
 /// What a launcher says about this process.
@@ -146,6 +160,8 @@ pub struct Group {
     world: usize,
     /// Of process 0 to all others, by rank; of the others to process 0.
     links: Vec<TcpStream>,
+    /// Of the GPUs with each other.
+    ring: Option<nccl::Ring>,
 }
 
 /// A number that goes over the wire, little-endian.
@@ -181,21 +197,27 @@ impl Number for f64 {
 impl Group {
     /// One process.
     pub fn alone() -> Self {
-        Self { rank: 0, world: 1, links: Vec::new() }
+        Self::new(0, 1, Vec::new())
     }
 
-    /// Waits until all processes are there.
+    fn new(rank: usize, world: usize, links: Vec<TcpStream>) -> Self {
+        Self { rank, world, links, ring: None }
+    }
+
+    /// Waits until all processes are there. `device`: where this one's tensors are.
     ///
     /// # Errors
-    /// An address that cannot be had, processes that do not come.
-    pub fn join(launch: &Launch) -> Result<Self, ParallelError> {
+    /// An address that cannot be had, processes that do not come, GPUs that do not reach each other.
+    pub fn join(launch: &Launch, device: &Device) -> Result<Self, ParallelError> {
         let links = if launch.rank == 0 { listen(launch)? } else { vec![connect(launch)?] };
         for link in &links {
             let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(PATIENCE)));
             set.and_then(|()| link.set_write_timeout(Some(PATIENCE)))
                 .map_err(|reason| ParallelError::Gone { rank: 0, reason })?;
         }
-        Ok(Self { rank: launch.rank, world: launch.world, links })
+        let mut group = Self::new(launch.rank, launch.world, links);
+        group.ring = nccl::Ring::join(&mut group, device)?;
+        Ok(group)
     }
 
     /// Which of the processes this is.
@@ -226,6 +248,19 @@ impl Group {
             send(link, numbers).map_err(|reason| ParallelError::Gone { rank, reason })?;
         }
         Ok(())
+    }
+
+    /// As [`Self::sum`], for a tensor in f32; the sums are where it is.
+    ///
+    /// # Errors
+    /// As [`Self::sum`], and those of candle.
+    pub fn sum_tensor(&mut self, numbers: &Tensor) -> Result<Tensor, ParallelError> {
+        if let Some(ring) = &self.ring {
+            return Ok(ring.sum(numbers)?);
+        }
+        let mut flat = numbers.flatten_all()?.to_vec1::<f32>()?;
+        self.sum(&mut flat)?;
+        Ok(Tensor::from_vec(flat, numbers.shape(), numbers.device())?)
     }
 }
 

@@ -11,7 +11,12 @@ use training::teacher::{EngineTeacher, Teacher, VitTeacher};
 
 /// Opens the device of that name; of several processes on a machine each gets its own GPU, unless one is named.
 pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Device> {
-    let cuda = |index: usize| Device::new_cuda(index).with_context(|| format!("device {name}"));
+    let cuda = |index: usize| {
+        if !cfg!(feature = "cuda") {
+            bail!("device {name}: expected a program built with --features cuda, got one without");
+        }
+        Device::new_cuda(index).with_context(|| format!("device {name}"))
+    };
     match name.split_once(':') {
         None if name == "cpu" => Ok(Device::Cpu),
         None if name == "cuda" => cuda(launch.map_or(0, |launch| launch.local_rank)),
@@ -41,4 +46,21 @@ pub(super) fn identity(model: &Model) -> anyhow::Result<String> {
         hash.update(model.tensor(name)?.bytes);
     }
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_told_apart_from_what_is_none() {
+        assert!(matches!(device("cpu", None).unwrap(), Device::Cpu));
+        for name in ["gpu", "cuda:", "cuda:one", "cpu:0"] {
+            let told = device(name, None).unwrap_err().to_string();
+            assert_eq!(told, format!("device: expected cpu, cuda or cuda:N, got {name:?}"));
+        }
+        if !cfg!(feature = "cuda") {
+            assert!(device("cuda:1", None).unwrap_err().to_string().contains("--features cuda"));
+        }
+    }
 }

@@ -93,7 +93,10 @@ pub fn distil(
     dataset: Dataset,
     on_event: &mut dyn FnMut(Event<'_>),
 ) -> Result<PathBuf, DistilError> {
-    let group = config.launch.as_ref().map_or_else(|| Ok(Group::alone()), Group::join)?;
+    let group = match &config.launch {
+        None => Group::alone(),
+        Some(launch) => Group::join(launch, &config.device)?,
+    };
     check_parts(&config.recipe, group.world())?;
     let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);

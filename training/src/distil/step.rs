@@ -152,30 +152,29 @@ impl Learner {
         if self.group.world() == 1 {
             return Ok(loss);
         }
-        let mut losses = [loss];
-        self.group.sum(&mut losses)?;
-        // Of every variable whether it has a gradient, and the gradient.
-        let mut numbers: Vec<f32> = Vec::new();
-        for (name, variable) in self.student.variables.iter() {
-            match gradients.get(name) {
-                Some(gradient) => {
-                    numbers.push(1.0);
-                    numbers.extend(gradient.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?);
-                }
-                None => numbers.resize(numbers.len() + 1 + variable.elem_count(), 0.0),
-            }
+        // The loss, and of every variable in how many processes it has a gradient.
+        let mut counts = vec![loss];
+        let variables = || self.student.variables.iter();
+        counts.extend(variables().map(|(name, _)| f64::from(u8::from(gradients.contains_key(name)))));
+        self.group.sum(&mut counts)?;
+        let found: Vec<_> = variables()
+            .zip(&counts[1..])
+            .filter(|(_, count)| **count > 0.0)
+            .map(|(named, _)| named)
+            .collect();
+        let flat = found.iter().map(|(name, variable)| match gradients.get(*name) {
+            Some(gradient) => gradient.to_dtype(DType::F32)?.flatten_all(),
+            None => Tensor::zeros(variable.elem_count(), DType::F32, &self.device),
+        });
+        let flat = Tensor::cat(&flat.collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        let sums = self.group.sum_tensor(&flat)?;
+        let mut start = 0;
+        for (name, variable) in found {
+            let count = variable.elem_count();
+            gradients.insert(name.to_owned(), sums.narrow(0, start, count)?.reshape(variable.shape())?);
+            start += count;
         }
-        self.group.sum(&mut numbers)?;
-        let mut rest = numbers.as_slice();
-        for (name, variable) in self.student.variables.iter() {
-            let (own, after) = rest.split_at(1 + variable.elem_count());
-            if own[0] > 0.0 {
-                let sum = Tensor::from_slice(&own[1..], variable.shape(), &self.device)?;
-                gradients.insert(name.to_owned(), sum);
-            }
-            rest = after;
-        }
-        Ok(losses[0])
+        Ok(counts[0])
     }
 
     /// Forward and backward for some of the images.

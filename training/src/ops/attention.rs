@@ -22,6 +22,11 @@ impl AttentionShape {
         self.heads * self.head_dim
     }
 
+    /// Pairs of tokens, over images and heads.
+    pub fn scores(self) -> usize {
+        self.batch * self.heads * self.tokens * self.tokens
+    }
+
     /// What scores are multiplied by before the softmax.
     pub(super) fn scale(self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()

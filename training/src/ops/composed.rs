@@ -1,16 +1,20 @@
 //! The operations out of candle's primitives: for GPUs and 16-bit floats, and as the oracle of the fused forms.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor, bail};
 use dinov2_kernels::attention_i16;
 
 use super::AttentionShape;
+
+/// Elements that a kernel of candle's CUDA backend reaches: it counts them in 32 bits.
+const MAX_CUDA_ELEMENTS: usize = u32::MAX as usize;
 
 /// As [`super::linear`].
 ///
 /// # Errors
 /// Shapes that do not fit.
 pub fn linear(input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    input.matmul(&weight.t()?)?.broadcast_add(bias)
+    // CUDA's products take whole rows only.
+    input.contiguous()?.matmul(&weight.t()?)?.broadcast_add(bias)
 }
 
 /// As [`super::layer_norm`]; statistics in f32 whatever the type.
@@ -26,11 +30,15 @@ pub fn layer_norm(input: &Tensor, scale: &Tensor, shift: &Tensor, eps: f32) -> R
     normal.to_dtype(dtype)?.broadcast_mul(scale)?.broadcast_add(shift)
 }
 
-/// As [`super::gelu`].
+/// As [`super::gelu`]. In 16 bits by candle's own operation, which rounds only its result: `1 + erf(x)` has no digits there where
+/// `x` is well below 0.
 ///
 /// # Errors
 /// Those of candle.
 pub fn gelu(input: &Tensor) -> Result<Tensor> {
+    if matches!(input.dtype(), DType::BF16 | DType::F16) {
+        return input.gelu_erf();
+    }
     let cumulative = (((input / std::f64::consts::SQRT_2)?.erf()? + 1.0)? * 0.5)?;
     input * cumulative
 }
@@ -38,9 +46,15 @@ pub fn gelu(input: &Tensor) -> Result<Tensor> {
 /// As [`super::attention`]; the softmax in f32 whatever the type.
 ///
 /// # Errors
-/// A shape that does not fit.
+/// A shape that does not fit, more scores than candle's CUDA kernels can count.
 pub fn attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
     let AttentionShape { batch, tokens, heads, head_dim } = shape;
+    let scores = shape.scores();
+    if qkv.device().is_cuda() && scores > MAX_CUDA_ELEMENTS {
+        bail!(
+            "attention: expected at most {MAX_CUDA_ELEMENTS} scores at once, got {scores}: accumulate more, smaller parts"
+        );
+    }
     // [3, batch, heads, tokens, head_dim]
     let qkv = qkv.reshape((batch, tokens, 3, heads, head_dim))?.permute((2, 0, 3, 1, 4))?;
     let part = |index: usize| qkv.get(index)?.contiguous();

@@ -3,7 +3,8 @@
 //! candle's own LayerNorm, softmax and fused attention have no backward pass: gradients end there without a word. Each
 //! operation here has two forms. On CPUs in f32 it is fused: one pass forward and one backward, spread over rayon's threads,
 //! with the same bits for any number of them. Everywhere else it is composed of candle's differentiable primitives
-//! (`composed.rs`), which is also what the tests compare the fused form with.
+//! (`composed.rs`), which is also what the tests compare the fused form with. With the feature `flash-attn`, attention through
+//! which no gradient flows back is one kernel on a GPU (`flash.rs`).
 //!
 //! Tokens of a batch are rows: `[batch * n, dim]`.
 
@@ -11,6 +12,8 @@ mod add_scaled;
 mod attention;
 pub mod composed;
 mod fake_quantise;
+#[cfg(feature = "flash-attn")]
+mod flash;
 mod gelu;
 mod layer_norm;
 mod linear;
@@ -68,10 +71,13 @@ pub fn gelu(input: &Tensor) -> Result<Tensor> {
 /// A shape that does not fit.
 pub fn attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
     if is_fused(qkv) {
-        qkv.contiguous()?.apply_op1(attention::Attention { shape })
-    } else {
-        composed::attention(qkv, shape)
+        return qkv.contiguous()?.apply_op1(attention::Attention { shape });
     }
+    #[cfg(feature = "flash-attn")]
+    if flash::takes(qkv, shape) {
+        return flash::attention(qkv, shape);
+    }
+    composed::attention(qkv, shape)
 }
 
 /// `input + branch · factor`: a residual connection with LayerScale. `input`, `branch`: `[rows, dim]`, `factor: [dim]`.

@@ -9,7 +9,8 @@ use crate::vit::Variables;
 /// Gradients by the names of their variables.
 pub type Gradients = BTreeMap<String, Tensor>;
 
-/// The gradients of `variables`, which all must have one.
+/// The gradients of `variables`, which all must have one, outside of every graph: one that candle's own operations made would
+/// keep all that led to it.
 ///
 /// # Errors
 /// A variable without a gradient: something between it and the loss has no backward pass.
@@ -22,7 +23,7 @@ pub fn gradients(
     for (name, variable) in variables.iter() {
         match grads.remove(variable) {
             Some(grad) => {
-                found.insert(name.to_owned(), grad);
+                found.insert(name.to_owned(), grad.detach());
             }
             None if expected(name) => bail!("gradient of {name:?}: expected one, got none"),
             None => {}

@@ -39,9 +39,9 @@ fn all_processes_get_the_same_sums_in_the_order_of_ranks() {
     let address = address();
     let join = |rank| {
         let launch = Launch { rank, world: WORLD, local_rank: rank, address: address.clone() };
-        Group::join(&launch).unwrap()
+        Group::join(&launch, &Device::Cpu).unwrap()
     };
-    let results: Vec<(Vec<f32>, f64)> = std::thread::scope(|scope| {
+    let results: Vec<(Vec<f32>, f64, Vec<f32>)> = std::thread::scope(|scope| {
         let processes: Vec<_> = (0..WORLD)
             .rev()
             .map(|rank| {
@@ -50,7 +50,9 @@ fn all_processes_get_the_same_sums_in_the_order_of_ranks() {
                     let (mut numbers, mut loss) = (part(rank), [rank as f64 + 0.1]);
                     group.sum(&mut numbers).unwrap();
                     group.sum(&mut loss).unwrap();
-                    (numbers, loss[0])
+                    let tensor = Tensor::from_vec(part(rank), (CHUNK + 7, 1), &Device::Cpu).unwrap();
+                    let sums = group.sum_tensor(&tensor).unwrap();
+                    (numbers, loss[0], sums.squeeze(1).unwrap().to_vec1().unwrap())
                 })
             })
             .collect();
@@ -60,8 +62,8 @@ fn all_processes_get_the_same_sums_in_the_order_of_ranks() {
     for rank in 1..WORLD {
         want.iter_mut().zip(part(rank)).for_each(|(sum, number)| *sum += number);
     }
-    for (numbers, loss) in results {
-        assert!(numbers == want);
+    for (numbers, loss, sums) in results {
+        assert!(numbers == want && sums == want);
         assert_eq!(loss, 0.1 + 1.1 + 2.1);
     }
 }
@@ -71,8 +73,8 @@ fn a_process_that_leaves_is_named() {
     let address = address();
     let launch = |rank| Launch { rank, world: 2, local_rank: 0, address: address.clone() };
     std::thread::scope(|scope| {
-        let other = scope.spawn(|| Group::join(&launch(1)).unwrap().sum(&mut [1.0f32; 3]));
-        let mut first = Group::join(&launch(0)).unwrap();
+        let other = scope.spawn(|| Group::join(&launch(1), &Device::Cpu).unwrap().sum(&mut [1.0f32; 3]));
+        let mut first = Group::join(&launch(0), &Device::Cpu).unwrap();
         let told = first.sum(&mut [1.0f32; 4]).unwrap_err().to_string();
         assert!(told.starts_with("process 1: expected 4 numbers, got 3"), "{told}");
         drop(first);
@@ -86,7 +88,7 @@ fn strangers_are_not_let_in() {
     let address = address();
     std::thread::scope(|scope| {
         let launch = |rank| Launch { rank, world: 2, local_rank: 0, address: address.clone() };
-        let first = scope.spawn(move || Group::join(&launch(0)).map(|group| group.links.len()));
+        let first = scope.spawn(move || Group::join(&launch(0), &Device::Cpu).map(|group| group.links.len()));
         let mut stranger = loop {
             match TcpStream::connect(&address) {
                 Ok(link) => break link,
@@ -94,7 +96,7 @@ fn strangers_are_not_let_in() {
             }
         };
         stranger.write_all(b"GET / HTTP/1.1\r\nHost: somewhere\r\n\r\n").unwrap();
-        Group::join(&launch(1)).unwrap();
+        Group::join(&launch(1), &Device::Cpu).unwrap();
         assert_eq!(first.join().unwrap().unwrap(), 1);
     });
 }

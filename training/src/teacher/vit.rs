@@ -1,13 +1,17 @@
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use dinov2_core::{PatchGrid, VitSpec};
 use dinov2_weights::{Model, Normalisation};
 
 use super::{Teacher, TeacherError, block_indices, grid_side, split, views};
 use crate::data::Batch;
 use crate::loss::Targets;
+use crate::ops::AttentionShape;
 use crate::vit::{Images, Request, Vit, patches_of, read_parameters};
 
-/// A teacher on candle: for GPUs, in bf16.
+/// Scores of attention that a pass holds, unless said otherwise: 1 GiB in f32.
+const MOST_SCORES: usize = 1 << 28;
+
+/// A teacher on candle: for GPUs, in bf16. It takes a batch in parts, so that large images need no more memory than small ones.
 pub struct VitTeacher {
     vit: Vit,
     normalisation: Normalisation,
@@ -15,6 +19,7 @@ pub struct VitTeacher {
     blocks: Vec<usize>,
     order: Vec<usize>,
     device: Device,
+    most_scores: usize,
 }
 
 impl VitTeacher {
@@ -34,8 +39,45 @@ impl VitTeacher {
             blocks: ascending,
             order,
             device: device.clone(),
+            most_scores: MOST_SCORES,
         })
     }
+
+    /// Holds at most so many scores of attention (pairs of tokens, over images and heads) at once; those of one image at least.
+    #[must_use]
+    pub fn with_most_scores(self, most_scores: usize) -> Self {
+        Self { most_scores, ..self }
+    }
+
+    /// Images that are taken at once.
+    fn images_at_once(&self, grid: PatchGrid) -> usize {
+        let (tokens, heads, head_dim) = (self.spec().tokens(grid), self.spec().heads, self.spec().head_dim());
+        (self.most_scores / AttentionShape { batch: 1, tokens, heads, head_dim }.scores()).max(1)
+    }
+
+    /// `pixels`: of some of the images.
+    fn part(&self, pixels: &[u8], grid: PatchGrid) -> candle_core::Result<Targets> {
+        let images = Images::new(pixels, grid, self.spec().patch_size, self.normalisation, &self.device)?;
+        let tokens = self.vit.forward(&images, Request { taps: &self.blocks, mask: None })?;
+        let (cls, patches) = split(&tokens.normed.to_dtype(DType::F32)?, tokens.prefix)?;
+        let tap = |&place: &usize| {
+            patches_of(&tokens.taps[place].to_dtype(DType::F32)?, tokens.prefix)?.contiguous()
+        };
+        let taps = self.order.iter().map(tap).collect::<candle_core::Result<_>>()?;
+        Ok(Targets { cls, patches, taps, grid })
+    }
+}
+
+/// Targets of all images out of those of some.
+fn join(parts: &[Targets], grid: PatchGrid) -> candle_core::Result<Targets> {
+    let all = |of: &dyn Fn(&Targets) -> Tensor| Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+    let taps = 0..parts.first().map_or(0, |part| part.taps.len());
+    Ok(Targets {
+        cls: all(&|part| part.cls.clone())?,
+        patches: all(&|part| part.patches.clone())?,
+        taps: taps.map(|tap| all(&|part| part.taps[tap].clone())).collect::<candle_core::Result<_>>()?,
+        grid,
+    })
 }
 
 impl Teacher for VitTeacher {
@@ -48,13 +90,9 @@ impl Teacher for VitTeacher {
         let patch_size = self.spec().patch_size;
         let side = grid_side(pixels.side_px, patch_size)?;
         let grid = PatchGrid { rows: side, cols: side };
-        let images = Images::new(&pixels.data, grid, patch_size, self.normalisation, &self.device)?;
-        let tokens = self.vit.forward(&images, Request { taps: &self.blocks, mask: None })?;
-        let (cls, patches) = split(&tokens.normed.to_dtype(DType::F32)?, tokens.prefix)?;
-        let tap = |&place: &usize| {
-            patches_of(&tokens.taps[place].to_dtype(DType::F32)?, tokens.prefix)?.contiguous()
-        };
-        let taps = self.order.iter().map(tap).collect::<candle_core::Result<_>>()?;
-        Ok(Targets { cls, patches, taps, grid })
+        let image = pixels.side_px * pixels.side_px * 3;
+        let parts = pixels.data.chunks(self.images_at_once(grid) * image);
+        let parts = parts.map(|part| self.part(part, grid)).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(join(&parts, grid)?)
     }
 }

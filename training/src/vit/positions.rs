@@ -1,11 +1,12 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use dinov2_core::{PatchGrid, VitSpec};
 use dinov2_weights::position;
 
-/// Interpolation matrices of the grids so far: resampling a position table is a product with one, and so differentiable.
+/// Interpolation matrices of the grids so far, f32: resampling a position table is a product with one, and so differentiable. In 32
+/// bits for networks of any type, which may share them.
 #[derive(Debug, Default)]
 pub struct Positions(Mutex<HashMap<PatchGrid, Tensor>>);
 
@@ -18,21 +19,22 @@ impl Positions {
         if grid == spec.position_table {
             return Ok(stored.clone());
         }
-        let matrix = self.matrix(spec, stored, grid)?;
+        let matrix = self.matrix(spec, stored.device(), grid)?;
         let places = spec.position_table.len();
-        let patches = matrix.matmul(&stored.narrow(1, 1, places)?.squeeze(0)?.contiguous()?)?;
+        let table = stored.narrow(1, 1, places)?.squeeze(0)?.contiguous()?.to_dtype(DType::F32)?;
+        let patches = matrix.matmul(&table)?.to_dtype(stored.dtype())?;
         Tensor::cat(&[&stored.narrow(1, 0, 1)?, &patches.unsqueeze(0)?], 1)
     }
 
     /// `[patches, stored patches]`.
-    fn matrix(&self, spec: &VitSpec, stored: &Tensor, grid: PatchGrid) -> Result<Tensor> {
+    fn matrix(&self, spec: &VitSpec, device: &Device, grid: PatchGrid) -> Result<Tensor> {
         let mut matrices = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(matrix) = matrices.get(&grid) {
             return Ok(matrix.clone());
         }
         let matrix = interpolation(spec, grid).map_err(candle_core::Error::msg)?;
         let shape = (grid.len(), spec.position_table.len());
-        let matrix = Tensor::from_vec(matrix, shape, stored.device())?.to_dtype(stored.dtype())?;
+        let matrix = Tensor::from_vec(matrix, shape, device)?;
         matrices.insert(grid, matrix.clone());
         Ok(matrix)
     }

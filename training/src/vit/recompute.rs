@@ -45,18 +45,19 @@ impl<'a> Recomputation<'a> {
         for index in (0..self.vit.spec().depth).rev() {
             let Some(grad) = grads.remove(&self.hidden[index + 1]) else { continue };
             let output = self.vit.block(index, self.hidden[index].as_tensor(), self.shape)?;
-            let part = (output * grad)?.sum_all()?.backward()?;
+            let part = (output * grad.detach())?.sum_all()?.backward()?;
             add(grads, &part, variables.iter().map(|(_, variable)| variable).chain([&self.hidden[index]]))?;
         }
         if let Some(grad) = grads.remove(&self.hidden[0]) {
-            let part = (&self.embedded * grad)?.sum_all()?.backward()?;
+            let part = (&self.embedded * grad.detach())?.sum_all()?.backward()?;
             add(grads, &part, variables.iter().map(|(_, variable)| variable))?;
         }
         Ok(())
     }
 }
 
-/// Adds the gradients of a part to those of the whole.
+/// Adds the gradients of a part to those of the whole. Detached, because candle's own operations hand on gradients that have a
+/// graph themselves, which would keep what is inside of all blocks.
 fn add<'a>(grads: &mut GradStore, part: &GradStore, variables: impl Iterator<Item = &'a Var>) -> Result<()> {
     for variable in variables {
         let Some(grad) = part.get(variable) else { continue };
@@ -64,7 +65,7 @@ fn add<'a>(grads: &mut GradStore, part: &GradStore, variables: impl Iterator<Ite
             Some(before) => (before + grad)?,
             None => grad.clone(),
         };
-        grads.insert(variable, sum);
+        grads.insert(variable, sum.detach());
     }
     Ok(())
 }

@@ -1,0 +1,19 @@
+//! In the place of `nccl.rs` where it is not built: everything goes through process 0.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{Group, ParallelError};
+
+/// There is none.
+#[derive(Debug)]
+pub(super) enum Ring {}
+
+impl Ring {
+    pub(super) fn join(_: &mut Group, _: &Device) -> std::result::Result<Option<Self>, ParallelError> {
+        Ok(None)
+    }
+
+    pub(super) fn sum(&self, _: &Tensor) -> Result<Tensor> {
+        match *self {}
+    }
+}
