@@ -36,7 +36,7 @@ fn train(folder: &Path, resume_step: Option<u64>, last: u64) -> anyhow::Result<(
             metrics.image(step, "pca", &sheet(step)?)?;
         }
         metrics.flush(step)?;
-        progress.step(step, loss, 64);
+        progress.step(step, Some(loss), 64);
     }
     progress.finish();
     Ok(())

@@ -55,7 +55,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
         recipe,
     };
-    write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, 0.0, at.images))?;
+    write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, None, at.images))?;
     bar.finish();
     println!("{}", config.output.display());
     Ok(())

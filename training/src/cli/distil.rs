@@ -186,7 +186,7 @@ impl Told {
                 self.metrics.scalar(step, "gradient_norm", report.gradient_norm)?;
                 self.metrics.scalar(step, "learning_rate", report.learning_rate)?;
                 self.metrics.flush(step)?;
-                self.progress.step(step, report.loss, images);
+                self.progress.step(step, Some(report.loss), images);
             }
             Event::Validated { steps, agreement, held_out, student } => {
                 if let Some(agreement) = agreement {

@@ -39,8 +39,8 @@ impl Progress {
         Self { bar, total, speed, begun: Instant::now(), told: None }
     }
 
-    /// `done` steps are done now, the last of which looked at `images` images (of all ranks) and had this loss.
-    pub fn step(&mut self, done: u64, loss: f64, images: usize) {
+    /// `done` steps are done now, the last of which looked at `images` images (of all ranks) and had this loss, where something learns.
+    pub fn step(&mut self, done: u64, loss: Option<f64>, images: usize) {
         let now = self.begun.elapsed();
         self.speed.add(now, done, images);
         let line = self.line(done, loss);
@@ -68,10 +68,11 @@ impl Progress {
         }
     }
 
-    fn line(&self, done: u64, loss: f64) -> String {
+    fn line(&self, done: u64, loss: Option<f64>) -> String {
         let (steps, images) = self.speed.per_second();
         let left = self.total.saturating_sub(done) as f64 / steps;
-        format!("step {done}/{} loss {loss:.4} {images:.1} images/s ETA {}", self.total, duration(left))
+        let loss = loss.map_or_else(String::new, |loss| format!(" loss {loss:.4}"));
+        format!("step {done}/{}{loss} {images:.1} images/s ETA {}", self.total, duration(left))
     }
 }
 
@@ -144,9 +145,10 @@ mod tests {
     #[test]
     fn a_line_tells_step_loss_speed_and_time_left() {
         let mut progress = Progress::new(100, 40);
-        assert_eq!(progress.line(40, f64::NAN), "step 40/100 loss NaN 0.0 images/s ETA ?");
+        assert_eq!(progress.line(40, Some(f64::NAN)), "step 40/100 loss NaN 0.0 images/s ETA ?");
         progress.speed.add(Duration::from_secs(4), 42, 32);
-        assert_eq!(progress.line(42, 0.12345), "step 42/100 loss 0.1235 8.0 images/s ETA 1m56s");
+        assert_eq!(progress.line(42, Some(0.12345)), "step 42/100 loss 0.1235 8.0 images/s ETA 1m56s");
+        assert_eq!(progress.line(42, None), "step 42/100 8.0 images/s ETA 1m56s");
     }
 
     #[test]

@@ -48,8 +48,7 @@ impl EngineTeacher {
 
     /// `[batch, n, dim]` of what `part` reads from an image's features.
     fn gather<'a>(&'a self, part: impl Fn(&'a Features) -> &'a [f32]) -> candle_core::Result<Tensor> {
-        let numbers: Vec<f32> =
-            self.outputs.iter().flat_map(|features| part(features).iter().copied()).collect();
+        let numbers = self.outputs.iter().map(part).collect::<Vec<_>>().concat();
         Tensor::from_vec(numbers, (self.outputs.len() * self.tokens(), self.engine.spec().dim), &Device::Cpu)?
             .reshape((self.outputs.len(), self.tokens(), ()))?
             .to_device(&self.device)

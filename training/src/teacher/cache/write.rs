@@ -1,5 +1,9 @@
+use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use candle_core::{DType, Tensor};
 use safetensors::tensor::TensorView;
@@ -119,37 +123,32 @@ struct Writer {
 }
 
 impl Writer {
+    /// Computes and writes a shard. Numbers are brought into their form beside the teacher, which is not to wait for that.
     fn shard(
         &self,
         config: &CacheConfig,
         teacher: &mut dyn Teacher,
         train: &Arc<Dataset>,
-        steps: std::ops::Range<u64>,
+        steps: Range<u64>,
         progress: &mut dyn FnMut(CacheProgress),
     ) -> Result<(), CacheError> {
+        let path = shard_path(&config.output, steps.start);
+        let (targets, of_steps) = sync_channel(1);
+        let parts = thread::scope(|scope| {
+            let encoder = scope.spawn(|| self.encode(of_steps));
+            let computed = compute(config, teacher, train, steps, targets, progress);
+            let parts = encoder.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            computed.map(|()| parts)
+        })?;
+        write_parts(&path, &parts)
+    }
+
+    fn encode(&self, targets: Receiver<(u64, Targets)>) -> Result<Vec<Part>, CacheError> {
         let mut parts = Vec::new();
-        let mut step = steps.start;
-        while step < steps.end {
-            let Some(stage) = config.recipe.stage(step) else { break };
-            let plan = LoaderPlan {
-                seed: config.recipe.seed,
-                batch: stage.batch,
-                rank: 0,
-                world: 1,
-                workers: config.workers,
-                ahead: 3,
-            };
-            let mut loader = Loader::new(Arc::clone(train), stage.views.clone(), plan, step)?;
-            while step < steps.end && config.recipe.stage(step) == Some(stage) {
-                let batch = loader.next()?;
-                let targets = teacher.targets(&batch)?;
-                parts.extend(self.parts(&format!("s{step}"), &targets)?);
-                step += 1;
-                let total = config.recipe.steps();
-                progress(CacheProgress { steps: step, total, images: batch.samples.len() });
-            }
+        for (step, targets) in targets {
+            parts.extend(self.parts(&format!("s{step}"), &targets)?);
         }
-        write_parts(&shard_path(&config.output, steps.start), &parts)
+        Ok(parts)
     }
 
     fn parts(&self, name: &str, targets: &Targets) -> Result<Vec<Part>, CacheError> {
@@ -162,6 +161,40 @@ impl Writer {
         }
         Ok(parts)
     }
+}
+
+/// Computes the targets of some steps and hands them over, as long as somebody takes them.
+fn compute(
+    config: &CacheConfig,
+    teacher: &mut dyn Teacher,
+    train: &Arc<Dataset>,
+    steps: Range<u64>,
+    targets: SyncSender<(u64, Targets)>,
+    progress: &mut dyn FnMut(CacheProgress),
+) -> Result<(), CacheError> {
+    let mut step = steps.start;
+    while step < steps.end {
+        let Some(stage) = config.recipe.stage(step) else { break };
+        let plan = LoaderPlan {
+            seed: config.recipe.seed,
+            batch: stage.batch,
+            rank: 0,
+            world: 1,
+            workers: config.workers,
+            ahead: 3,
+        };
+        let mut loader = Loader::new(Arc::clone(train), stage.views.clone(), plan, step)?;
+        while step < steps.end && config.recipe.stage(step) == Some(stage) {
+            let batch = loader.next()?;
+            if targets.send((step, teacher.targets(&batch)?)).is_err() {
+                return Ok(());
+            }
+            step += 1;
+            let total = config.recipe.steps();
+            progress(CacheProgress { steps: step, total, images: batch.samples.len() });
+        }
+    }
+    Ok(())
 }
 
 /// Targets in 16-bit floats.
