@@ -158,7 +158,8 @@ struct Told {
 
 impl Told {
     fn new(config: &RunConfig) -> anyhow::Result<Self> {
-        let done = if config.resume { steps_done(&config.output)? } else { None };
+        // A run that ended before its first checkpoint is gone on with from its beginning.
+        let done = if config.resume { Some(steps_done(&config.output)?.unwrap_or(0)) } else { None };
         Ok(Self {
             metrics: Metrics::create(&config.output, done)?,
             progress: Progress::new(config.recipe.steps(), done.unwrap_or(0)),

@@ -1,0 +1,68 @@
+//! `training distill` as its users meet it.
+
+#[expect(dead_code, reason = "other tests call the library")]
+mod support;
+
+use std::process::Command;
+
+use support::Bench;
+
+const RECIPE: &str = r#"
+seed = 3
+validation_images = 2
+student = { start = "model", depth = 2 }
+loss = { head = "identity", statistics_images = 4, masked = 0.0 }
+optimiser = { learning_rate = 1e-3, warm_up_steps = 1, average = 0.9 }
+[[stages]]
+steps = 2
+batch = 2
+views = { sizes_px = [28], scale = [0.5, 1.0], ratio = [0.8, 1.25], flip = 0.5, grey = 0.0, mixup = 0.0 }
+"#;
+
+/// Runs `distill` in the bench's folder with these words besides; whether it succeeded, standard output and standard error.
+fn distill(bench: &Bench, recipe: &str, more: &[&str]) -> (bool, String, String) {
+    let folder = bench.folder.path();
+    std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_training"));
+    command.args(["distill", "--recipe", "recipe.toml", "--data", "images", "--output", "run"]);
+    command.args(["--teacher", "teacher.safetensors"]).args(more).current_dir(folder);
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_run_that_ended_before_its_first_checkpoint_is_resumed() {
+    let bench = Bench::new(6);
+    let run = bench.folder.path().join("run");
+    // Where checkpoints belong lies a file, as if the disk were full.
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("checkpoints"), b"").unwrap();
+    let (succeeded, _, told) = distill(&bench, RECIPE, &["--checkpoint-every", "1"]);
+    assert!(!succeeded && told.lines().last().unwrap().contains("checkpoints"), "{told}");
+    std::fs::remove_file(run.join("checkpoints")).unwrap();
+    let (succeeded, _, told) = distill(&bench, RECIPE, &[]);
+    assert!(!succeeded && told.lines().last().unwrap().contains("--resume"), "{told}");
+    let (succeeded, printed, told) = distill(&bench, RECIPE, &["--resume"]);
+    assert!(succeeded, "{told}");
+    assert_eq!(printed.trim(), "run/student.safetensors");
+    let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let losses = metrics.lines().filter(|line| line.contains("\"loss\"")).count();
+    assert_eq!(losses, 2, "{metrics}");
+}
+
+#[test]
+fn mistakes_get_one_line_that_says_what_and_where() {
+    let bench = Bench::new(4);
+    let misspelt = RECIPE.replace("batch = 2", "batches = 2");
+    for (recipe, more, expected) in [
+        (misspelt.as_str(), &[][..], ["batches", "recipe.toml"]),
+        (RECIPE, &["--device", "gpu"], ["expected cpu, cuda or cuda:N", "gpu"]),
+        (RECIPE, &["--cache", "absent"], ["absent", "cache"]),
+    ] {
+        let (succeeded, printed, told) = distill(&bench, recipe, more);
+        assert!(!succeeded && printed.is_empty());
+        let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(matches!(errors[..], [line] if expected.iter().all(|word| line.contains(word))), "{told}");
+    }
+}
