@@ -256,8 +256,17 @@ fn several_cameras_share_batches() {
     }
 }
 
-/// Frames, then an error.
+/// Time in which everybody else has ended.
+const SLOW_END: Duration = Duration::from_millis(200);
+
+/// Frames, then an error, and a slow end.
 struct Broken(Box<dyn Source>);
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        sleep(SLOW_END);
+    }
+}
 
 impl Source for Broken {
     fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
@@ -290,6 +299,36 @@ fn what_came_before_a_broken_input_is_written() {
     let (outcome, seen) = run(vec![source], FakeEngine::new(2), vec![FakeSink::new(10)], config());
     assert!(matches!(outcome, Err(PipelineError::Source(_))), "{outcome:?}");
     assert!(seen[0].finished && seen[0].frames.len() == 9, "{seen:?}");
+}
+
+/// Panics at the first frame, and ends slowly.
+struct BrokenEngine(FakeEngine);
+
+impl Drop for BrokenEngine {
+    fn drop(&mut self) {
+        sleep(SLOW_END);
+    }
+}
+
+impl Extractor for BrokenEngine {
+    fn spec(&self) -> &VitSpec {
+        &self.0.spec
+    }
+
+    fn extract(&mut self, _: ImageView<'_>, _: &Taps, _: &mut Features) -> Result<(), ExtractError> {
+        panic!("told to panic")
+    }
+}
+
+impl PipelineEngine for BrokenEngine {}
+
+#[test]
+fn an_engine_that_panics_is_told_though_everybody_ends_before_it() {
+    let engine = Box::new(BrokenEngine(FakeEngine::new(0)));
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(FakeSink::new(0))];
+    let pipeline = Pipeline::new(vec![file("test:28x28@3")], engine, sinks, config());
+    let outcome = pipeline.run(&mut |_| {});
+    assert!(matches!(outcome, Err(PipelineError::Panicked { stage: "engine" })), "{outcome:?}");
 }
 
 #[test]

@@ -97,7 +97,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+    pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         while !self.shared.stop.is_stopped() {
             let mut frame = self.shared.pool.take();
             let asked = Instant::now();
@@ -134,7 +134,7 @@ pub(crate) struct Fitting {
 }
 
 impl Fitting {
-    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+    pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut taken = Vec::new();
         while self.captured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
@@ -176,7 +176,7 @@ pub(crate) struct Extract {
 }
 
 impl Extract {
-    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+    pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut frames: Vec<Pooled> = Vec::new();
         let mut due = Instant::now();
         while self.left() > 0 && self.pause_until(due) && self.fitted.take_all(&mut frames) {
@@ -260,7 +260,7 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+    pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut taken = Vec::new();
         while self.featured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
@@ -294,7 +294,7 @@ pub(crate) struct Feeding {
 }
 
 impl Feeding {
-    pub(crate) fn run(mut self) -> Result<(), PipelineError> {
+    pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let outcome = self.feed();
         let finished = self.beat.during(|| self.sink.finish());
         outcome.and(finished).map_err(PipelineError::Sink)

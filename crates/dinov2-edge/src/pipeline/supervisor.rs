@@ -111,7 +111,7 @@ impl Supervisor {
             fed.push((sink.pca_wish(), mailbox.clone()));
             beats.push(beat.clone());
             let feeding = Feeding { sink, shared: shared.clone(), beat, mailbox };
-            spawn(Stage::Sink(name), &sender, move || feeding.run())?;
+            spawn(Stage::Sink(name), &sender, feeding, Feeding::run)?;
         }
         let sinks = fed.iter().map(|(_, mailbox)| mailbox.clone()).collect();
         let heads = Heads {
@@ -120,7 +120,7 @@ impl Supervisor {
             featured: featured.clone(),
             sinks: fed,
         };
-        spawn(Stage::Heads, &sender, move || heads.run())?;
+        spawn(Stage::Heads, &sender, heads, Heads::run)?;
         let patch_size = engine.spec().patch_size;
         let extract = Extract {
             engine,
@@ -132,15 +132,15 @@ impl Supervisor {
             fitted: fitted.clone(),
             featured: featured.clone(),
         };
-        spawn(Stage::Extract, &sender, move || extract.run())?;
+        spawn(Stage::Extract, &sender, extract, Extract::run)?;
         for (camera, source) in sources.into_iter().enumerate() {
             let captured = Arc::new(Mailbox::new(1, when_full));
             let fit = Fit::new(config.size, patch_size)?;
             let (shared_by_fit, fitted, from) = (shared.clone(), fitted.clone(), captured.clone());
             let fitting = Fitting { camera, fit, shared: shared_by_fit, captured: from, fitted };
-            spawn(Stage::Fit, &sender, move || fitting.run())?;
+            spawn(Stage::Fit, &sender, fitting, Fitting::run)?;
             let capture = Capture { camera, source, shared: shared.clone(), captured };
-            spawn(Stage::Capture, &sender, move || capture.run())?;
+            spawn(Stage::Capture, &sender, capture, Capture::run)?;
         }
         let (stats_place, watchdog) = (cameras, config.watchdog);
         let failed = None;
@@ -271,19 +271,25 @@ impl Supervisor {
     }
 }
 
-/// Starts a thread that tells the supervisor how it ended.
-fn spawn(
+/// Starts a thread that tells the supervisor how it ended. The supervisor waits for heads and sinks, so these have let go of
+/// everything by then. It does not wait for the stages before them: it must hear how they failed before their mailboxes close, or
+/// it would take what follows, the end of everybody else, for a good one.
+fn spawn<W: Send + 'static>(
     stage: Stage,
     events: &Sender<Event>,
-    work: impl FnOnce() -> Result<(), PipelineError> + Send + 'static,
+    mut worker: W,
+    run: fn(&mut W) -> Result<(), PipelineError>,
 ) -> Result<(), PipelineError> {
     let events = events.clone();
     let body = move || {
-        // What the closure owns is dropped, not used again.
-        let outcome = catch_unwind(AssertUnwindSafe(work));
+        // After a panic the worker is dropped, not used again.
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut worker)));
         let outcome = outcome.unwrap_or(Err(PipelineError::Panicked { stage: stage.name() }));
+        let is_awaited = matches!(stage, Stage::Heads | Stage::Sink(_));
+        let kept = Some(worker).filter(|_| !is_awaited);
         // Nobody listens once the pipeline has returned.
         let _ = events.send(Event::Ended(stage, outcome));
+        drop(kept);
     };
     thread::Builder::new().name(stage.name().into()).spawn(body)?;
     Ok(())
