@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::steps::{cargo_command, root, run};
 
@@ -53,10 +53,20 @@ pub(crate) fn fuzz(seconds: u32, wanted: &[String]) -> Result<()> {
     let folder = root().join("tests/fuzz");
     let binaries = build(&folder)?;
     let is_wanted = |target: &&Target| wanted.is_empty() || wanted.iter().any(|name| name == target.name);
-    for target in TARGETS.iter().filter(is_wanted) {
-        run_target(&folder, &binaries.join(target.name), target, seconds)?;
-    }
-    Ok(())
+    let targets: Vec<_> = TARGETS.iter().filter(is_wanted).collect();
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    targets.chunks(at_once).try_for_each(|targets| {
+        std::thread::scope(|scope| {
+            let runs = targets.iter().map(|target| {
+                let (folder, binary) = (&folder, binaries.join(target.name));
+                scope.spawn(move || run_target(folder, &binary, target, seconds))
+            });
+            // All are started before the first is waited for.
+            let runs: Vec<_> = runs.collect();
+            let ended = runs.into_iter().map(|run| run.join().map_err(|_| anyhow!("xtask fuzz: a panic"))?);
+            ended.collect::<Vec<_>>().into_iter().collect()
+        })
+    })
 }
 
 /// Builds with instrumentation; returns the folder of the binaries.
@@ -101,8 +111,15 @@ fn run_target(folder: &Path, binary: &Path, target: &Target, seconds: u32) -> Re
         "-print_final_stats=1".to_owned(),
         "-verbosity=0".to_owned(),
     ]);
-    run(&mut command)
-        .with_context(|| format!("fuzz target {}; the input lies in {}", target.name, artifacts.display()))
+    eprintln!("==> fuzz target {}: {seconds} s", target.name);
+    let output = command.current_dir(root()).output().with_context(|| binary.display().to_string())?;
+    // At once, because others run beside it.
+    eprintln!("==> fuzz target {}:\n{}", target.name, String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        let (name, status, inputs) = (target.name, output.status, artifacts.display());
+        bail!("fuzz target {name}: {status}; the input lies in {inputs}");
+    }
+    Ok(())
 }
 
 /// Brings the committed fixtures of the target's format into its corpus.

@@ -140,3 +140,76 @@ fn load_block(model: &Model, isa: Isa, precision: CpuPrecision, index: usize) ->
         mlp_out: mlp_out.pack(isa),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use dinov2_core::ImageView;
+    use dinov2_kernels::{Epilogue, patch_embed};
+    use dinov2_weights::{fold_normalisation, interleave_channels};
+
+    use super::*;
+
+    const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+    const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+    /// The definition: normalise, then convolve with stride = kernel; double precision. Returns `[patches, dim]`.
+    fn convolution(image: ImageView<'_>, patch_size: usize, weight: &[f32], bias: &[f32]) -> Vec<f64> {
+        let grid = image.grid(patch_size).unwrap();
+        let area = patch_size * patch_size;
+        let mut out = Vec::new();
+        for (row, col) in (0..grid.rows).flat_map(|row| (0..grid.cols).map(move |col| (row, col))) {
+            for (filter, &bias) in weight.chunks_exact(3 * area).zip(bias) {
+                let mut sum = f64::from(bias);
+                for (at, &value) in filter.iter().enumerate() {
+                    let (channel, y, x) = (at / area, at / patch_size % patch_size, at % patch_size);
+                    let pixel = (row * patch_size + y) * image.width_px() + col * patch_size + x;
+                    let level = f64::from(image.pixels()[pixel * 3 + channel]) / 255.0;
+                    sum += (level - f64::from(MEAN[channel])) / f64::from(STD[channel]) * f64::from(value);
+                }
+                out.push(sum);
+            }
+        }
+        out
+    }
+
+    /// As the engine does it.
+    fn embed(isa: Isa, image: ImageView<'_>, patch_size: usize, weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let grid = image.grid(patch_size).unwrap();
+        let (mut weight, mut bias) = (weight.to_vec(), bias.to_vec());
+        fold_normalisation(&mut weight, &mut bias, MEAN, STD);
+        let patch_len = patch_size * patch_size * 3;
+        let layer = PackedLinear::pack(isa, &interleave_channels(&weight, patch_size), &bias, patch_len);
+        let mut rows = vec![0.0; grid.len() * patch_len];
+        patch_embed::gather_patches(&Pool::single(), image, grid, patch_size, &mut rows);
+        let mut out = vec![0.0; grid.len() * bias.len()];
+        layer.apply(isa, &Pool::single(), Epilogue::Store, &rows, &mut out);
+        out
+    }
+
+    #[test]
+    fn patch_embedding_equals_the_convolution_of_the_normalised_image() {
+        let mut state = 1_u32;
+        let mut numbers = |len: usize| -> Vec<f32> {
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            };
+            (0..len).map(|_| next()).collect()
+        };
+        for isa in Isa::available() {
+            for (patch_size, rows, cols, dim) in [(1, 3, 5, 4), (2, 1, 1, 3), (14, 3, 2, 20), (16, 2, 4, 8)] {
+                let (width_px, height_px) = (cols * patch_size, rows * patch_size);
+                let noise = numbers(width_px * height_px * 3);
+                let pixels: Vec<u8> = noise.iter().map(|x| (x * 128.0 + 128.0) as u8).collect();
+                let image = ImageView::new(&pixels, width_px, height_px).unwrap();
+                let (weight, bias) = (numbers(dim * 3 * patch_size * patch_size), numbers(dim));
+                let want = convolution(image, patch_size, &weight, &bias);
+                let got = embed(isa, image, patch_size, &weight, &bias);
+                let error: f64 =
+                    want.iter().zip(&got).map(|(want, got)| (want - f64::from(*got)).powi(2)).sum();
+                let error = (error / want.iter().map(|want| want * want).sum::<f64>()).sqrt();
+                assert!(error < 1e-6, "{} patch {patch_size}: {error}", isa.name());
+            }
+        }
+    }
+}
