@@ -36,9 +36,14 @@ fn make_images(folder: &Path) {
     write("pool/broken.ppm", &mosaic(20, 10)[..500]);
     write("evaluation/seven.ppm", &mosaic(7, 16));
     write("robot/frame.ppm", &mosaic(2, 12));
-    let mut shard = tar::Builder::new(fs::File::create(folder.join("pool/shard.tar")).unwrap());
-    for number in 30..33 {
-        let (bytes, mut header) = (mosaic(number, 10), tar::Header::new_gnu());
+    write_shard(&folder.join("pool/shard.tar"), &[mosaic(30, 10), mosaic(31, 10), mosaic(32, 10)]);
+}
+
+/// Members are `0.ppm`, `1.ppm`, …
+fn write_shard(path: &Path, images: &[Vec<u8>]) {
+    let mut shard = tar::Builder::new(fs::File::create(path).unwrap());
+    for (number, bytes) in images.iter().enumerate() {
+        let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         shard.append_data(&mut header, format!("{number}.ppm"), bytes.as_slice()).unwrap();
     }
@@ -64,7 +69,8 @@ fn config(folder: &Path) -> CurateConfig {
         duplicates: same,
         chained_cosine: 0.999,
         leaks: same,
-        thin: None,
+        frames: Vec::new(),
+        thin_cosine: 0.999,
         levels: vec![4, 2],
         resampling: 1,
         iterations: 10,
@@ -129,6 +135,114 @@ fn a_curation_that_was_stopped_goes_on_where_it_was() {
     assert!(matches!(refused, CurateError::OtherScan { .. }), "{refused}");
 }
 
+/// Writes mosaics of these numbers into a folder of the images.
+fn write_mosaics(folder: &Path, name: &str, numbers: std::ops::Range<u32>) {
+    fs::create_dir_all(folder.join(name)).unwrap();
+    numbers.for_each(|at| fs::write(folder.join(format!("{name}/{at:03}.ppm")), mosaic(at, 10)).unwrap());
+}
+
+/// Only what is asked of the pool.
+fn plain(folder: &Path) -> CurateConfig {
+    CurateConfig { evaluation: Vec::new(), seeds: Vec::new(), count: None, ..config(folder) }
+}
+
+#[test]
+fn few_images_are_told_apart_by_what_many_have_in_common() {
+    let folder = tempfile::tempdir().unwrap();
+    write_mosaics(folder.path(), "many", 100..170);
+    write_mosaics(folder.path(), "pool", 0..12);
+    let same = Sameness { cosine: 0.7, hashed_cosine: 0.7, hash_distance: 0 };
+    let few = CurateConfig { duplicates: same, chained_cosine: 0.7, ..plain(folder.path()) };
+    let (alone, _) = run(&few);
+    assert!(alone.kept() < 4, "class tokens of the bundled model are alike: {}", alone.kept());
+    assert!(alone.advice.is_some_and(|advice| advice.contains("--reference")));
+
+    // At the usual size, what the bundled model's own file says is known of it.
+    let usual = CurateConfig { side_px: 224, out: folder.path().join("usual"), ..few.clone() };
+    let (usual, _) = run(&usual);
+    assert!(usual.advice.is_none() && usual.common.contains("vits14-focus-int8.common.json"), "{usual:?}");
+
+    let source = |name: &str| vec![folder.path().join(name).display().to_string()];
+    let of_many = CurateConfig { reference: source("many"), out: folder.path().join("with"), ..few.clone() };
+    let (told_apart, manifest) = run(&of_many);
+    assert_eq!((told_apart.kept(), told_apart.advice), (12, None));
+    let kept = CurateConfig { reference: source("with/common.json"), ..few.clone() };
+    assert!(run(&kept).1 == manifest);
+
+    let refused = |config: CurateConfig| curate(&config, &mut |_, _| {}).unwrap_err().to_string();
+    let other = CurateConfig {
+        side_px: 70,
+        reference: source("with/common.json"),
+        out: source("o")[0].clone().into(),
+        ..few.clone()
+    };
+    assert!(refused(other).contains("at 70 pixels, got model"));
+    let more = CurateConfig { common_directions: 5, reference: source("with/common.json"), ..few.clone() };
+    assert!(refused(more).contains("expected at least 5 directions, got 4"));
+    fs::write(folder.path().join("common.json"), "{}").unwrap();
+    assert!(
+        refused(CurateConfig { reference: source("common.json"), ..few.clone() }).contains("missing field")
+    );
+    let too_few = CurateConfig { reference: source("pool"), ..few };
+    assert!(refused(too_few).contains("reference: expected at least 64 images"));
+}
+
+/// A drive that comes back to where it began, another one through one of its places, one in a shard; a photograph of another of these
+/// places, and a shard of photographs.
+fn make_drives(folder: &Path) {
+    write_mosaics(folder, "drives/a", 0..4);
+    fs::write(folder.join("drives/a/back.ppm"), mosaic(0, 20)).unwrap();
+    fs::create_dir_all(folder.join("drives/b")).unwrap();
+    fs::write(folder.join("drives/b/other.ppm"), mosaic(1, 30)).unwrap();
+    fs::create_dir_all(folder.join("pool")).unwrap();
+    fs::write(folder.join("pool/photo.ppm"), mosaic(2, 40)).unwrap();
+    write_shard(&folder.join("drives/c.tar"), &[mosaic(5, 10), mosaic(5, 20)]);
+    write_shard(&folder.join("pool/photos.tar"), &[mosaic(8, 30), mosaic(9, 30)]);
+}
+
+#[test]
+fn frames_show_the_same_by_a_threshold_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    make_drives(folder.path());
+    let frames = vec![folder.path().join("drives").display().to_string()];
+    let plain = CurateConfig { frames, data: Vec::new(), ..plain(folder.path()) };
+    let left_out = |config: &CurateConfig| {
+        let (summary, _) = run(config);
+        let short = |name: &str| name.rsplit('/').next().unwrap().to_string();
+        let of = |(name, reason): (&String, &Reason)| match reason {
+            Reason::Duplicate { of, .. } => Some(format!("{} like {}", short(name), short(of))),
+            Reason::Frame { of, .. } => Some(format!("{} after {}", short(name), short(of))),
+            Reason::Leak { of, .. } => Some(format!("{} leaks {}", short(name), short(of))),
+            _ => None,
+        };
+        summary.names.iter().zip(&summary.reasons).filter_map(of).collect::<Vec<_>>()
+    };
+    // Whatever hashes say.
+    let all_differ = CurateConfig { thin_cosine: 1.0, ..plain.clone() };
+    assert!(left_out(&all_differ).is_empty());
+    // Mosaics have cosines up to .991 here, the same at another size from .997 on.
+    let same = CurateConfig { thin_cosine: 0.995, ..plain.clone() };
+    let by_cosine = ["000.ppm like back.ppm", "001.ppm like other.ppm", "c.tar!1.ppm after c.tar!0.ppm"]
+        .map(String::from);
+    assert_eq!(left_out(&same), by_cosine);
+    // As they are, class tokens of the bundled model are alike.
+    let alike = CurateConfig { thin_cosine: 0.5, ..plain.clone() };
+    let after_first =
+        ["001.ppm", "002.ppm", "003.ppm", "back.ppm"].map(|name| format!("{name} after 000.ppm"));
+    let got = left_out(&alike);
+    assert!(after_first.iter().all(|words| got.contains(words)), "{got:?}");
+
+    // A photograph and a frame are the same as photographs are: by their hashes.
+    let pool = vec![folder.path().join("pool").display().to_string()];
+    let mixed = CurateConfig { data: pool.clone(), out: folder.path().join("mixed"), ..same };
+    let mut all = by_cosine.to_vec();
+    all.insert(2, "002.ppm like photo.ppm".into());
+    assert_eq!(left_out(&mixed), all);
+    // What is in an evaluation set goes, however like its neighbours it is.
+    let leaking = CurateConfig { evaluation: pool, ..alike };
+    assert!(left_out(&leaking).contains(&"002.ppm leaks photo.ppm".to_string()), "{:?}", left_out(&leaking));
+}
+
 #[test]
 fn values_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -143,6 +257,6 @@ fn values_that_make_no_sense_are_refused() {
     assert!(
         refused(CurateConfig { side_px: 57, ..config.clone() }).contains("multiple of the patch size 14")
     );
-    assert!(refused(CurateConfig { thin: Some(f32::NAN), ..config.clone() }).contains("thinning cosine"));
+    assert!(refused(CurateConfig { thin_cosine: f32::NAN, ..config.clone() }).contains("thinning cosine"));
     assert!(refused(CurateConfig { model: folder.path().join("none"), ..config }).contains("none"));
 }

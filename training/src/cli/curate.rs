@@ -14,7 +14,7 @@ use training::curate::{CurateConfig, Sameness, Summary, curate};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Images to choose from: files, folders, globs, .tar shards (also s-{000..012}.tar), manifests; addresses as for `distill`
-    #[arg(required = true, value_name = "SOURCE")]
+    #[arg(required_unless_present = "video", value_name = "SOURCE")]
     data: Vec<String>,
     /// Folder for manifest.jsonl, report.md and what a second run need not compute again
     #[arg(long, short, value_name = "FOLDER")]
@@ -30,8 +30,9 @@ pub(crate) struct Args {
     side: usize,
     /// Directions of largest variance that are taken out of the embeddings, besides their mean: what most images share
     #[arg(long, default_value_t = 4, value_name = "DIRECTIONS")]
-    common: usize,
-    /// Images on which that is measured, for a pool in which all is alike, such as one video [default: the images to choose from]
+    common_directions: usize,
+    /// Images on which that is measured, many and unlike, or the common.json of another run [default: the images to choose from; with
+    /// --video or fewer than 64 images MODEL.common.json, if there is one]
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     reference: Vec<String>,
     /// Images of evaluation sets: what shows the same is left out
@@ -46,13 +47,14 @@ pub(crate) struct Args {
     /// Images wanted [default: all that remain]
     #[arg(long)]
     count: Option<usize>,
-    /// The images of each folder or shard are frames of a video, in their order: of those that hardly differ one is kept
-    #[arg(long)]
-    video: bool,
-    /// With --video, cosine to the last kept frame from which on a frame is left out
-    #[arg(long, default_value_t = THIN_COSINE, value_name = "COSINE")]
+    /// Frames of videos to choose from, too: those of a folder or shard are one video, in natural order of their names or as they lie in
+    /// the shard. Of frames that hardly differ one is kept
+    #[arg(long, num_args = 1.., value_name = "SOURCE")]
+    video: Vec<String>,
+    /// Cosine from which on two frames show the same; a higher one keeps more of them
+    #[arg(long, default_value_t = THIN_COSINE, value_name = "COSINE", requires = "video")]
     thin_cosine: f32,
-    /// Cosine from which on two images show the same
+    /// Cosine from which on two images show the same, unless both are frames
     #[arg(long, default_value_t = DUPLICATES.cosine, value_name = "COSINE")]
     duplicate_cosine: f32,
     /// Least cosine between duplicates that are only joined by way of others
@@ -96,7 +98,9 @@ pub(crate) struct Args {
 const DUPLICATES: Sameness = Sameness { cosine: 0.7, hashed_cosine: 0.3, hash_distance: 8 };
 /// An image that should have stayed costs less than an evaluation that was seen in training: ten times as many pairs of unlike photographs.
 const LEAKS: Sameness = Sameness { cosine: 0.6, hashed_cosine: 0.3, hash_distance: 8 };
-const THIN_COSINE: f32 = 0.7;
+/// Calibrated with the bundled model and what is known of it, on CamVid's drives: the least threshold at which a linear probe learns no
+/// less from the frames that are left (docs/benchmarks.md).
+const THIN_COSINE: f32 = 0.8;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Precision {
@@ -115,7 +119,8 @@ impl Args {
             duplicates: same(self.duplicate_cosine),
             chained_cosine: self.chained_cosine,
             leaks: same(self.evaluation_cosine),
-            thin: self.video.then_some(self.thin_cosine),
+            frames: self.video,
+            thin_cosine: self.thin_cosine,
             precision: match self.precision {
                 Precision::Int8 => CpuPrecision::Int8,
                 Precision::F32 => CpuPrecision::F32,
@@ -128,7 +133,7 @@ impl Args {
             out: self.output,
             model: self.model,
             side_px: self.side,
-            common_directions: self.common,
+            common_directions: self.common_directions,
             neighbours: self.neighbours,
             levels: self.levels,
             resampling: self.resampling,
@@ -175,9 +180,12 @@ fn print(summary: &Summary, config: &CurateConfig, json: bool) -> anyhow::Result
     let (kept, images) = (summary.kept(), summary.reasons.len());
     let mut stdout = std::io::stdout().lock();
     if json {
-        let line = json!({ "kept": kept, "images": images, "levels": summary.levels, "manifest": manifest, "report": report });
+        let line = json!({ "kept": kept, "images": images, "levels": summary.levels, "advice": summary.advice, "manifest": manifest, "report": report });
         writeln!(stdout, "{line}")?;
     } else {
+        if let Some(advice) = &summary.advice {
+            eprintln!("note: {advice}");
+        }
         writeln!(
             stdout,
             "kept {kept} of {images} images: {} (why: {})",

@@ -1,51 +1,143 @@
-use dinov2_heads::Pca;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
+use dinov2_heads::{MAX_FIT_PATCHES, Pca};
+use serde::{Deserialize, Serialize};
+
+use super::manifest::write_whole;
 use super::points::dot;
+use super::scan::MadeBy;
 use super::{CurateError, Embeddings, Points, Subset};
 
 /// Images that the common part is measured on at most.
-const MOST: usize = 20_000;
+const MOST: usize = MAX_FIT_PATCHES;
 /// Images without which it cannot be told from what single images show.
-const LEAST: usize = 64;
+pub(super) const LEAST: usize = 64;
+/// The name of a file with a common part, or its end: `MODEL.common.json` beside `MODEL.safetensors` is that model's.
+pub(super) const FILE: &str = "common.json";
+/// Largest such file: 32 directions of 4,096 numbers have 2 MB.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// What all embeddings have in common, which hides what tells them apart: their mean and the directions of their largest
-/// variances. Class tokens of a model that was tuned for something else differ little (cosines of .9 between unlike images); without
-/// the common part the angle between unlike images is near a right one. (Mu and Viswanath 2018, arXiv 1702.01417, did so with words.)
-pub(super) struct Common(Option<Pca>);
+/// variances. Class tokens of a model that was tuned for something else differ little (unlike photographs have a mean cosine of .69
+/// with the bundled model); without the common part the angle between unlike images is near a right one. (Mu and Viswanath
+/// 2018, arXiv 1702.01417, did so with words.)
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Common {
+    #[serde(flatten)]
+    made_by: MadeBy,
+    /// Images on which it was measured.
+    images: usize,
+    /// `[dim]`
+    mean: Vec<f32>,
+    /// Of unit length, by falling variance: `[directions][dim]`.
+    directions: Vec<Vec<f32>>,
+}
 
 impl Common {
-    /// Measures it on images evenly spread over those given, `directions` of them besides the mean. Too few images have none.
+    /// Measures it on images evenly spread over those given, `directions` of them besides the mean. None of fewer than [`LEAST`]
+    /// images.
     pub(super) fn measure(
         embeddings: &Embeddings,
         usable: &[u32],
         directions: usize,
-    ) -> Result<Self, CurateError> {
+        made_by: &MadeBy,
+    ) -> Result<Option<Self>, CurateError> {
         if usable.len() < LEAST {
-            return Ok(Self(None));
+            return Ok(None);
         }
-        let count = usable.len().min(MOST);
-        let sample: Vec<u32> = (0..count).map(|index| usable[index * usable.len() / count]).collect();
+        let images = usable.len().min(MOST);
+        let sample: Vec<u32> = (0..images).map(|index| usable[index * usable.len() / images]).collect();
         let mut numbers = Vec::new();
-        Subset { points: embeddings, members: &sample }.write_range(0..count, &mut numbers);
+        Subset { points: embeddings, members: &sample }.write_range(0..images, &mut numbers);
         // A principal component more or less costs nothing; none cannot be asked for.
-        let pca =
-            Pca::fit(&numbers, embeddings.dim(), directions.max(1)).map_err(|error| CurateError::Config {
-                what: "embeddings",
-                expected: "finite numbers, of more dimensions than are left out".into(),
-                got: error.to_string(),
-            })?;
-        Ok(Self(Some(pca)))
+        let dim = embeddings.dim();
+        let pca = Pca::fit(&numbers, dim, directions.max(1)).map_err(|error| CurateError::Config {
+            what: "embeddings",
+            expected: "finite numbers, of more dimensions than are left out".into(),
+            got: error.to_string(),
+        })?;
+        let directions = pca.directions().chunks_exact(dim).take(directions).map(<[f32]>::to_vec).collect();
+        Ok(Some(Self { made_by: made_by.clone(), images, mean: pca.mean().to_vec(), directions }))
+    }
+
+    /// The file of a model's common part.
+    pub(super) fn path_for(model: &Path) -> PathBuf {
+        let stem = model.file_stem().unwrap_or_default().to_string_lossy();
+        model.with_file_name(format!("{stem}.{FILE}"))
+    }
+
+    /// Reads what [`Self::write`] wrote.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none.
+    pub(super) fn read(path: &Path) -> Result<Self, CurateError> {
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(CurateError::file(path))?;
+        file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(CurateError::file(path))?;
+        let common: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| wrong("a mean and directions".into(), error.to_string(), path))?;
+        let dim = common.made_by.dim;
+        for vector in [&common.mean].into_iter().chain(&common.directions) {
+            if vector.len() != dim || !vector.iter().all(|number| number.is_finite()) {
+                let expected = format!("vectors of {dim} finite numbers");
+                return Err(wrong(expected, format!("one of {}", vector.len()), path));
+            }
+        }
+        Ok(common)
+    }
+
+    /// Only `directions` of it, for embeddings that were made like this.
+    ///
+    /// # Errors
+    /// Too few directions, or what was measured with something else; `path` is where it was read.
+    pub(super) fn fitting(
+        mut self,
+        directions: usize,
+        made_by: &MadeBy,
+        path: &Path,
+    ) -> Result<Self, CurateError> {
+        if self.made_by != *made_by {
+            let words = |by: &MadeBy| {
+                let model: String = by.model.chars().take(12).collect();
+                format!("model {model} in {} at {} pixels", by.precision, by.side_px)
+            };
+            return Err(wrong(words(made_by), words(&self.made_by), path));
+        }
+        if self.directions.len() < directions {
+            let expected = format!("at least {directions} directions");
+            return Err(wrong(expected, self.directions.len().to_string(), path));
+        }
+        self.directions.truncate(directions);
+        Ok(self)
+    }
+
+    /// Writes it, for other runs with the same model.
+    pub(super) fn write(&self, path: &Path) -> Result<(), CurateError> {
+        let text = serde_json::to_vec(self).expect("plain data can be written");
+        write_whole(path, |out| out.write_all(&text))
+    }
+
+    /// Images on which it was measured.
+    pub(super) fn images(&self) -> usize {
+        self.images
+    }
+
+    /// Mean cosine of two of them: how alike they are before what they have in common is taken away.
+    pub(super) fn mean_cosine(&self) -> f32 {
+        dot(&self.mean, &self.mean)
     }
 
     /// Takes it away and scales what remains to length 1.
-    pub(super) fn remove(&self, embeddings: &Embeddings, directions: usize) -> Embeddings {
-        let Some(pca) = &self.0 else { return embeddings.clone() };
+    pub(super) fn remove(&self, embeddings: &Embeddings) -> Embeddings {
         let mut out = Embeddings::new(embeddings.dim());
+        out.reserve(embeddings.len());
         let mut vector = vec![0.0; embeddings.dim()];
         for row in 0..embeddings.len() {
             embeddings.write(row, &mut vector);
-            vector.iter_mut().zip(pca.mean()).for_each(|(value, mean)| *value -= mean);
-            for direction in pca.directions().chunks_exact(embeddings.dim()).take(directions) {
+            vector.iter_mut().zip(&self.mean).for_each(|(value, mean)| *value -= mean);
+            for direction in &self.directions {
                 let along = dot(&vector, direction);
                 vector.iter_mut().zip(direction).for_each(|(value, part)| *value -= along * part);
             }
@@ -53,4 +145,8 @@ impl Common {
         }
         out
     }
+}
+
+fn wrong(expected: String, got: String, path: &Path) -> CurateError {
+    CurateError::Common { expected, got, path: path.display().to_string() }
 }

@@ -28,14 +28,17 @@ pub struct Sameness {
 /// What is to be chosen from what, and how.
 #[derive(Clone, Debug)]
 pub struct CurateConfig {
-    /// Images to choose from.
+    /// Images to choose from, besides `frames`.
     pub data: Vec<String>,
+    /// Frames of videos to choose from: those of a folder or shard are one video, in their order.
+    pub frames: Vec<String>,
     /// Images of evaluation sets: what shows the same is left out.
     pub evaluation: Vec<String>,
     /// The robot's own frames: what is nearest to them is taken first.
     pub seeds: Vec<String>,
-    /// Images on which is measured what all embeddings have in common; none: those to choose from. A video alone has its whole scene
-    /// in common, and what is left without it are trifles.
+    /// Images on which is measured what all embeddings have in common, or one file `common.json` in which that is. None: those to
+    /// choose from; with `frames`, and where there are few, what is known of the model (`MODEL.common.json`), if anything: a video
+    /// alone has its whole scene in common, and what is left without it are trifles.
     pub reference: Vec<String>,
     /// Folder for manifest, report and what a second run need not compute again.
     pub out: PathBuf,
@@ -57,9 +60,8 @@ pub struct CurateConfig {
     pub chained_cosine: f32,
     /// When an image is too near to one of an evaluation set.
     pub leaks: Sameness,
-    /// Of video (images of one folder or shard, in their order): cosine to the last kept frame from which on a frame is left out.
-    /// None: no image is a video's.
-    pub thin: Option<f32>,
+    /// Cosine from which on two frames show the same: to the last kept one of their video, then among all that are left.
+    pub thin_cosine: f32,
     /// Clusters per level, the finest first; none: chosen by the number of images.
     pub levels: Vec<usize>,
     /// Rounds of resampling per level.
@@ -92,7 +94,7 @@ impl CurateConfig {
             ("chained cosine", self.chained_cosine),
             ("leak cosine", self.leaks.cosine),
             ("hashed leak cosine", self.leaks.hashed_cosine),
-            ("thinning cosine", self.thin.unwrap_or(0.0)),
+            ("thinning cosine", self.thin_cosine),
         ];
         if let Some((what, cosine)) = cosines.into_iter().find(|(_, cosine)| !(-1.0..=1.0).contains(cosine)) {
             return wrong(what, "-1 to 1", cosine.to_string());

@@ -37,13 +37,17 @@ impl Components {
     }
 }
 
-/// Joins points with those of their neighbours that show the same. hashes: `[points]`. Each pair is looked at from both sides,
-/// because one may be among the other's neighbours and not the other way round.
-pub(super) fn join_same(neighbours: &Neighbours, hashes: &[u64], sameness: &Sameness) -> Components {
-    let mut components = Components::new(hashes.len());
-    for (point, &hash) in hashes.iter().enumerate() {
+/// Joins points with those of their neighbours that show the same, as `same(pair, cosine)` tells. Each pair is looked at from both
+/// sides, because one may be among the other's neighbours and not the other way round.
+pub(super) fn join_same(
+    neighbours: &Neighbours,
+    points: usize,
+    same: impl Fn([u32; 2], f32) -> bool,
+) -> Components {
+    let mut components = Components::new(points);
+    for point in 0..points {
         for neighbour in neighbours.of(point) {
-            if sameness.holds(neighbour.cosine, [hash, hashes[neighbour.row as usize]]) {
+            if same([point as u32, neighbour.row], neighbour.cosine) {
                 components.join(point as u32, neighbour.row);
             }
         }

@@ -25,6 +25,11 @@ impl Embeddings {
         Self { dim, numbers: Vec::new() }
     }
 
+    /// Room for so many more: growing step by step would need up to three times the memory for a moment.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.numbers.reserve_exact(rows * self.dim);
+    }
+
     /// Appends vectors `[n, dim]`, each scaled to length 1; one without length stays zero.
     ///
     /// # Panics

@@ -50,6 +50,16 @@ pub enum CurateError {
         /// The folder.
         path: String,
     },
+    /// What images have in common, measured with something else or no such file.
+    #[error("common part: expected {expected}, got {got} in {path}")]
+    Common {
+        /// What is needed.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// The file.
+        path: String,
+    },
     /// Nothing is left to choose from.
     #[error("curate: expected images that can be used, got none of {0}")]
     Nothing(usize),

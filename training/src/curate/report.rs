@@ -26,6 +26,9 @@ fn text(config: &CurateConfig, summary: &Summary) -> String {
     for (what, count) in counts(summary) {
         line(format!("| {what} | {count} | {:.1} % |", 100.0 * count as f64 / summary.reasons.len() as f64));
     }
+    if let Some(advice) = &summary.advice {
+        line(format!("\nNote: {advice}."));
+    }
     line(String::from("\n## How"));
     line(settings(config, summary));
     line(clusters(summary));
@@ -82,8 +85,7 @@ fn settings(config: &CurateConfig, summary: &Summary) -> String {
             config.side_px
         ),
     );
-    let reference = if config.reference.is_empty() { "all images".into() } else { list(&config.reference) };
-    row("taken out of them", format!("mean and {} directions of {reference}", config.common_directions));
+    row("taken out of them", summary.common.clone());
     row(
         "duplicates",
         format!(
@@ -96,7 +98,15 @@ fn settings(config: &CurateConfig, summary: &Summary) -> String {
     row("evaluation", same(&config.leaks));
     row(
         "video",
-        config.thin.map_or("none".into(), |cosine| format!("frames from cosine {cosine} on are left out")),
+        if config.frames.is_empty() {
+            "none".into()
+        } else {
+            format!(
+                "{}; two frames show the same from cosine {} on",
+                list(&config.frames),
+                config.thin_cosine
+            )
+        },
     );
     row(
         "clusters",

@@ -1,10 +1,12 @@
 use std::collections::HashMap;
 use std::fs;
 
+use rayon::prelude::*;
+
 use super::balance::draw_balanced;
-use super::centre::Common;
 use super::duplicates::join_same;
 use super::points::dot;
+use super::reference::Reference;
 use super::scan::{Scan, Scanner};
 use super::thin::thin;
 use super::{
@@ -27,6 +29,10 @@ pub struct Summary {
     pub clusters: Vec<Vec<u32>>,
     /// Clusters per level, the finest first.
     pub levels: Vec<usize>,
+    /// What was taken out of the embeddings, in words.
+    pub common: String,
+    /// What would do better, in words.
+    pub advice: Option<String>,
 }
 
 impl Summary {
@@ -45,24 +51,18 @@ pub fn curate(
     told: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Summary, CurateError> {
     config.check()?;
-    let dataset = Dataset::open(&config.data)?;
+    let (dataset, first_frame) = open(config)?;
     let mut scanner = Scanner::new(config)?;
     let folder = |name: &str| config.out.join("scan").join(name);
     let mut scan = scanner.scan(&dataset, &folder("data"), &mut |done| told("reading images", done))?;
-    let common = if config.reference.is_empty() {
-        Common::measure(&scan.embeddings, &scan.usable(), config.common_directions)?
-    } else {
-        let reference = Dataset::open(&config.reference)?;
-        let scan = scanner
-            .scan(&reference, &folder("reference"), &mut |done| told("reading reference images", done))?;
-        Common::measure(&scan.embeddings, &scan.usable(), config.common_directions)?
-    };
-    scan.embeddings = common.remove(&scan.embeddings, config.common_directions);
+    let reference = Reference::find(config, &mut scanner, &scan, told)?;
+    reference.write(&config.out)?;
+    scan.embeddings = reference.remove(scan.embeddings);
     let mut other = |sources: &[String], name: &str, stage: &'static str| {
         let dataset = if sources.is_empty() { None } else { Some(Dataset::open(sources)?) };
         let scanned = dataset.map(|dataset| -> Result<_, CurateError> {
             let mut scan = scanner.scan(&dataset, &folder(name), &mut |done| told(stage, done))?;
-            scan.embeddings = common.remove(&scan.embeddings, config.common_directions);
+            scan.embeddings = reference.remove(scan.embeddings);
             Ok(Others::new(dataset, scan))
         });
         scanned.transpose()
@@ -70,10 +70,12 @@ pub fn curate(
     let evaluation = other(&config.evaluation, "evaluation", "reading evaluation images")?;
     let seeds = other(&config.seeds, "seeds", "reading the robot's frames")?;
 
-    let mut choice = Choice { config, dataset: &dataset, scan: &scan, reasons: vec![None; dataset.len()] };
+    let mut choice =
+        Choice { config, dataset: &dataset, first_frame, scan: &scan, reasons: vec![None; dataset.len()] };
     choice.drop_unusable();
-    choice.thin_video();
-    choice.drop_same(evaluation.as_ref(), &mut |done| told("comparing images", done));
+    let leaks = evaluation.map_or_else(HashMap::new, |evaluation| choice.leaks(&evaluation));
+    choice.thin_videos(&leaks);
+    choice.drop_same(&leaks, &mut |done| told("comparing images", done));
     let live = choice.live();
     if live.is_empty() {
         return Err(CurateError::Nothing(dataset.len()));
@@ -94,6 +96,8 @@ pub fn curate(
         reasons: choice.reasons.into_iter().map(|reason| reason.unwrap_or(Reason::NotDrawn)).collect(),
         clusters,
         levels: hierarchy.clusters,
+        common: reference.words,
+        advice: reference.advice,
     };
     fs::create_dir_all(&config.out).map_err(CurateError::file(&config.out))?;
     let path = config.out.join("manifest.jsonl");
@@ -117,10 +121,15 @@ impl Others {
     }
 }
 
+/// An image of an evaluation set, and the cosine to it.
+type Leak = (String, f32);
+
 /// What is decided so far.
 struct Choice<'a> {
     config: &'a CurateConfig,
     dataset: &'a Dataset,
+    /// Samples from this one on are frames of videos.
+    first_frame: usize,
     scan: &'a Scan,
     /// None of an image about which nothing is decided.
     reasons: Vec<Option<Reason>>,
@@ -149,66 +158,84 @@ impl Choice<'_> {
         }
     }
 
-    fn thin_video(&mut self) {
-        let Some(threshold) = self.config.thin else { return };
-        let live = self.live();
-        let mut videos = HashMap::new();
-        let groups: Vec<_> = live
-            .iter()
-            .map(|&sample| {
-                let next = videos.len();
-                let name = self.dataset.name(sample as usize);
-                let folder = name.rsplit_once(['/', '!']).map_or("", |(folder, _)| folder).to_string();
-                Some(*videos.entry(folder).or_insert(next))
-            })
-            .collect();
-        let points = Subset { points: &self.scan.embeddings, members: &live };
-        for (point, thinned) in thin(&points, &groups, threshold).into_iter().enumerate() {
+    /// Of frames that hardly differ from one before in their video, leaves out all but that one. Those that leak do not stand for others.
+    fn thin_videos(&mut self, leaks: &HashMap<u32, Leak>) {
+        let mut frames = self.live();
+        frames.retain(|sample| *sample as usize >= self.first_frame && !leaks.contains_key(sample));
+        let mut known = HashMap::new();
+        let mut number_of = |video| {
+            let next = known.len() as u32;
+            *known.entry(video).or_insert(next)
+        };
+        let videos: Vec<_> =
+            frames.iter().map(|&sample| number_of(video_of(self.dataset.name(sample as usize)))).collect();
+        let points = Subset { points: &self.scan.embeddings, members: &frames };
+        for (point, thinned) in thin(&points, &videos, self.config.thin_cosine).into_iter().enumerate() {
             if let Some((of, cosine)) = thinned {
-                let of = self.name(live[of as usize]);
-                self.reasons[live[point] as usize] = Some(Reason::Frame { of, cosine });
+                let of = self.name(frames[of as usize]);
+                self.reasons[frames[point] as usize] = Some(Reason::Frame { of, cosine });
             }
         }
     }
 
+    /// Whether two samples show the same: two frames by how much a video is to change, others by what is known of photographs.
+    /// `chained`: whether they are joined already by way of others.
+    fn same(&self, pair: [u32; 2], cosine: f32, chained: bool) -> bool {
+        if pair.iter().all(|&sample| sample as usize >= self.first_frame) {
+            cosine >= self.config.thin_cosine
+        } else {
+            self.same_photograph(pair, cosine, chained)
+        }
+    }
+
+    fn same_photograph(&self, pair: [u32; 2], cosine: f32, chained: bool) -> bool {
+        let hashes = pair.map(|sample| self.scan.facts[sample as usize].hash);
+        (chained && cosine >= self.config.chained_cosine) || self.config.duplicates.holds(cosine, hashes)
+    }
+
     /// Joins images that show the same and goes through what is joined: where one shows an image of an evaluation set, it goes with
     /// all that show the same as it; of what remains, the largest stays.
-    fn drop_same(&mut self, evaluation: Option<&Others>, step: &mut dyn FnMut(f64)) {
+    fn drop_same(&mut self, leaks: &HashMap<u32, Leak>, step: &mut dyn FnMut(f64)) {
         let live = self.live();
         let points = Subset { points: &self.scan.embeddings, members: &live };
-        let fact = |point: u32| &self.scan.facts[live[point as usize] as usize];
-        let hashes: Vec<u64> = (0..live.len() as u32).map(|point| fact(point).hash).collect();
         let neighbours = neighbours_within(&points, self.config.neighbours, step);
-        let mut components = join_same(&neighbours, &hashes, &self.config.duplicates);
-        let leaks =
-            evaluation.map_or_else(HashMap::new, |evaluation| self.leaks(&points, &hashes, evaluation));
+        let mut components = join_same(&neighbours, live.len(), |pair, cosine| {
+            self.same(pair.map(|point| live[point as usize]), cosine, false)
+        });
         let mut members: HashMap<u32, Vec<u32>> = HashMap::new();
         for point in 0..live.len() as u32 {
             members.entry(components.root(point)).or_default().push(point);
         }
+        let leak = |point: u32| leaks.get(&live[point as usize]);
         let mut reasons = Vec::new();
         for mut rest in members.into_values() {
             // Whoever decides about others comes first: those that leak, then the largest, then the first.
-            let pixels = |point: u32| fact(point).width_px * fact(point).height_px;
-            rest.sort_by_key(|&point| (!leaks.contains_key(&point), std::cmp::Reverse(pixels(point)), point));
+            let pixels = |point: u32| {
+                let fact = &self.scan.facts[live[point as usize] as usize];
+                fact.width_px * fact.height_px
+            };
+            rest.sort_by_key(|&point| (leak(point).is_none(), std::cmp::Reverse(pixels(point)), point));
             while let Some(&first) = rest.first() {
-                let leak = leaks.get(&first);
-                if let Some((of, cosine)) = leak {
+                if let Some((of, cosine)) = leak(first) {
                     reasons.push((first, Reason::Leak { of: of.clone(), cosine: *cosine }));
                 }
                 rest.remove(0);
+                let mut cosines = cosines(&points, first, &rest).into_iter();
                 rest.retain(|&point| {
-                    let cosine = cosine(&points, point, first);
-                    let pair = [hashes[point as usize], hashes[first as usize]];
-                    let same =
-                        cosine >= self.config.chained_cosine || self.config.duplicates.holds(cosine, pair);
-                    if same && !leaks.contains_key(&point) {
-                        let duplicate = || Reason::Duplicate { of: self.name(live[first as usize]), cosine };
-                        let leaked =
-                            |(of, cosine): &(String, f32)| Reason::Leak { of: of.clone(), cosine: *cosine };
-                        reasons.push((point, leak.map_or_else(duplicate, leaked)));
-                    }
-                    !same || leaks.contains_key(&point)
+                    let cosine = cosines.next().expect("one for each");
+                    let pair = [point, first].map(|point| live[point as usize]);
+                    let reason = match leak(first) {
+                        _ if leak(point).is_some() => return true,
+                        Some((of, cosine_to_it)) if self.same_photograph(pair, cosine, true) => {
+                            Reason::Leak { of: of.clone(), cosine: *cosine_to_it }
+                        }
+                        None if self.same(pair, cosine, true) => {
+                            Reason::Duplicate { of: self.name(live[first as usize]), cosine }
+                        }
+                        _ => return true,
+                    };
+                    reasons.push((point, reason));
+                    false
                 });
             }
         }
@@ -217,17 +244,15 @@ impl Choice<'_> {
         }
     }
 
-    /// Points that show an image of an evaluation set: which, and the cosine.
-    fn leaks(
-        &self,
-        points: &impl Points,
-        hashes: &[u64],
-        evaluation: &Others,
-    ) -> HashMap<u32, (String, f32)> {
+    /// Samples that show an image of an evaluation set.
+    fn leaks(&self, evaluation: &Others) -> HashMap<u32, Leak> {
+        let live = self.live();
+        let points = Subset { points: &self.scan.embeddings, members: &live };
         let others = Subset { points: &evaluation.scan.embeddings, members: &evaluation.usable };
-        let neighbours = neighbours_between(points, &others, LEAK_NEIGHBOURS);
+        let neighbours = neighbours_between(&points, &others, LEAK_NEIGHBOURS);
         let mut leaks = HashMap::new();
-        for (point, &hash) in hashes.iter().enumerate() {
+        for (point, &sample) in live.iter().enumerate() {
+            let hash = self.scan.facts[sample as usize].hash;
             let same = neighbours.of(point).iter().find(|neighbour| {
                 let other = evaluation.usable[neighbour.row as usize];
                 let other = evaluation.scan.facts[other as usize].hash;
@@ -235,7 +260,7 @@ impl Choice<'_> {
             });
             if let Some(neighbour) = same {
                 let other = evaluation.usable[neighbour.row as usize] as usize;
-                leaks.insert(point as u32, (evaluation.dataset.name(other).to_string(), neighbour.cosine));
+                leaks.insert(sample, (evaluation.dataset.name(other).to_string(), neighbour.cosine));
             }
         }
         leaks
@@ -270,9 +295,34 @@ impl Choice<'_> {
     }
 }
 
-fn cosine(points: &impl Points, left: u32, right: u32) -> f32 {
-    let mut vectors = [vec![0.0; points.dim()], vec![0.0; points.dim()]];
-    points.write(left as usize, &mut vectors[0]);
-    points.write(right as usize, &mut vectors[1]);
-    dot(&vectors[0], &vectors[1])
+/// All images to choose from, and the first of them that is a video's frame.
+fn open(config: &CurateConfig) -> Result<(Dataset, usize), CurateError> {
+    if config.frames.is_empty() {
+        let images = Dataset::open(&config.data)?;
+        let count = images.len();
+        return Ok((images, count));
+    }
+    let frames = Dataset::open(&config.frames)?;
+    if config.data.is_empty() {
+        return Ok((frames, 0));
+    }
+    let images = Dataset::open(&config.data)?;
+    let count = images.len();
+    Ok((images.followed_by(frames), count))
+}
+
+/// The video of a frame with this name: what is in one folder or shard.
+fn video_of(name: &str) -> &str {
+    name.rsplit_once(['/', '!']).map_or("", |(folder, _)| folder)
+}
+
+/// Cosines of `one` to each of the `others`: `[others]`. Many, where chains of what shows the same are long.
+fn cosines(points: &impl Points, one: u32, others: &[u32]) -> Vec<f32> {
+    let vector = |point: u32| {
+        let mut vector = vec![0.0; points.dim()];
+        points.write(point as usize, &mut vector);
+        vector
+    };
+    let one = vector(one);
+    others.par_iter().with_min_len(64).map(|&other| dot(&one, &vector(other))).collect()
 }

@@ -50,22 +50,29 @@ impl Scan {
     }
 }
 
+/// What embeddings depend on besides the images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct MadeBy {
+    /// SHA-256 of the model file.
+    pub(super) model: String,
+    pub(super) precision: String,
+    pub(super) side_px: usize,
+    pub(super) dim: usize,
+}
+
 /// What a scan was made of: with another one it cannot go on.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Origin {
     samples: usize,
     dataset: String,
-    model: String,
-    precision: String,
-    side_px: usize,
-    dim: usize,
+    #[serde(flatten)]
+    made_by: MadeBy,
 }
 
 /// Scans datasets with one model.
 pub(super) struct Scanner {
     engine: CpuEngine,
-    model: String,
-    side_px: usize,
+    made_by: MadeBy,
     features: Vec<Features>,
 }
 
@@ -90,7 +97,17 @@ impl Scanner {
         let mut file = File::open(&config.model).map_err(CurateError::file(&config.model))?;
         std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(CurateError::file(&config.model))?;
         let features = std::iter::repeat_with(Features::new).take(BATCH).collect();
-        Ok(Self { engine, model: hex(&hash.finalize()), side_px: config.side_px, features })
+        let made_by = MadeBy {
+            model: hex(&hash.finalize()),
+            precision: format!("{:?}", engine.precision()),
+            side_px: config.side_px,
+            dim: engine.spec().dim,
+        };
+        Ok(Self { engine, made_by, features })
+    }
+
+    pub(super) fn made_by(&self) -> &MadeBy {
+        &self.made_by
     }
 
     /// Scans what of the dataset was not scanned yet, into `folder`.
@@ -101,7 +118,7 @@ impl Scanner {
         step: &mut dyn FnMut(f64),
     ) -> Result<Scan, CurateError> {
         fs::create_dir_all(folder).map_err(CurateError::file(folder))?;
-        let dim = self.engine.spec().dim;
+        let dim = self.made_by.dim;
         self.check_origin(dataset, folder)?;
         let (mut facts_file, mut facts) = resume_facts(&folder.join("facts.jsonl"))?;
         let embeddings_path = folder.join("embeddings.f16");
@@ -117,12 +134,13 @@ impl Scanner {
             .set_len(facts.len() as u64 * row_bytes)
             .map_err(CurateError::file(&embeddings_path))?;
         let mut embeddings = Embeddings::read(&embeddings_path, dim, facts.len())?;
+        embeddings.reserve(dataset.len() - facts.len());
         while facts.len() < dataset.len() {
             let from = facts.len();
             let chunk = (from..dataset.len().min(from + CHUNK))
                 .into_par_iter()
                 .map_init(Resampler::default, |resampler, sample| {
-                    look(dataset, sample, self.side_px, resampler)
+                    look(dataset, sample, self.made_by.side_px, resampler)
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             self.embed(&chunk, &mut embeddings)?;
@@ -139,10 +157,7 @@ impl Scanner {
         let origin = Origin {
             samples: dataset.len(),
             dataset: hex(&dataset.fingerprint()),
-            model: self.model.clone(),
-            precision: format!("{:?}", self.engine.precision()),
-            side_px: self.side_px,
-            dim: self.engine.spec().dim,
+            made_by: self.made_by.clone(),
         };
         let path = folder.join("scan.json");
         let Ok(known) = fs::read(&path) else {
@@ -163,13 +178,15 @@ impl Scanner {
 
     /// Appends an embedding for each image of the chunk.
     fn embed(&mut self, chunk: &[Looked], embeddings: &mut Embeddings) -> Result<(), CurateError> {
-        let dim = self.engine.spec().dim;
+        let dim = self.made_by.dim;
         let mut classes = vec![0.0; chunk.len() * dim];
         let usable: Vec<usize> = (0..chunk.len()).filter(|&index| !chunk[index].pixels.is_empty()).collect();
         for batch in usable.chunks(BATCH) {
             let views: Vec<_> = batch
                 .iter()
-                .map(|&index| ImageView::new(&chunk[index].pixels, self.side_px, self.side_px))
+                .map(|&index| {
+                    ImageView::new(&chunk[index].pixels, self.made_by.side_px, self.made_by.side_px)
+                })
                 .map(|view| view.expect("images were brought to the side"))
                 .collect();
             let features = &mut self.features[..batch.len()];

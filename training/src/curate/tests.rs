@@ -227,8 +227,8 @@ fn video_is_thinned_by_how_much_it_changes() {
     let mut frames = Embeddings::new(2);
     let degrees = [0.0_f32, 5.0, 12.0, 31.0, 33.0, 0.0, 1.0, 2.0];
     degrees.iter().for_each(|angle| frames.push(&[angle.to_radians().cos(), angle.to_radians().sin()]));
-    let groups = [Some(0), Some(0), Some(0), Some(0), Some(0), Some(1), None, Some(1)];
-    let stands: Vec<_> = thin(&frames, &groups, 20.0_f32.to_radians().cos())
+    let videos = [0, 0, 0, 0, 0, 1, 2, 1];
+    let stands: Vec<_> = thin(&frames, &videos, 20.0_f32.to_radians().cos())
         .iter()
         .map(|thinned| thinned.map(|(of, _)| of))
         .collect();
@@ -251,8 +251,10 @@ fn what_all_have_in_common_is_taken_away() {
         let sum: f32 = (0..300).map(|row| found.of(row).iter().map(|it| it.cosine).sum::<f32>()).sum();
         sum / 90_000.0
     };
-    let common = super::centre::Common::measure(&embeddings, &all, 1).unwrap();
-    let own = common.remove(&embeddings, 1);
+    let made_by = super::scan::MadeBy { model: "m".into(), precision: "Int8".into(), side_px: 28, dim: 12 };
+    let common = super::common::Common::measure(&embeddings, &all, 1, &made_by).unwrap().unwrap();
+    let own = common.remove(&embeddings);
+    assert!((common.mean_cosine() - spread(&embeddings)).abs() < 1e-3, "{}", common.mean_cosine());
     assert!(
         spread(&embeddings) > 0.8 && spread(&own).abs() < 0.02,
         "{} {}",
@@ -265,6 +267,5 @@ fn what_all_have_in_common_is_taken_away() {
         let length: f32 = vector.iter().map(|value| value * value).sum();
         assert!((length - 1.0).abs() < 2e-3 && vector[3].abs() < 0.3, "{vector:?}");
     }
-    let few = super::centre::Common::measure(&embeddings, &all[..9], 1).unwrap();
-    assert_eq!(few.remove(&embeddings, 1), embeddings);
+    assert_eq!(super::common::Common::measure(&embeddings, &all[..9], 1, &made_by).unwrap(), None);
 }

@@ -31,6 +31,21 @@ impl Dataset {
         Ok(Self { entries, shards: shards.into() })
     }
 
+    /// These images, then the others.
+    #[must_use]
+    pub fn followed_by(self, other: Self) -> Self {
+        let (mut entries, mut shards) = (self.entries, self.shards.to_vec());
+        let first = shards.len() as u32;
+        entries.extend(other.entries.into_iter().map(|entry| match entry.place {
+            Place::Member { shard, offset } => {
+                Entry { place: Place::Member { shard: first + shard, offset }, ..entry }
+            }
+            Place::Named | Place::Path(_) => entry,
+        }));
+        shards.extend(other.shards.iter().cloned());
+        Self { entries, shards: shards.into() }
+    }
+
     /// Splits off `held_out` images, drawn by `seed`; at least one stays. Both parts keep their order.
     #[must_use]
     pub fn split(self, held_out: usize, seed: u64) -> (Self, Self) {

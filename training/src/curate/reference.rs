@@ -1,0 +1,143 @@
+use std::path::Path;
+
+use super::common::{self, Common};
+use super::scan::{Scan, Scanner};
+use super::{CurateConfig, CurateError, Embeddings};
+use crate::data::Dataset;
+
+/// Mean cosine of images above which what they have in common is most of what they show: single videos have .83 to .98 with the
+/// bundled model, twelve together .74, unlike photographs .69.
+const ALIKE: f32 = 0.8;
+const TAKE_OTHERS: &str = "--reference takes other images, many and unlike";
+
+/// What all embeddings have in common, and on what that was measured.
+pub(super) struct Reference {
+    /// None of a few images with a model of which nothing is known.
+    common: Option<Common>,
+    /// On what, in words.
+    pub(super) words: String,
+    /// What would do better, in words.
+    pub(super) advice: Option<String>,
+}
+
+impl Reference {
+    /// Measures or reads it: as asked for; else, where images to choose from cannot tell, what is known of the model; else of those
+    /// images.
+    pub(super) fn find(
+        config: &CurateConfig,
+        scanner: &mut Scanner,
+        scan: &Scan,
+        told: &mut dyn FnMut(&'static str, f64),
+    ) -> Result<Self, CurateError> {
+        let directions = config.common_directions;
+        let read = |common: Common, path: &Path| {
+            let of = format!("{} images: {}", common.images(), path.display());
+            Self::new(common, config, &of, Vec::new())
+        };
+        if config.reference.iter().any(|source| source.ends_with(".json")) {
+            let [file] = &config.reference[..] else {
+                let expected = format!("one {}, or images", common::FILE);
+                return Err(CurateError::Config {
+                    what: "reference",
+                    expected,
+                    got: config.reference.join(", "),
+                });
+            };
+            let path = Path::new(file);
+            return Ok(read(Common::read(path)?.fitting(directions, scanner.made_by(), path)?, path));
+        }
+        if !config.reference.is_empty() {
+            return Self::of_others(config, scanner, told);
+        }
+        let usable = scan.usable();
+        let known = Common::path_for(&config.model);
+        let mut advice = Vec::new();
+        if (usable.len() < common::LEAST || !config.frames.is_empty()) && known.exists() {
+            match Common::read(&known)?.fitting(directions, scanner.made_by(), &known) {
+                Ok(common) => return Ok(read(common, &known)),
+                Err(error) => advice.push(format!("{error}: it is not used")),
+            }
+        }
+        Self::of_own(config, scanner, scan, &usable, advice)
+    }
+
+    fn new(common: Common, config: &CurateConfig, of: &str, advice: Vec<String>) -> Self {
+        let words = format!("mean and {} directions of {of}", config.common_directions);
+        Self { common: Some(common), words, advice: joined(&advice) }
+    }
+
+    /// Measured on images that were named for it.
+    fn of_others(
+        config: &CurateConfig,
+        scanner: &mut Scanner,
+        told: &mut dyn FnMut(&'static str, f64),
+    ) -> Result<Self, CurateError> {
+        let dataset = Dataset::open(&config.reference)?;
+        let folder = config.out.join("scan/reference");
+        let scan = scanner.scan(&dataset, &folder, &mut |done| told("reading reference images", done))?;
+        let usable = scan.usable();
+        match Common::measure(&scan.embeddings, &usable, config.common_directions, scanner.made_by())? {
+            Some(common) => Ok(Self::new(common, config, &config.reference.join(", "), Vec::new())),
+            None => Err(CurateError::Config {
+                what: "reference",
+                expected: format!("at least {} images that can be read", common::LEAST),
+                got: usable.len().to_string(),
+            }),
+        }
+    }
+
+    /// Measured on the images to choose from.
+    fn of_own(
+        config: &CurateConfig,
+        scanner: &Scanner,
+        scan: &Scan,
+        usable: &[u32],
+        mut advice: Vec<String>,
+    ) -> Result<Self, CurateError> {
+        let directions = config.common_directions;
+        let Some(common) = Common::measure(&scan.embeddings, usable, directions, scanner.made_by())? else {
+            advice.push(format!(
+                "fewer than {} images cannot tell what all have in common, and unlike ones may seem the same: {TAKE_OTHERS}",
+                common::LEAST
+            ));
+            return Ok(Self {
+                common: None,
+                words: "nothing: too few images".into(),
+                advice: joined(&advice),
+            });
+        };
+        let alike = common.mean_cosine();
+        if !config.frames.is_empty() {
+            advice.push(format!(
+                "what frames have in common was measured on themselves (mean cosine {alike:.2}), so trifles may tell them apart: \
+                 {TAKE_OTHERS}"
+            ));
+        } else if alike > ALIKE {
+            advice.push(format!(
+                "these images are alike (mean cosine {alike:.2}), so trifles tell them apart: if they are frames of videos, name them \
+                 after --video; else {TAKE_OTHERS}"
+            ));
+        }
+        Ok(Self::new(common, config, "all images", advice))
+    }
+
+    /// Takes it away from embeddings.
+    pub(super) fn remove(&self, embeddings: Embeddings) -> Embeddings {
+        match &self.common {
+            Some(common) => common.remove(&embeddings),
+            None => embeddings,
+        }
+    }
+
+    /// Writes `common.json`, for other runs.
+    pub(super) fn write(&self, folder: &Path) -> Result<(), CurateError> {
+        match &self.common {
+            Some(common) => common.write(&folder.join(common::FILE)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn joined(advice: &[String]) -> Option<String> {
+    (!advice.is_empty()).then(|| advice.join("; "))
+}
