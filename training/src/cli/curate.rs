@@ -1,8 +1,9 @@
 //! `curate`: chooses images to train on.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use dinov2_cpu::{CpuPrecision, default_threads};
@@ -150,28 +151,57 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let config = args.config();
     // A pool that exists already, in a test say, does as well.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
-    let bar = bar();
-    let mut stage = "";
-    let summary = curate(&config, &mut |now, done| {
-        if now != stage {
-            stage = now;
-            bar.reset();
-            bar.set_message(stage);
-        }
-        bar.set_position((done * STEPS as f64) as u64);
-    });
-    bar.finish_and_clear();
+    let mut progress = Progress::new();
+    let summary = curate(&config, &mut |stage, done| progress.tell(stage, done));
+    if let Some(bar) = &progress.bar {
+        bar.finish_and_clear();
+    }
     print(&summary?, &config, json)
 }
 
+/// Of the bar.
 const STEPS: u64 = 1_000;
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(30);
 
-fn bar() -> ProgressBar {
-    let bar = ProgressBar::new(STEPS);
-    match ProgressStyle::with_template("{bar:30} {percent} % {msg} ETA {eta}") {
-        Ok(style) => bar.with_style(style),
-        // A template is ours; a bar in the default style beats an abort.
-        Err(_) => bar,
+/// A bar in a terminal, elsewhere a plain line now and then.
+struct Progress {
+    bar: Option<ProgressBar>,
+    stage: &'static str,
+    told: Instant,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(STEPS);
+            match ProgressStyle::with_template("{bar:30} {percent} % {msg} ETA {eta}") {
+                Ok(style) => bar.with_style(style),
+                // A template is ours; a bar in the default style beats an abort.
+                Err(_) => bar,
+            }
+        });
+        Self { bar, stage: "", told: Instant::now() }
+    }
+
+    /// `done` of the stage, from 0 to 1.
+    fn tell(&mut self, stage: &'static str, done: f64) {
+        let began = stage != self.stage;
+        self.stage = stage;
+        match &self.bar {
+            Some(bar) => {
+                if began {
+                    bar.reset();
+                    bar.set_message(stage);
+                }
+                bar.set_position((done * STEPS as f64) as u64);
+            }
+            None if self.told.elapsed() >= LINE_EVERY => {
+                self.told = Instant::now();
+                eprintln!("{stage}: {:.1} %", 100.0 * done);
+            }
+            None => {}
+        }
     }
 }
 

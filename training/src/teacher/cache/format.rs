@@ -9,7 +9,7 @@ use crate::recipe::Recipe;
 use crate::teacher::TeacherError;
 
 /// Version of the folder's form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Steps of a shard.
 pub(super) const SHARD_STEPS: u64 = 64;
 const MANIFEST: &str = "cache.json";

@@ -133,7 +133,11 @@ pub(super) fn basis(path: &Path, compression: Compression) -> Result<Option<Basi
     let bytes = std::fs::read(path).map_err(CacheError::file("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| CacheError::format(path, error))?;
     let part = |name: &str| tensor(path, &file, name);
-    Ok(Some(Basis { mean: part("basis.mean")?, components: part("basis.components")? }))
+    Ok(Some(Basis {
+        mean: part("basis.mean")?,
+        encode: part("basis.encode")?,
+        decode: part("basis.decode")?,
+    }))
 }
 
 /// A tensor of a file, in f32.

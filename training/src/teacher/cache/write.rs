@@ -112,7 +112,8 @@ fn basis(
     };
     if let Some(basis) = &basis {
         parts.push(Part::f32("basis.mean", &basis.mean)?);
-        parts.push(Part::f32("basis.components", &basis.components)?);
+        parts.push(Part::f32("basis.encode", &basis.encode)?);
+        parts.push(Part::f32("basis.decode", &basis.decode)?);
     }
     write_parts(&path, &parts)?;
     Ok(basis)
