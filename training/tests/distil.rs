@@ -8,7 +8,7 @@ use candle_core::Device;
 use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::Model;
 use training::data::Dataset;
-use training::distil::{DistilError, RunConfig};
+use training::distil::{DistilError, Event, RunConfig};
 use training::recipe::Recipe;
 use training::teacher::EngineTeacher;
 
@@ -58,6 +58,71 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     assert_eq!((student.spec().depth, student.spec().dim), (2, 48));
 }
 
+/// A batch in two parts is the batch as a whole, but for the order of sums.
+#[test]
+fn parts_of_a_batch_add_up_to_it() {
+    let bench = Bench::new(14);
+    let losses = |accumulate: &str, run: &str| {
+        let text = RECIPE.replace("masked_steps = 0.5", "masked = 0.0").replace("accumulate = 2", accumulate);
+        bench.run(&bench.config(bench.recipe(&text), run)).unwrap().1
+    };
+    let (whole, parts) = (losses("accumulate = 1", "whole"), losses("accumulate = 2", "parts"));
+    let near = whole.iter().zip(&parts).all(|(whole, part)| (whole - part).abs() < 1e-4 * whole);
+    assert!(near && whole.len() == 8, "{whole:?} {parts:?}");
+}
+
+/// Students narrower than their teacher, with every head and standardisation: the loss falls, and whatever there is to learn has
+/// had gradients, heads included.
+#[test]
+fn narrow_students_learn_through_every_head() {
+    let bench = Bench::new(14);
+    for (head, standardise) in
+        [("mlp", "phi-s"), ("linear", "mean-std"), ("mlp", "mean-std"), ("linear", "phi-s")]
+    {
+        let recipe = RECIPE
+            .replace("start = \"model\", depth = 2", "start = \"scratch\", dim = 24, depth = 2, heads = 2")
+            .replace("\"identity\"", &format!("\"{head}\", standardise = \"{standardise}\""))
+            .replace("masked_steps = 0.5", "masked = 0.0")
+            .replace("learning_rate = 1e-3", "learning_rate = 3e-3");
+        let config = bench.config(bench.recipe(&recipe), &format!("{head}-{standardise}"));
+        let (_, losses, _) = bench.run(&config).unwrap();
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        assert!(mean(&losses[5..]) < mean(&losses[..2]), "{head}, {standardise}: {losses:?}");
+        let bytes = std::fs::read(config.output.join("checkpoints/step-000000008.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let weights: Vec<&str> =
+            file.names().into_iter().filter_map(|name| name.strip_prefix("weights.")).collect();
+        assert!(weights.iter().filter(|name| name.starts_with("head.")).count() >= 6, "{weights:?}");
+        for name in weights.into_iter().filter(|name| *name != "mask_token") {
+            let moments = file.tensor(&format!("moments.1.{name}")).unwrap();
+            assert!(moments.data().iter().any(|byte| *byte != 0), "{name} has learnt nothing");
+        }
+    }
+}
+
+/// As on a full disk. Steps that were done since are done again.
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
+    let bench = Bench::new(14);
+    let (path, losses, _) = bench.run(&bench.config(bench.recipe(RECIPE), "whole")).unwrap();
+    let mut config = bench.config(bench.recipe(RECIPE), "run");
+    // Where the second checkpoint belongs lies a folder.
+    let in_the_way = config.output.join("checkpoints/step-000000004.safetensors");
+    let mut done = 0;
+    let failed = bench.run_and(&config, &mut |event| match event {
+        Event::Step { .. } => done += 1,
+        Event::Checkpoint(_) => std::fs::create_dir(&in_the_way).unwrap(),
+        _ => {}
+    });
+    let told = failed.unwrap_err().to_string();
+    assert!(done == 4 && told.starts_with("write: ") && told.contains("step-000000004"), "{done}: {told}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    config.resume = true;
+    let (again, rest, _) = bench.run(&config).unwrap();
+    assert_eq!(rest, losses[2..]);
+    assert!(std::fs::read(again).unwrap() == std::fs::read(path).unwrap(), "another student");
+}
+
 #[test]
 fn a_checkpoint_of_another_run_is_refused() {
     let bench = Bench::new(10);
@@ -92,6 +157,8 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch() {
             let names = std::fs::read_to_string(batch.join("images.txt")).unwrap();
             assert!(names.lines().count() == 4 && names.contains(".png"), "{names}");
             assert!(batch.join("0003.png").exists());
+            let terms = std::fs::read_to_string(batch.join("terms.txt")).unwrap();
+            assert!(terms.starts_with("loss\t") && terms.contains("\ngradient norm\t"), "{terms}");
         }
         other => panic!("{other}"),
     }
@@ -100,12 +167,29 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_batch() {
 #[test]
 fn images_that_cannot_be_read_are_listed() {
     let bench = Bench::new(12);
-    std::fs::write(bench.images.join("broken.png"), b"no picture").unwrap();
-    let config =
-        bench.config(bench.recipe(&RECIPE.replace("validation_images = 4", "validation_images = 1")), "run");
-    bench.run(&config).unwrap();
-    let list = std::fs::read_to_string(config.output.join("unreadable.txt")).unwrap();
-    assert!(list.lines().count() == 1 && list.contains("broken.png\t"), "{list}");
+    for number in 0..4 {
+        std::fs::write(bench.images.join(format!("broken-{number}.png")), b"no picture").unwrap();
+    }
+    let mut config = bench.config(bench.recipe(RECIPE), "run");
+    // Held-out ones, those of a run that was stopped, and those of both stages.
+    config.stop_after = Some(1);
+    let list = |config: &RunConfig| std::fs::read_to_string(config.output.join("unreadable.txt"));
+    let mut counts = Vec::new();
+    let told = &mut |event: &Event<'_>| {
+        if let Event::Unreadable(count) = event {
+            counts.push(*count);
+        }
+    };
+    bench.run_and(&config, told).unwrap();
+    assert!(list(&config).unwrap().contains("broken-"));
+    config.stop_after = None;
+    config.resume = true;
+    bench.run_and(&config, told).unwrap();
+    let list = list(&config).unwrap();
+    let names: Vec<_> = list.lines().map(|line| line.split_once('\t').unwrap().0).collect();
+    let all: Vec<_> = (0..4).map(|number| format!("broken-{number}.png")).collect();
+    assert!(names.len() == 4 && names.iter().zip(&all).all(|(got, want)| got.ends_with(want)), "{list}");
+    assert!(counts.is_sorted_by(|a, b| a < b) && counts.last() == Some(&4), "{counts:?}");
 }
 
 #[test]

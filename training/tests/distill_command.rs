@@ -57,11 +57,30 @@ fn mistakes_get_one_line_that_says_what_and_where() {
     let misspelt = RECIPE.replace("batch = 2", "batches = 2");
     for (recipe, more, expected) in [
         (misspelt.as_str(), &[][..], ["batches", "recipe.toml"]),
+        (
+            &RECIPE.replace("masked = 0.0", "taps = [{ student = 1, teacher = 9 }]"),
+            &[],
+            ["loss.taps", "recipe.toml"],
+        ),
+        (
+            &RECIPE.replace("masked = 0.0", "taps = [{ student = 3, teacher = 1 }]"),
+            &[],
+            ["loss.taps", "recipe.toml"],
+        ),
+        (&RECIPE.replace("sizes_px = [28]", "sizes_px = [30]"), &[], ["sizes_px", "recipe.toml"]),
+        (&RECIPE.replace("depth = 2", "depth = 9"), &[], ["depth", "recipe.toml"]),
+        (
+            &RECIPE.replace("1e-3,", "1e-3, weight_decay = -1.0,"),
+            &[],
+            ["optimiser.weight_decay", "recipe.toml"],
+        ),
+        (&RECIPE.replace("1e-3,", "1e-3, betas = [0.9, 1.0],"), &[], ["optimiser.betas", "recipe.toml"]),
         (RECIPE, &["--device", "gpu"], ["expected cpu, cuda or cuda:N", "gpu"]),
         (RECIPE, &["--cache", "absent"], ["absent", "cache"]),
     ] {
         let (succeeded, printed, told) = distill(&bench, recipe, more);
         assert!(!succeeded && printed.is_empty());
+        let _ = std::fs::remove_dir_all(bench.folder.path().join("run"));
         let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(matches!(errors[..], [line] if expected.iter().all(|word| line.contains(word))), "{told}");
     }

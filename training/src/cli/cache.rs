@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use dinov2_weights::Model;
 
-use super::models::{identity, teacher};
+use super::models::{blame_recipe, identity, teacher};
 use training::data::Dataset;
 use training::metrics::Progress;
 use training::recipe::Recipe;
@@ -45,7 +45,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
     let model = Model::open(&args.teacher)?;
     let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
-    let mut teacher = teacher(&model, &blocks, &Device::Cpu)?;
+    let mut teacher =
+        teacher(&model, &blocks, &Device::Cpu).map_err(|error| blame_recipe(error, &args.recipe))?;
     let dataset = Dataset::open(&args.data)?;
     let mut bar = Progress::new(recipe.steps(), 0);
     let config = CacheConfig {
@@ -55,7 +56,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
         recipe,
     };
-    write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, None, at.images))?;
+    write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, None, at.images))
+        .map_err(|error| blame_recipe(error, &args.recipe))?;
     bar.finish();
     println!("{}", config.output.display());
     Ok(())

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
 use dinov2_weights::{Model, Normalisation};
 
-use super::models::{device, identity, teacher};
+use super::models::{blame_recipe, device, identity, teacher};
 use training::data::{Batch, Dataset};
 use training::distil::{Event, RunConfig, StudentCard, distil, steps_done};
 use training::loss::Targets;
@@ -104,7 +104,9 @@ impl RunArgs {
         let dataset = Dataset::open(&self.data)?;
         let identity = identity(teacher_model)?;
         let mut teacher: Box<dyn Teacher> = match &self.cache {
-            None => teacher(teacher_model, &blocks, &device)?,
+            None => {
+                teacher(teacher_model, &blocks, &device).map_err(|error| blame_recipe(error, &self.recipe))?
+            }
             Some(folder) => {
                 let images = dataset.fingerprint_hex();
                 Box::new(CachedTeacher::open(folder, &identity, &recipe, &images, &device)?.with_rank(rank))
@@ -135,11 +137,13 @@ impl RunArgs {
             recipe,
         };
         if rank > 0 {
-            distil(&config, start, teacher.as_mut(), dataset, &mut |_| {})?;
+            distil(&config, start, teacher.as_mut(), dataset, &mut |_| {})
+                .map_err(|error| blame_recipe(error, &self.recipe))?;
             return Ok(());
         }
         let mut told = Told::new(&config)?;
-        let path = distil(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))?;
+        let path = distil(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))
+            .map_err(|error| blame_recipe(error, &self.recipe))?;
         told.finish()?;
         println!("{}", path.display());
         Ok(())

@@ -1,13 +1,17 @@
 //! Models and devices as the command line names them.
 
-use anyhow::{Context, bail};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device};
 use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
+use training::distil::DistilError;
+use training::loss::StandardiseError;
 use training::parallel::Launch;
-use training::teacher::{EngineTeacher, Teacher, VitTeacher};
+use training::teacher::{CacheError, EngineTeacher, Teacher, TeacherError, VitTeacher};
 
 /// Opens the device of that name; of several processes on a machine each gets its own GPU, unless one is named.
 pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Device> {
@@ -36,6 +40,25 @@ pub(super) fn teacher(model: &Model, blocks: &[usize], device: &Device) -> anyho
         config.precision = CpuPrecision::Int8;
     }
     Ok(Box::new(EngineTeacher::new(model, config, blocks, device)?))
+}
+
+/// An error with the recipe's name, where it is the recipe's fault.
+pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> anyhow::Error {
+    let error = error.into();
+    let teachers =
+        |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
+    let of_run = error.downcast_ref().is_some_and(|error| match error {
+        DistilError::Student(_) | DistilError::Standardise(StandardiseError::Width(_)) => true,
+        DistilError::Teacher(error) => teachers(error),
+        _ => false,
+    });
+    let of_cache = error.downcast_ref().is_some_and(|error| match error {
+        CacheError::NothingHeldOut => true,
+        CacheError::Teacher(error) => teachers(error),
+        _ => false,
+    });
+    let of_teacher = error.downcast_ref().is_some_and(teachers);
+    if of_run || of_cache || of_teacher { anyhow!("{error}: {}", recipe.display()) } else { error }
 }
 
 /// What tells a model from others: a hash of its header and of some of its weights.

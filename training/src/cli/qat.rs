@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use dinov2_weights::Model;
+use dinov2_weights::{Model, Storage};
 
 use super::distil::RunArgs;
 use training::recipe::{Recipe, Start};
@@ -14,7 +14,7 @@ pub(crate) struct Args {
     /// Model file to go on from: a student in f32, or what `dinov2-edge quantize` made of it
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Model file of the teacher [default: the model itself]
+    /// Model file of the teacher [default: the model itself, if that is not in integers]
     #[arg(long, value_name = "MODEL")]
     teacher: Option<PathBuf>,
     #[command(flatten)]
@@ -29,6 +29,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     recipe.quantise.get_or_insert_default();
     let model = Model::open(&args.model)?;
+    if args.teacher.is_none() && matches!(model.metadata().storage, Storage::Int8 | Storage::Int4) {
+        bail!(
+            "--teacher: expected one, got none: a model in integers would learn its own roundings: {}",
+            args.model.display()
+        );
+    }
     let teacher = args.teacher.as_ref().map(Model::open).transpose()?;
     let teacher = teacher.as_ref().unwrap_or(&model);
     let source = format!("{}; trained in int8", model.metadata().provenance.source);

@@ -21,6 +21,7 @@ mod order;
 mod remote;
 mod shard;
 mod sources;
+mod unreadable;
 
 pub use dataset::Dataset;
 pub use error::DataError;
@@ -28,3 +29,4 @@ pub use held_out::held_out;
 pub use image::Image;
 pub use loader::{Batch, Loader, LoaderPlan, Pixels, Unreadable};
 pub(crate) use manifest::{ManifestEntry, Member};
+pub use unreadable::UnreadableList;

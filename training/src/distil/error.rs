@@ -39,12 +39,17 @@ pub enum DistilError {
     #[error("student: {0}")]
     Student(String),
     /// A loss that is no number.
-    #[error("step {step}: expected a finite loss, got {loss}; the batch lies in {}", batch.display())]
+    #[error(
+        "step {step}: expected a finite loss and gradient, got {loss} and a norm of {gradient_norm}; the batch lies in {}",
+        batch.display()
+    )]
     Loss {
         /// The step.
         step: u64,
         /// The loss.
         loss: f64,
+        /// Norm of the gradient.
+        gradient_norm: f64,
         /// What it was computed from.
         batch: PathBuf,
     },

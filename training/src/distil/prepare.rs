@@ -4,7 +4,8 @@ use dinov2_core::VitSpec;
 use dinov2_weights::Model;
 
 use super::run::Opened;
-use super::{Checkpoint, DistilError, Event, Learner, RunConfig, Student, fit_objective, student_spec};
+use super::step::student_taps;
+use super::{Checkpoint, DistilError, Event, Learner, RunConfig, Student, fit_objective};
 use crate::data::{Batch, Dataset, Loader, LoaderPlan};
 use crate::loss::{Objective, Targets};
 use crate::parallel::Group;
@@ -19,6 +20,8 @@ const AHEAD: usize = 3;
 /// What a learner is made of.
 pub(super) struct Prepare<'a> {
     pub(super) config: &'a RunConfig,
+    /// Shape of the student, which has been checked.
+    pub(super) spec: VitSpec,
     pub(super) start: Option<&'a Model>,
     pub(super) train: &'a Arc<Dataset>,
     pub(super) held_out: &'a [(Batch, Targets)],
@@ -34,8 +37,7 @@ impl Prepare<'_> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Learner, DistilError> {
         let (config, recipe) = (self.config, &self.config.recipe);
-        let spec = student_spec(&recipe.student, self.start.map(Model::spec))?;
-        check(recipe, &spec, teacher.spec())?;
+        let spec = self.spec.clone();
         let objective = self.objective(teacher, on_event)?;
         let first = self.first_weights(&spec, on_event)?;
         let mut random = crate::random::stream(recipe.seed, "heads", 0);
@@ -89,13 +91,14 @@ impl Prepare<'_> {
 }
 
 /// Refuses what student and teacher cannot do together, before anything is computed.
-fn check(recipe: &Recipe, student: &VitSpec, teacher: &VitSpec) -> Result<(), DistilError> {
+pub(super) fn check(recipe: &Recipe, student: &VitSpec, teacher: &VitSpec) -> Result<(), DistilError> {
     let wrong = |key: &str, expected: String, got: usize| {
         Err(DistilError::Student(format!("{key}: expected {expected}, got {got}")))
     };
     if recipe.loss.head == HeadKind::Identity && student.dim != teacher.dim {
         return wrong("loss.head = \"identity\"", format!("the teacher's dim {}", teacher.dim), student.dim);
     }
+    student_taps(recipe, student.depth)?;
     for views in recipe.stages.iter().map(|stage| &stage.views) {
         let teacher_sides = views.teacher_sizes_px.as_ref().unwrap_or(&views.sizes_px);
         for (key, sides, patch_size) in [

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use candle_core::Device;
 use dinov2_weights::Model;
 
-use super::prepare::{Prepare, loader};
+use super::prepare::{Prepare, check, loader};
 use super::step::{Learner, StepReport};
 use super::{
-    Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, latest_checkpoint,
+    Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, latest_checkpoint, student_spec,
     write_int8_student, write_student,
 };
-use crate::data::{self, Batch, Dataset, Loader, Pixels};
+use crate::data::{self, Batch, Dataset, Pixels, Unreadable, UnreadableList};
 use crate::loss::Targets;
 use crate::parallel::{Group, Launch};
 use crate::recipe::{Recipe, Stage};
@@ -98,16 +98,19 @@ pub fn distil(
         Some(launch) => Group::join(launch, &config.device)?,
     };
     check_parts(&config.recipe, group.world())?;
+    let spec = student_spec(&config.recipe.student, start.map(Model::spec))?;
+    check(&config.recipe, &spec, teacher.spec())?;
     let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
     let before = open_checkpoint(config, &fingerprint)?;
-    let unseen = data::held_out(&held_out, config.recipe.held_out_side_px())?.into_iter().map(|batch| {
+    let (unseen, not_seen) = data::held_out(&held_out, config.recipe.held_out_side_px())?;
+    let unseen = unseen.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
         Ok((batch, targets))
     });
     let unseen: Vec<(Batch, Targets)> = unseen.collect::<Result<_, DistilError>>()?;
-    let prepare = Prepare { config, start, train: &train, held_out: &unseen, before: before.as_ref() };
+    let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
     let mut learner = prepare.learner(teacher, group, on_event)?;
     let mut step = 0;
     if let Some((path, checkpoint, tensors)) = before {
@@ -116,7 +119,11 @@ pub fn distil(
     }
     learner.meet(step)?;
     let end = config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
-    let mut run = Run { config, learner, held_out: unseen, fingerprint, on_event };
+    let rank = config.launch.as_ref().map_or(0, |launch| launch.rank);
+    let path = config.output.join(format!("unreadable{}.txt", suffix(rank)));
+    let unreadable = UnreadableList::open(path.clone()).map_err(DistilError::file("read", path))?;
+    let mut run = Run { config, learner, held_out: unseen, fingerprint, unreadable, on_event };
+    run.list_unreadable(&not_seen)?;
     while let Some(stage) = config.recipe.stage(step).filter(|_| step < end) {
         step = run.stage(stage, &train, teacher, step, end)?;
     }
@@ -132,7 +139,8 @@ pub fn distil(
             let sides = config.recipe.extreme_sides_px().into_iter();
             let judges = sides.map(|side_px| data::held_out(&held_out, side_px));
             let judges: Vec<_> = judges.collect::<Result<_, _>>()?;
-            let judges: Vec<Pixels> = judges.into_iter().flatten().map(|batch| batch.student).collect();
+            let judges: Vec<Pixels> =
+                judges.into_iter().flat_map(|(batches, _)| batches).map(|batch| batch.student).collect();
             write_int8_student(vit.spec(), weights, rounding, (&config.card, train.len()), &judges, &path)?;
         }
     }
@@ -186,6 +194,7 @@ struct Run<'a, 'b> {
     learner: Learner,
     held_out: Vec<(Batch, Targets)>,
     fingerprint: String,
+    unreadable: UnreadableList,
     on_event: &'b mut dyn FnMut(Event<'_>),
 }
 
@@ -206,9 +215,9 @@ impl Run<'_, '_> {
     ) -> Result<u64, DistilError> {
         let place = self.config.launch.as_ref().map_or((0, 1), |launch| (launch.rank, launch.world));
         let mut loader = loader(self.config, place, stage, train, step)?;
-        let mut unreadable = 0;
         while step < end && self.config.recipe.stage(step) == Some(stage) {
             let batch = loader.next()?;
+            self.list_unreadable(&loader.unreadable())?;
             let targets = teacher.targets(&batch)?;
             let report = self.learner.step(step, &batch, &targets, stage.accumulate)?;
             if !(report.loss.is_finite() && report.gradient_norm.is_finite()) {
@@ -216,10 +225,6 @@ impl Run<'_, '_> {
             }
             (self.on_event)(Event::Step { step, images: batch.samples.len(), report: &report });
             step += 1;
-            if loader.unreadable().len() > unreadable {
-                unreadable = loader.unreadable().len();
-                (self.on_event)(Event::Unreadable(unreadable));
-            }
             let is_due = |every: u64| step.is_multiple_of(every) || step == end;
             if self.is_first() && is_due(self.config.validate_every) {
                 self.validate(step)?;
@@ -228,7 +233,6 @@ impl Run<'_, '_> {
                 self.checkpoint(step)?;
             }
         }
-        self.list_unreadable(&loader)?;
         Ok(step)
     }
 
@@ -258,37 +262,44 @@ impl Run<'_, '_> {
 
     /// Keeps what led to a loss that is no number; returns the error that says so.
     fn keep_batch(&self, step: u64, report: &StepReport, batch: &Batch, train: &Dataset) -> DistilError {
-        let folder = self.config.output.join(format!("bad-batch-{step}{}", self.suffix()));
+        let rank = self.config.launch.as_ref().map_or(0, |launch| launch.rank);
+        let folder = self.config.output.join(format!("bad-batch-{step}{}", suffix(rank)));
         let kept = std::fs::create_dir_all(&folder).and_then(|()| {
             let names: Vec<&str> = batch.samples.iter().map(|sample| train.name(*sample as usize)).collect();
             crate::files::write_whole(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
-            for (index, image) in batch.student.images().enumerate() {
-                let png = crate::files::png(image, batch.student.side_px, batch.student.side_px)?;
-                crate::files::write_whole(&folder.join(format!("{index:04}.png")), &png)?;
+            let mut terms = format!("loss\t{}\ngradient norm\t{}\n", report.loss, report.gradient_norm);
+            terms.extend(report.terms.iter().map(|(name, term)| format!("{name}\t{term}\n")));
+            crate::files::write_whole(&folder.join("terms.txt"), terms.as_bytes())?;
+            let teacher = batch.teacher.iter().map(|views| (views, "-teacher"));
+            for (views, whose) in std::iter::once((&batch.student, "")).chain(teacher) {
+                for (index, image) in views.images().enumerate() {
+                    let png = crate::files::png(image, views.side_px, views.side_px)?;
+                    crate::files::write_whole(&folder.join(format!("{index:04}{whose}.png")), &png)?;
+                }
             }
             Ok(())
         });
         match kept {
             Err(reason) => DistilError::File { what: "keep a batch", path: folder, reason },
-            Ok(()) => DistilError::Loss { step, loss: report.loss, batch: folder },
+            Ok(()) => {
+                let StepReport { loss, gradient_norm, .. } = *report;
+                DistilError::Loss { step, loss, gradient_norm, batch: folder }
+            }
         }
-    }
-
-    /// What tells files of this process from those of the first.
-    fn suffix(&self) -> String {
-        let rank = self.config.launch.as_ref().map_or(0, |launch| launch.rank);
-        if rank == 0 { String::new() } else { format!("-process-{rank}") }
     }
 
     /// Lists what could not be read, for whoever keeps the images.
-    fn list_unreadable(&self, loader: &Loader) -> Result<(), DistilError> {
-        let unreadable = loader.unreadable();
-        if unreadable.is_empty() {
-            return Ok(());
+    fn list_unreadable(&mut self, images: &[Unreadable]) -> Result<(), DistilError> {
+        let added =
+            self.unreadable.add(images).map_err(DistilError::file("write", self.unreadable.path()))?;
+        if let Some(count) = added {
+            (self.on_event)(Event::Unreadable(count));
         }
-        let path = self.config.output.join(format!("unreadable{}.txt", self.suffix()));
-        let lines: String =
-            unreadable.iter().map(|image| format!("{}\t{}\n", image.name, image.reason)).collect();
-        crate::files::write_whole(&path, lines.as_bytes()).map_err(DistilError::file("write", &path))
+        Ok(())
     }
+}
+
+/// What tells files of a process from those of the first.
+fn suffix(rank: usize) -> String {
+    if rank == 0 { String::new() } else { format!("-process-{rank}") }
 }

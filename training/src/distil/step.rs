@@ -24,6 +24,18 @@ pub struct StepReport {
     pub learning_rate: f64,
 }
 
+/// Indices of the student's blocks that are compared.
+///
+/// # Errors
+/// Blocks that it does not have, or not in their order.
+pub(super) fn student_taps(recipe: &Recipe, depth: usize) -> Result<Vec<usize>, DistilError> {
+    let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student - 1).collect();
+    if taps.is_sorted_by(|a, b| a < b) && taps.iter().all(|tap| *tap < depth) {
+        return Ok(taps);
+    }
+    Err(DistilError::Student(format!("loss.taps: expected ascending blocks of the student, 1..={depth}")))
+}
+
 /// A student with everything that moves it.
 pub struct Learner {
     pub(super) student: Student,
@@ -52,10 +64,7 @@ impl Learner {
         (device, group): (&Device, Group),
     ) -> Result<Self, DistilError> {
         let depth = student.vit.spec().depth;
-        let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student - 1).collect();
-        if !taps.is_sorted_by(|a, b| a < b) || taps.iter().any(|tap| *tap >= depth) {
-            return Err(DistilError::Student(format!("loss.taps: expected ascending blocks of 1..={depth}")));
-        }
+        let taps = student_taps(recipe, depth)?;
         Ok(Self {
             average: Average::new(recipe.optimiser.average, &student.variables)?,
             optimiser: AdamW::new(AdamWConfig::new(&recipe.optimiser, depth)),

@@ -103,7 +103,8 @@ impl CustomOp2 for FakeQuantiseWeight {
     }
 
     /// Weights within the range pass the gradient on; a scale gets that of LSQ (Esser et al. 2020, arXiv 1902.08153, eq. 3), times
-    /// itself because its logarithm is what learns.
+    /// itself because its logarithm is what learns. LSQ's factor 1 / √(weights · limit) is left out: AdamW divides by the size of
+    /// gradients anyway.
     fn bwd(
         &self,
         weight: &Tensor,

@@ -40,7 +40,7 @@ pub fn adam_step(
         });
     }
     let [beta1, beta2] = step.betas;
-    let (weights, grad) = (weights.detach(), grad.to_dtype(DType::F32)?.detach());
+    let (weights, grad) = (weights.detach(), grad.to_dtype(weights.dtype())?.detach());
     let mean = ((moments[0] * beta1)? + (&grad * (1.0 - beta1))?)?;
     let square = ((moments[1] * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
     let root = ((&square * step.square_factor)?.sqrt()? + step.epsilon)?;
@@ -114,4 +114,40 @@ pub fn sum_of_squares(numbers: &Tensor) -> Result<f64> {
             .collect();
         Ok(parts.iter().sum())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn numbers(seed: usize, dtype: DType) -> Tensor {
+        let numbers: Vec<f64> = (0..40).map(|at| ((at * 7 + seed) as f64 * 0.61).sin()).collect();
+        Tensor::from_vec(numbers, (5, 8), &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    }
+
+    fn distance(fused: &Tensor, composed: &Tensor) -> f64 {
+        let fused = fused.to_dtype(DType::F64).unwrap();
+        (fused - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    /// GPUs run the composed form, which here is that of f64.
+    #[test]
+    fn fused_and_composed_updates_agree() {
+        let [weights, grad, mean] =
+            [1, 2, 3].map(|seed| [DType::F32, DType::F64].map(|dtype| numbers(seed, dtype)));
+        let square = [DType::F32, DType::F64].map(|dtype| numbers(4, dtype).sqr().unwrap());
+        let step =
+            AdamStep { betas: [0.9, 0.99], step_size: 0.1, square_factor: 5.0, epsilon: 1e-8, keep: 0.99 };
+        let update =
+            |form: usize| adam_step(step, &weights[form], &grad[form], [&mean[form], &square[form]]).unwrap();
+        let (fused, composed) = (update(0), update(1));
+        assert!(distance(&fused.0, &composed.0) < 1e-5);
+        assert!((0..2).all(|moment| distance(&fused.1[moment], &composed.1[moment]) < 1e-6));
+        let average = |form: usize| average_step(0.9, &mean[form], &weights[form]).unwrap();
+        assert!(distance(&average(0), &average(1)) < 1e-6);
+        let sums = [0, 1].map(|form| sum_of_squares(&grad[form]).unwrap());
+        assert!((sums[0] - sums[1]).abs() < 1e-5 * sums[1], "{sums:?}");
+    }
 }

@@ -52,3 +52,28 @@ impl Average {
         &self.weights
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn the_start_is_forgotten_sooner_than_what_follows() {
+        let tensor = |number: f32| Tensor::new(&[number], &Device::Cpu).unwrap();
+        let variables =
+            |number: f32| Variables::new(&[("w".to_owned(), tensor(number))].into_iter().collect()).unwrap();
+        let mut average = Average::new(0.5, &variables(8.0)).unwrap();
+        let mut want = 8.0;
+        // Decays of 1/10, 2/11, 3/12, …, until the largest one is reached.
+        for (step, number) in [1.0, -2.0, 4.0, 0.5, 1.0, 2.0, 3.0, 5.0, 1.0, 9.0, 7.0].into_iter().enumerate()
+        {
+            average.update(&variables(number), step as u64).unwrap();
+            let decay = if step < 8 { (1 + step) as f32 / (10 + step) as f32 } else { 0.5 };
+            want = decay * want + (1.0 - decay) * number;
+            let got = average.weights().get("w").unwrap().to_vec1::<f32>().unwrap()[0];
+            assert!((got - want).abs() < 1e-5, "step {step}: {got}, expected {want}");
+        }
+    }
+}

@@ -49,3 +49,25 @@ pub fn clip(gradients: &mut Gradients, most: f64) -> Result<f64> {
     }
     Ok(norm)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn all_gradients_are_scaled_to_one_norm() {
+        let tensor = |numbers: &[f32]| Tensor::new(numbers, &Device::Cpu).unwrap();
+        let gradients =
+            || Gradients::from([("a".into(), tensor(&[3.0, 0.0])), ("b".into(), tensor(&[-4.0]))]);
+        let clipped = |most: f64| {
+            let mut gradients = gradients();
+            assert_eq!(clip(&mut gradients, most).unwrap(), 5.0);
+            gradients.values().flat_map(|grad| grad.to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(clipped(5.0), [3.0, 0.0, -4.0]);
+        let small = clipped(1.0);
+        assert!(small.iter().zip([0.6, 0.0, -0.8]).all(|(got, want)| (got - want).abs() < 1e-6), "{small:?}");
+    }
+}

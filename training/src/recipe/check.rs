@@ -123,13 +123,17 @@ impl OptimiserRecipe {
         {
             return Some((key, "a number above 0", value.to_string()));
         }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return Some(("optimiser.weight_decay", "a number of at least 0", self.weight_decay.to_string()));
+        }
+        if let Some(beta) = self.betas.into_iter().find(|beta| !(0.0..1.0).contains(beta)) {
+            return Some(("optimiser.betas", "numbers of at least 0, below 1", beta.to_string()));
+        }
         first_that_is_no_share(&[
             ("optimiser.final_share", self.final_share),
             ("optimiser.average", self.average),
             ("optimiser.layer_decay", self.layer_decay),
             ("optimiser.patch_embed_rate", self.patch_embed_rate),
-            ("optimiser.betas", self.betas[0]),
-            ("optimiser.betas", self.betas[1]),
         ])
     }
 }
@@ -148,7 +152,7 @@ impl Stage {
         let (batch, accumulate) = (self.batch, self.accumulate);
         let fits = batch > 0 && accumulate > 0 && batch.is_multiple_of(accumulate);
         let got = || format!("batch {batch} and accumulate {accumulate}");
-        (!fits).then(|| ("stages", "a batch that is a multiple of accumulate", got()))
+        (!fits).then(|| ("stages.batch", "a batch that is a multiple of accumulate", got()))
     }
 }
 

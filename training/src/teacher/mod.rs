@@ -44,7 +44,9 @@ pub enum TeacherError {
     #[error(transparent)]
     Cache(Box<CacheError>),
     /// A view that is no whole grid of patches.
-    #[error("teacher: expected sides that are multiples of its patch size {patch_size}, got {side_px}")]
+    #[error(
+        "stages.views: expected sides that are multiples of the teacher's patch size {patch_size}, got {side_px}"
+    )]
     Side {
         /// Patch size.
         patch_size: usize,
@@ -52,7 +54,7 @@ pub enum TeacherError {
         side_px: usize,
     },
     /// A block that it does not have.
-    #[error("teacher: expected a block of 1..={depth}, got {block}")]
+    #[error("loss.taps: expected blocks of the teacher, 1..={depth}, got {block}")]
     Block {
         /// Its blocks.
         depth: usize,

@@ -89,16 +89,28 @@ impl Bench {
         &self,
         config: &RunConfig,
     ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistilError> {
+        self.run_and(config, &mut |_| {})
+    }
+
+    /// The same; `on_event` hears of everything before.
+    pub(crate) fn run_and(
+        &self,
+        config: &RunConfig,
+        on_event: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistilError> {
         let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
         let mut teacher =
             EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
         let dataset = Dataset::open(&[self.images.display().to_string()]).unwrap();
         std::fs::create_dir_all(&config.output).unwrap();
         let (mut losses, mut last) = (Vec::new(), None);
-        let path = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| match event {
-            Event::Step { report, .. } => losses.push(report.loss),
-            Event::Validated { agreement, .. } => last = agreement,
-            _ => {}
+        let path = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| {
+            on_event(&event);
+            match event {
+                Event::Step { report, .. } => losses.push(report.loss),
+                Event::Validated { agreement, .. } => last = agreement,
+                _ => {}
+            }
         })?;
         Ok((path, losses, last))
     }

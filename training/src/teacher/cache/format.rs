@@ -4,14 +4,17 @@ use dinov2_core::VitSpec;
 use serde::{Deserialize, Serialize};
 
 use super::Compression;
+use super::compress::MAX_COMPONENTS;
 use crate::data::DataError;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Stage};
 use crate::teacher::TeacherError;
 
 /// Version of the folder's form.
 const VERSION: u32 = 2;
-/// Steps of a shard.
-pub(super) const SHARD_STEPS: u64 = 64;
+/// Steps of a shard, where these are small.
+const MOST_SHARD_STEPS: u64 = 64;
+/// Largest shard, if a step is not larger: one is held as a whole by whoever writes or reads it.
+const SHARD_BYTES: u64 = 256 << 20;
 const MANIFEST: &str = "cache.json";
 
 /// Why features cannot be kept or had.
@@ -44,6 +47,11 @@ pub enum CacheError {
         /// What is wrong.
         problem: String,
     },
+    /// Principal components of nothing.
+    #[error(
+        "cache: expected held-out images to find principal components on (validation_images), got none that can be read"
+    )]
+    NothingHeldOut,
     /// A cache of something else.
     #[error("cache: expected the {what} of this run, got another's: {}", path.display())]
     Other {
@@ -80,6 +88,8 @@ pub struct CacheManifest {
     pub recipe: Recipe,
     /// Form of the numbers.
     pub compression: Compression,
+    /// Steps of a shard.
+    pub shard_steps: u64,
 }
 
 impl CacheManifest {
@@ -91,7 +101,8 @@ impl CacheManifest {
         recipe: Recipe,
         compression: Compression,
     ) -> Self {
-        Self { version: VERSION, spec, teacher, dataset, recipe, compression }
+        let shard_steps = shard_steps(&spec, &recipe, compression);
+        Self { version: VERSION, spec, teacher, dataset, recipe, compression, shard_steps }
     }
 
     /// Reads the manifest of a folder; `None` if there is none.
@@ -108,6 +119,9 @@ impl CacheManifest {
         if manifest.version != VERSION {
             let problem = format!("version: expected {VERSION}, got {}", manifest.version);
             return Err(CacheError::format(&path, problem));
+        }
+        if manifest.shard_steps == 0 {
+            return Err(CacheError::format(&path, "shard_steps: expected at least 1, got 0"));
         }
         manifest.spec.validate().map_err(|error| CacheError::format(&path, error))?;
         Ok(Some(manifest))
@@ -145,9 +159,24 @@ impl CacheManifest {
     }
 }
 
-/// The shard of a step.
-pub(super) fn shard_path(folder: &Path, step: u64) -> PathBuf {
-    folder.join(format!("targets-{:09}.safetensors", step - step % SHARD_STEPS))
+/// The shard that begins with a step.
+pub(super) fn shard_path(folder: &Path, first: u64) -> PathBuf {
+    folder.join(format!("targets-{first:09}.safetensors"))
+}
+
+/// As many steps as [`SHARD_BYTES`] take at the recipe's largest views; one at least.
+fn shard_steps(spec: &VitSpec, recipe: &Recipe, compression: Compression) -> u64 {
+    let token_bytes = match compression {
+        Compression::F16 => 2 * spec.dim,
+        Compression::Int8 => spec.dim.min(MAX_COMPONENTS) + 2,
+    };
+    let of_stage = |stage: &Stage| {
+        let sides = stage.views.teacher_sizes_px.as_ref().unwrap_or(&stage.views.sizes_px);
+        let patches = sides.iter().max().map_or(0, |side| (side / spec.patch_size).pow(2));
+        stage.batch * patches * (1 + recipe.loss.taps.len()) * token_bytes
+    };
+    let largest = recipe.stages.iter().map(of_stage).max().unwrap_or(0).max(1) as u64;
+    (SHARD_BYTES / largest).clamp(1, MOST_SHARD_STEPS)
 }
 
 pub(super) fn held_out_path(folder: &Path) -> PathBuf {

@@ -62,7 +62,7 @@ impl CachedTeacher {
     }
 
     fn step(&mut self, step: u64) -> Result<Targets, CacheError> {
-        let path = shard_path(&self.folder, step);
+        let path = shard_path(&self.folder, step - step % self.manifest.shard_steps);
         if self.shard.as_ref().is_none_or(|(open, _)| *open != path) {
             let bytes = std::fs::read(&path).map_err(CacheError::file("read", &path))?;
             self.shard = Some((path, bytes));

@@ -9,9 +9,9 @@ use candle_core::{DType, Tensor};
 use safetensors::tensor::TensorView;
 
 use super::compress::Basis;
-use super::format::{CacheError, CacheManifest, SHARD_STEPS, held_out_path, shard_path};
+use super::format::{CacheError, CacheManifest, held_out_path, shard_path};
 use super::{Compression, read};
-use crate::data::{Dataset, Loader, LoaderPlan, held_out};
+use crate::data::{Dataset, Loader, LoaderPlan, UnreadableList, held_out};
 use crate::loss::{Statistics, Targets};
 use crate::recipe::Recipe;
 use crate::teacher::Teacher;
@@ -69,13 +69,16 @@ pub fn write_cache(
         }
     }
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
-    let writer = Writer { basis: basis(config, teacher, &held_out, folder)? };
+    let path = folder.join("unreadable.txt");
+    let mut unreadable = UnreadableList::open(path.clone()).map_err(CacheError::file("read", &path))?;
+    let basis = basis(config, teacher, &held_out, folder, &mut unreadable)?;
+    let mut writer = Writer { basis, unreadable };
     manifest.write(folder)?;
     let train = Arc::new(train);
     let total = config.recipe.steps();
     let mut step = 0;
     while step < total {
-        let next = total.min(step + SHARD_STEPS);
+        let next = total.min(step + manifest.shard_steps);
         if !shard_path(folder, step).exists() {
             writer.shard(config, teacher, &train, step..next, progress)?;
         }
@@ -91,6 +94,7 @@ fn basis(
     teacher: &mut dyn Teacher,
     images: &Dataset,
     folder: &Path,
+    unreadable: &mut UnreadableList,
 ) -> Result<Option<Basis>, CacheError> {
     let path = held_out_path(folder);
     if path.exists() {
@@ -98,7 +102,9 @@ fn basis(
     }
     let mut parts = Vec::new();
     let mut statistics = Statistics::new(teacher.spec().dim);
-    for (index, batch) in held_out(images, config.recipe.held_out_side_px())?.into_iter().enumerate() {
+    let (batches, not_seen) = held_out(images, config.recipe.held_out_side_px())?;
+    unreadable.add(&not_seen).map_err(CacheError::file("write", unreadable.path()))?;
+    for (index, batch) in batches.into_iter().enumerate() {
         let targets = teacher.targets(&batch)?;
         statistics.add(&targets.patches)?;
         for tap in &targets.taps {
@@ -108,6 +114,7 @@ fn basis(
     }
     let basis = match config.compression {
         Compression::F16 => None,
+        Compression::Int8 if parts.is_empty() => return Err(CacheError::NothingHeldOut),
         Compression::Int8 => Some(Basis::new(statistics.mean(), statistics.covariance())?),
     };
     if let Some(basis) = &basis {
@@ -121,12 +128,13 @@ fn basis(
 
 struct Writer {
     basis: Option<Basis>,
+    unreadable: UnreadableList,
 }
 
 impl Writer {
     /// Computes and writes a shard. Numbers are brought into their form beside the teacher, which is not to wait for that.
     fn shard(
-        &self,
+        &mut self,
         config: &CacheConfig,
         teacher: &mut dyn Teacher,
         train: &Arc<Dataset>,
@@ -136,32 +144,33 @@ impl Writer {
         let path = shard_path(&config.output, steps.start);
         let (targets, of_steps) = sync_channel(1);
         let parts = thread::scope(|scope| {
-            let encoder = scope.spawn(|| self.encode(of_steps));
-            let computed = compute(config, teacher, train, steps, targets, progress);
+            let basis = self.basis.as_ref();
+            let encoder = scope.spawn(move || encode(basis, of_steps));
+            let computed = compute(config, teacher, train, steps, targets, &mut self.unreadable, progress);
             let parts = encoder.join().unwrap_or_else(|panic| resume_unwind(panic))?;
             computed.map(|()| parts)
         })?;
         write_parts(&path, &parts)
     }
+}
 
-    fn encode(&self, targets: Receiver<(u64, Targets)>) -> Result<Vec<Part>, CacheError> {
-        let mut parts = Vec::new();
-        for (step, targets) in targets {
-            parts.extend(self.parts(&format!("s{step}"), &targets)?);
-        }
-        Ok(parts)
+fn encode(basis: Option<&Basis>, targets: Receiver<(u64, Targets)>) -> Result<Vec<Part>, CacheError> {
+    let mut parts = Vec::new();
+    for (step, targets) in targets {
+        parts.extend(encoded(basis, &format!("s{step}"), &targets)?);
     }
+    Ok(parts)
+}
 
-    fn parts(&self, name: &str, targets: &Targets) -> Result<Vec<Part>, CacheError> {
-        let Some(basis) = &self.basis else { return plain(name, targets) };
-        let mut parts = vec![Part::f16(format!("{name}.cls"), &targets.cls)?];
-        for (part, tokens) in named(targets) {
-            let (whole, scale) = basis.encode(tokens)?;
-            parts.push(Part::i8(format!("{name}.{part}"), &whole)?);
-            parts.push(Part::f16(format!("{name}.{part}.scale"), &scale)?);
-        }
-        Ok(parts)
+fn encoded(basis: Option<&Basis>, name: &str, targets: &Targets) -> Result<Vec<Part>, CacheError> {
+    let Some(basis) = basis else { return plain(name, targets) };
+    let mut parts = vec![Part::f16(format!("{name}.cls"), &targets.cls)?];
+    for (part, tokens) in named(targets) {
+        let (whole, scale) = basis.encode(tokens)?;
+        parts.push(Part::i8(format!("{name}.{part}"), &whole)?);
+        parts.push(Part::f16(format!("{name}.{part}.scale"), &scale)?);
     }
+    Ok(parts)
 }
 
 /// Computes the targets of some steps and hands them over, as long as somebody takes them.
@@ -171,6 +180,7 @@ fn compute(
     train: &Arc<Dataset>,
     steps: Range<u64>,
     targets: SyncSender<(u64, Targets)>,
+    unreadable: &mut UnreadableList,
     progress: &mut dyn FnMut(CacheProgress),
 ) -> Result<(), CacheError> {
     let mut step = steps.start;
@@ -187,6 +197,7 @@ fn compute(
         let mut loader = Loader::new(Arc::clone(train), stage.views.clone(), plan, step)?;
         while step < steps.end && config.recipe.stage(step) == Some(stage) {
             let batch = loader.next()?;
+            unreadable.add(&loader.unreadable()).map_err(CacheError::file("write", unreadable.path()))?;
             if targets.send((step, teacher.targets(&batch)?)).is_err() {
                 return Ok(());
             }
