@@ -25,7 +25,10 @@ fn distill(bench: &Bench, recipe: &str, more: &[&str]) -> (bool, String, String)
     std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_training"));
     command.args(["distill", "--recipe", "recipe.toml", "--data", "images", "--output", "run"]);
-    command.args(["--teacher", "teacher.safetensors"]).args(more).current_dir(folder);
+    if !more.contains(&"--teacher") {
+        command.args(["--teacher", "teacher.safetensors"]);
+    }
+    command.args(more).current_dir(folder);
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.success(), text(output.stdout), text(output.stderr))
@@ -52,6 +55,18 @@ fn a_run_that_ended_before_its_first_checkpoint_is_resumed() {
 }
 
 #[test]
+fn a_teacher_may_compute_in_16_bits_and_is_another_one_then() {
+    let bench = Bench::new(6);
+    let half = ["--teacher", "teacher.safetensors:half"];
+    let (succeeded, _, told) = distill(&bench, RECIPE, &[&half[..], &["--stop-after", "1"]].concat());
+    assert!(succeeded, "{told}");
+    let (succeeded, _, told) = distill(&bench, RECIPE, &["--resume"]);
+    assert!(!succeeded && told.contains("expected the teacher that the run began with"), "{told}");
+    let (succeeded, _, told) = distill(&bench, RECIPE, &[&half[..], &["--resume"]].concat());
+    assert!(succeeded, "{told}");
+}
+
+#[test]
 fn mistakes_get_one_line_that_says_what_and_where() {
     let bench = Bench::new(4);
     let misspelt = RECIPE.replace("batch = 2", "batches = 2");
@@ -75,6 +90,7 @@ fn mistakes_get_one_line_that_says_what_and_where() {
             ["optimiser.weight_decay", "recipe.toml"],
         ),
         (&RECIPE.replace("1e-3,", "1e-3, betas = [0.9, 1.0],"), &[], ["optimiser.betas", "recipe.toml"]),
+        (RECIPE, &["--teacher", "teacher.safetensors:bf8"], ["teacher.safetensors:bf8", "No such file"]),
         (RECIPE, &["--device", "gpu"], ["expected cpu, cuda or cuda:N", "gpu"]),
         (RECIPE, &["--cache", "absent"], ["absent", "cache"]),
     ] {

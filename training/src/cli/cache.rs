@@ -1,10 +1,10 @@
 use std::path::PathBuf;
 
 use candle_core::Device;
-use dinov2_weights::Model;
 
-use super::models::{blame_recipe, identity, teacher};
+use super::models::{TeacherModel, blame_recipe};
 use training::data::Dataset;
+use training::eval::ModelChoice;
 use training::metrics::Progress;
 use training::recipe::Recipe;
 use training::teacher::{CacheConfig, Compression, write_cache};
@@ -15,9 +15,9 @@ pub(crate) struct Args {
     /// The recipe that the features are for: its seed and stages decide what is seen
     #[arg(long, value_name = "FILE")]
     recipe: PathBuf,
-    /// Model file of the teacher
-    #[arg(long, value_name = "MODEL")]
-    teacher: PathBuf,
+    /// Model file of the teacher, with its arithmetic, as for `distill`
+    #[arg(long, value_name = "MODEL[:PRECISION]")]
+    teacher: ModelChoice,
     /// Images, as for `distill`
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     data: Vec<String>,
@@ -43,16 +43,16 @@ fn storage(word: &str) -> Result<Compression, String> {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let recipe = Recipe::read(&args.recipe)?;
-    let model = Model::open(&args.teacher)?;
+    let model = TeacherModel::open(&args.teacher)?;
     let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
     let mut teacher =
-        teacher(&model, &blocks, &Device::Cpu).map_err(|error| blame_recipe(error, &args.recipe))?;
+        model.teacher(&blocks, &Device::Cpu).map_err(|error| blame_recipe(error, &args.recipe))?;
     let dataset = Dataset::open(&args.data)?;
     let mut bar = Progress::new(recipe.steps(), 0);
     let config = CacheConfig {
         output: args.output,
         compression: args.storage,
-        teacher: identity(&model)?,
+        teacher: model.identity()?,
         workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
         recipe,
     };

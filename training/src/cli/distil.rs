@@ -5,9 +5,10 @@ use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
 use dinov2_weights::{Model, Normalisation};
 
-use super::models::{blame_recipe, device, identity, teacher};
+use super::models::{TeacherModel, blame_recipe, device};
 use training::data::{Batch, Dataset};
 use training::distil::{Event, RunConfig, StudentCard, distil, steps_done};
+use training::eval::ModelChoice;
 use training::loss::Targets;
 use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
 use training::parallel::Launch;
@@ -21,9 +22,10 @@ const SHEET_ROWS: usize = 6;
 /// Arguments of `distill`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file of the teacher
-    #[arg(long, value_name = "MODEL")]
-    teacher: PathBuf,
+    /// Model file of the teacher, with its arithmetic (f32, half, int8) [default: int8 if the file is in integers, else f32; on a GPU
+    /// bf16]
+    #[arg(long, value_name = "MODEL[:PRECISION]")]
+    teacher: ModelChoice,
     /// Model file that the student starts from [default: the teacher]
     #[arg(long, value_name = "MODEL")]
     start: Option<PathBuf>,
@@ -77,14 +79,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             args.run.recipe.display()
         );
     }
-    let teacher = Model::open(&args.teacher)?;
+    let teacher = TeacherModel::open(&args.teacher)?;
     let start = match (recipe.student.start, &args.start) {
         (Start::Scratch, None) => None,
         (Start::Scratch, Some(_)) => bail!("--start: expected none with start = \"scratch\" in the recipe"),
-        (Start::Model, None) => Some(teacher.clone()),
+        (Start::Model, None) => Some(teacher.model.clone()),
         (Start::Model, Some(path)) => Some(Model::open(path)?),
     };
-    let source = format!("distilled from {}", teacher.metadata().provenance.source);
+    let source = format!("distilled from {}", teacher.model.metadata().provenance.source);
     args.run.train(recipe, &teacher, start.as_ref(), source)
 }
 
@@ -93,7 +95,7 @@ impl RunArgs {
     pub(super) fn train(
         self,
         recipe: Recipe,
-        teacher_model: &Model,
+        teacher_model: &TeacherModel,
         start: Option<&Model>,
         source: String,
     ) -> anyhow::Result<()> {
@@ -102,10 +104,10 @@ impl RunArgs {
         let rank = launch.as_ref().map_or(0, |launch| launch.rank);
         let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
         let dataset = Dataset::open(&self.data)?;
-        let identity = identity(teacher_model)?;
+        let identity = teacher_model.identity()?;
         let mut teacher: Box<dyn Teacher> = match &self.cache {
             None => {
-                teacher(teacher_model, &blocks, &device).map_err(|error| blame_recipe(error, &self.recipe))?
+                teacher_model.teacher(&blocks, &device).map_err(|error| blame_recipe(error, &self.recipe))?
             }
             Some(folder) => {
                 let images = dataset.fingerprint_hex();
@@ -121,9 +123,9 @@ impl RunArgs {
         let config = RunConfig {
             card: StudentCard {
                 source,
-                licence: teacher_model.metadata().provenance.licence.clone(),
+                licence: teacher_model.model.metadata().provenance.licence.clone(),
                 notes: format!("recipe {file}, {} images", dataset.len()),
-                preprocessing: teacher_model.metadata().preprocessing,
+                preprocessing: teacher_model.model.metadata().preprocessing,
             },
             output: self.output,
             resume: self.resume,

@@ -9,6 +9,7 @@ use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
 use training::distil::DistilError;
+use training::eval::ModelChoice;
 use training::loss::StandardiseError;
 use training::parallel::Launch;
 use training::teacher::{CacheError, EngineTeacher, Teacher, TeacherError, VitTeacher};
@@ -29,17 +30,54 @@ pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Devi
     }
 }
 
-/// A teacher on the device: the runtime's engine on a CPU, candle in bf16 on a GPU.
-pub(super) fn teacher(model: &Model, blocks: &[usize], device: &Device) -> anyhow::Result<Box<dyn Teacher>> {
-    if !matches!(device, Device::Cpu) {
-        return Ok(Box::new(VitTeacher::new(model, DType::BF16, blocks, device)?));
+/// A teacher's weights and its arithmetic.
+pub(super) struct TeacherModel {
+    pub(super) model: Model,
+    precision: Option<CpuPrecision>,
+}
+
+impl TeacherModel {
+    /// Opens what the command line names.
+    pub(super) fn open(choice: &ModelChoice) -> anyhow::Result<Self> {
+        Ok(Self { model: Model::open(choice.path())?, precision: choice.precision() })
     }
-    let mut config = CpuConfig::default();
-    // A file in integers has no more to give than the integer engine takes from it.
-    if matches!(model.metadata().storage, Storage::Int8 | Storage::Int4) {
-        config.precision = CpuPrecision::Int8;
+
+    /// A student that is its own teacher.
+    pub(super) fn itself(model: &Model) -> Self {
+        Self { model: model.clone(), precision: None }
     }
-    Ok(Box::new(EngineTeacher::new(model, config, blocks, device)?))
+
+    /// The teacher on a device: on a CPU the runtime's engine, in f32 unless the file is in integers, which has no more to give than
+    /// the integer engine takes from it; on a GPU candle, in bf16.
+    pub(super) fn teacher(&self, blocks: &[usize], device: &Device) -> anyhow::Result<Box<dyn Teacher>> {
+        if !matches!(device, Device::Cpu) {
+            let dtype = match self.precision {
+                None | Some(CpuPrecision::Half) => DType::BF16,
+                Some(CpuPrecision::F32) => DType::F32,
+                Some(CpuPrecision::Int8) => bail!("--teacher: expected f32 or half on a GPU, got int8"),
+            };
+            return Ok(Box::new(VitTeacher::new(&self.model, dtype, blocks, device)?));
+        }
+        let in_integers = matches!(self.model.metadata().storage, Storage::Int8 | Storage::Int4);
+        let mut config = CpuConfig::default();
+        config.precision = match self.precision {
+            Some(precision) => precision,
+            None if in_integers => CpuPrecision::Int8,
+            None => CpuPrecision::F32,
+        };
+        Ok(Box::new(EngineTeacher::new(&self.model, config, blocks, device)?))
+    }
+
+    /// What tells it from others: a hash of the file's header and of some of its weights, and the arithmetic, if that was named.
+    pub(super) fn identity(&self) -> anyhow::Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(self.model.header_bytes());
+        for name in ["cls_token", "norm.weight", "blocks.0.attn.qkv.bias"] {
+            hash.update(self.model.tensor(name)?.bytes);
+        }
+        let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.precision.map_or(hash.clone(), |precision| format!("{hash}:{precision:?}")))
+    }
 }
 
 /// An error with the recipe's name, where it is the recipe's fault.
@@ -59,16 +97,6 @@ pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> an
     });
     let of_teacher = error.downcast_ref().is_some_and(teachers);
     if of_run || of_cache || of_teacher { anyhow!("{error}: {}", recipe.display()) } else { error }
-}
-
-/// What tells a model from others: a hash of its header and of some of its weights.
-pub(super) fn identity(model: &Model) -> anyhow::Result<String> {
-    let mut hash = Sha256::new();
-    hash.update(model.header_bytes());
-    for name in ["cls_token", "norm.weight", "blocks.0.attn.qkv.bias"] {
-        hash.update(model.tensor(name)?.bytes);
-    }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use anyhow::bail;
 use dinov2_weights::{Model, Storage};
 
 use super::distil::RunArgs;
+use super::models::TeacherModel;
+use training::eval::ModelChoice;
 use training::recipe::{Recipe, Start};
 
 /// Arguments of `qat`.
@@ -15,8 +17,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// Model file of the teacher [default: the model itself, if that is not in integers]
-    #[arg(long, value_name = "MODEL")]
-    teacher: Option<PathBuf>,
+    #[arg(long, value_name = "MODEL[:PRECISION]")]
+    teacher: Option<ModelChoice>,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -35,8 +37,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             args.model.display()
         );
     }
-    let teacher = args.teacher.as_ref().map(Model::open).transpose()?;
-    let teacher = teacher.as_ref().unwrap_or(&model);
+    let teacher = match &args.teacher {
+        Some(choice) => TeacherModel::open(choice)?,
+        None => TeacherModel::itself(&model),
+    };
     let source = format!("{}; trained in int8", model.metadata().provenance.source);
-    args.run.train(recipe, teacher, Some(&model), source)
+    args.run.train(recipe, &teacher, Some(&model), source)
 }

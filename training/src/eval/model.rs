@@ -90,6 +90,11 @@ impl ModelChoice {
         &self.path
     }
 
+    /// The arithmetic, if it was named.
+    pub fn precision(&self) -> Option<CpuPrecision> {
+        self.precision
+    }
+
     /// Opens the file and tells about it, without unpacking its weights.
     ///
     /// # Errors
