@@ -160,6 +160,60 @@ fn fake_quantised_weights_have_straight_through_and_lsq_gradients() {
     assert_close("result", &flat(&fused(&of_f32).unwrap()), &flat(&composed(&of_f32).unwrap()), 1e-6);
 }
 
+/// The 16-bit engine's own attention against ours on rounded queries, keys and values. Outliers make the roundings coarse where they
+/// share a scale with others: a token's queries in a head, all keys of a head, all values of a channel.
+#[test]
+fn queries_keys_and_values_are_rounded_as_the_engine_rounds_them() {
+    use dinov2_kernels::attention_i16::{self, KeyValuePanelsI16};
+    use dinov2_kernels::{Isa, Pool};
+
+    let (tokens, heads, head_dim) = (40, 3, 16);
+    let dim = heads * head_dim;
+    let mut qkv: Vec<f32> =
+        numbers(5, &[tokens * 3 * dim]).to_vec1::<f64>().unwrap().iter().map(|x| *x as f32).collect();
+    let place =
+        |token: usize, part: usize, head: usize, at: usize| (token * 3 + part) * dim + head * head_dim + at;
+    // Where one side is large the other is zero, so that scores stay what they were.
+    for token in 0..tokens {
+        qkv[place(token, 0, 1, 3)] = 0.0;
+        qkv[place(token, 1, 2, 4)] = 0.0;
+    }
+    qkv[place(5, 1, 1, 3)] = 4e3;
+    qkv[place(7, 0, 2, 4)] = 4e3;
+    qkv[place(9, 2, 0, 2)] = 4e3;
+    let shape = AttentionShape { batch: 1, tokens, heads, head_dim };
+    let tensor = Tensor::from_vec(qkv.clone(), (tokens, 3 * dim), &Device::Cpu).unwrap();
+    let plain = flat(&attention(&tensor, shape).unwrap());
+    let ours = flat(&attention(&fake_quantise_attention(&tensor, shape).unwrap(), shape).unwrap());
+    let distance = |a: &[f64], b: &[f32]| {
+        // The channel with the large value apart: its size would hide the others.
+        let of = |other: bool| {
+            let numbers = a.iter().zip(b).enumerate().filter(move |(at, _)| (at % dim != 2) == other);
+            numbers.fold([0.0, 0.0], |[error, norm], (_, (a, b))| {
+                [error + (a - f64::from(*b)).powi(2), norm + a * a]
+            })
+        };
+        [true, false].map(|other| of(other)).map(|[error, norm]| (error / norm).sqrt())
+    };
+    let engine = dinov2_kernels::attention::AttentionShape { tokens, heads, head_dim };
+    let supported: Vec<Isa> =
+        Isa::available().filter(|isa| attention_i16::is_supported(*isa, engine)).collect();
+    if supported.is_empty() {
+        eprintln!("SKIPPED: no instruction set of this CPU has attention in 16 bits");
+    }
+    for isa in supported {
+        let mut out = vec![0.0; tokens * dim];
+        let pool = Pool::new(std::num::NonZeroUsize::MIN);
+        attention_i16::attention_i16(isa, &pool, engine, &qkv, &mut KeyValuePanelsI16::default(), &mut out);
+        let (near, far) = (distance(&ours, &out), distance(&plain, &out));
+        assert!(
+            near.iter().all(|near| *near < 5e-4) && far[0] > 20.0 * near[0],
+            "{}: {near:?} {far:?}",
+            isa.name()
+        );
+    }
+}
+
 /// The int8 engine's own rounding, seen through a layer that hands its input on: the identity in int8.
 #[test]
 fn rows_are_rounded_as_the_engine_rounds_them() {
