@@ -67,7 +67,7 @@ pub enum Event<'a> {
     Validated {
         /// Steps done.
         steps: u64,
-        /// Result; `None` where the student has another width than its teacher.
+        /// Result; `None` without held-out images.
         agreement: Option<Agreement>,
         /// Held-out images, what the teacher makes of them, and the student.
         held_out: &'a [(Batch, Targets)],
@@ -243,7 +243,8 @@ impl Run<'_, '_> {
     fn validate(&mut self, steps: u64) -> Result<(), DistilError> {
         let student = self.averaged()?;
         let normalisation = self.config.card.preprocessing.normalisation();
-        let agreement = agreement(&student, &self.held_out, normalisation, &self.config.device)?;
+        let heads = (&self.learner.objective, self.learner.average.weights());
+        let agreement = agreement(&student, heads, &self.held_out, normalisation, &self.config.device)?;
         (self.on_event)(Event::Validated { steps, agreement, held_out: &self.held_out, student: &student });
         Ok(())
     }

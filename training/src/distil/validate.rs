@@ -4,11 +4,12 @@ use dinov2_weights::Normalisation;
 
 use super::DistilError;
 use crate::data::{Batch, Pixels};
-use crate::loss::{Targets, cosine};
+use crate::loss::{Objective, Targets, cosine};
 use crate::statistics::{mean, quantile};
-use crate::vit::{Images, Request, Tokens, Vit};
+use crate::vit::{Images, Parameters, Request, Tokens, Vit};
 
-/// How much a student's features are those of its teacher, on images that it did not learn from.
+/// How much of what a teacher says its student says, on images that it did not learn from: of its features where these are to be the
+/// teacher's, else through the heads of the loss, standardised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// Median cosine between patches.
@@ -19,32 +20,26 @@ pub struct Agreement {
     pub cls: f64,
 }
 
-/// Compares a student of the teacher's width with its targets, batch by batch. `None` where widths differ.
+/// Compares a student with its targets, batch by batch. `heads`: tensors of the loss's heads. `None` without images.
 ///
 /// # Errors
 /// Those of candle.
 pub fn agreement(
     student: &Vit,
+    (objective, heads): (&Objective, &Parameters),
     batches: &[(Batch, Targets)],
     normalisation: Normalisation,
     device: &Device,
 ) -> Result<Option<Agreement>, DistilError> {
     let (mut patches, mut cls) = (Vec::new(), Vec::new());
+    let cosines = |[got, want]: [Tensor; 2]| -> candle_core::Result<Vec<f64>> {
+        cosine(&got, &want)?.affine(-1.0, 1.0)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+    };
     for (batch, targets) in batches {
-        if targets.patches.dim(2)? != student.spec().dim {
-            return Ok(None);
-        }
-        let tokens = tokens(student, batch, normalisation, device)?;
-        let cosines = |got: &Tensor, want: &Tensor| -> candle_core::Result<Vec<f64>> {
-            cosine(&got.to_dtype(DType::F32)?, want)?
-                .affine(-1.0, 1.0)?
-                .flatten_all()?
-                .to_dtype(DType::F64)?
-                .to_vec1()
-        };
-        let want = crate::loss::resize(&targets.patches, targets.grid, tokens.grid)?;
-        patches.extend(cosines(&tokens.patches()?.contiguous()?, &want)?);
-        cls.extend(cosines(&tokens.cls()?, &targets.cls)?);
+        let [of_cls, of_patches] =
+            objective.said(heads, &tokens(student, batch, normalisation, device)?, targets)?;
+        patches.extend(cosines(of_patches)?);
+        cls.extend(cosines(of_cls)?);
     }
     if patches.is_empty() {
         return Ok(None);

@@ -108,6 +108,30 @@ impl Objective {
         named.into_iter().chain(taps).collect()
     }
 
+    /// What a student says its teacher says, and what that says, of CLS and of patches: `[[got, want]; 2]`. Without a head these are the
+    /// tokens themselves, else what heads make of them and standardised targets. `parameters`: of the heads.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn said(
+        &self,
+        parameters: &Parameters,
+        tokens: &Tokens,
+        targets: &Targets,
+    ) -> Result<[[Tensor; 2]; 2]> {
+        let patches = resize(&targets.patches, targets.grid, tokens.grid)?;
+        let pair = |of: &(Standardiser, Head), got: Tensor, want: &Tensor| -> Result<[Tensor; 2]> {
+            match of.1.kind() {
+                HeadKind::Identity => Ok([got.to_dtype(DType::F32)?.contiguous()?, want.clone()]),
+                HeadKind::Linear | HeadKind::Mlp => Ok([predict(of, parameters, &got)?, of.0.apply(want)?]),
+            }
+        };
+        Ok([
+            pair(&self.cls, tokens.cls()?, &targets.cls)?,
+            pair(&self.patches, tokens.patches()?.contiguous()?, &patches)?,
+        ])
+    }
+
     /// The loss of a prediction. `parameters`: of the heads.
     ///
     /// # Errors
