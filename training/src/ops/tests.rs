@@ -193,7 +193,7 @@ fn queries_keys_and_values_are_rounded_as_the_engine_rounds_them() {
                 [error + (a - f64::from(*b)).powi(2), norm + a * a]
             })
         };
-        [true, false].map(|other| of(other)).map(|[error, norm]| (error / norm).sqrt())
+        [true, false].map(of).map(|[error, norm]| (error / norm).sqrt())
     };
     let engine = dinov2_kernels::attention::AttentionShape { tokens, heads, head_dim };
     let supported: Vec<Isa> =
