@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dinov2_io::{PairedImages, Size};
+use dinov2_core::ImageView;
+use dinov2_io::{JpegEncoder, PairedImages, Size};
 use training::eval::{
-    ClassFolders, Classification, Depth, Fidelity, Judged, Latency, Measure, ModelChoice, Pictures,
-    Robustness, Segmentation, Sequences,
+    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Judged, Latency, Measure,
+    ModelChoice, Pictures, Robustness, Segmentation, Sequences,
 };
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/vits14-focus-int8.safetensors");
@@ -65,20 +66,60 @@ fn halves(folder: &Path, name: &str, count: usize) -> Vec<(PathBuf, usize)> {
     pictures.collect()
 }
 
-#[test]
-fn a_thing_that_moves_is_followed() {
-    let folder = tempfile::tempdir().unwrap();
-    let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
-    let size = (168, 112);
-    for number in 0..7 {
-        // Five frames of the thing at other places, and one of nothing but cloth to the right of it.
+/// `halves`, with label maps in NAMEannot and depth maps in NAMEdepth.
+fn labelled_halves(folder: &Path, set: &str, count: usize) {
+    for (name, boundary) in halves(folder, set, count) {
+        let at = |kind: &str| folder.join(format!("{set}{kind}")).join(&name);
+        write_labels(&at("annot"), (112, 84), |x, _| u8::from(x >= boundary));
+        // Cloth at one metre, stripes at four; of the upper rows nothing is known.
+        let millimetres = |x: usize, y: usize| match (y < 20, x < boundary) {
+            (true, _) => 0_u16,
+            (false, true) => 1_000,
+            (false, false) => 4_000,
+        };
+        let bytes: Vec<u8> =
+            (0..112 * 84).flat_map(|index| millimetres(index % 112, index / 112).to_be_bytes()).collect();
+        write_png(&at("depth"), (112, 84), png::ColorType::Grayscale, png::BitDepth::Sixteen, &bytes);
+    }
+}
+
+/// The tasks of the sets of `labelled_halves`.
+fn segmentation(folder: &Path) -> Result<Segmentation, EvalError> {
+    Segmentation::new(pairs(folder, "train", "annot"), pairs(folder, "val", "annot"), 255, Size::Native)
+}
+
+fn depth(folder: &Path) -> Depth {
+    let (train, val) = (pairs(folder, "train", "depth"), pairs(folder, "val", "depth"));
+    Depth { train, val, unit_m: 0.001, size: Size::Native }
+}
+
+fn pairs(folder: &Path, set: &str, kind: &str) -> PairedImages {
+    PairedImages::open(&folder.join(set), &folder.join(format!("{set}{kind}"))).unwrap()
+}
+
+/// Frames and labels/NAME of a thing that walks to the right before cloth.
+fn walk(folder: &Path, name: &str, count: usize) {
+    for number in 0..count {
         let inside = |x: usize, y: usize| {
             let left = 14 + number * 9;
             u8::from((left..left + 56).contains(&x) && (28..84).contains(&y))
         };
-        draw(&frames.join(format!("walk/{number}.png")), size, 0, inside);
-        write_labels(&labels.join(format!("walk/{number}.png")), size, inside);
+        let at = |kind: &str| folder.join(format!("{kind}/{name}/{number}.png"));
+        draw(&at("frames"), (168, 112), 0, inside);
+        write_labels(&at("labels"), (168, 112), inside);
     }
+}
+
+fn cut_short(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn a_thing_that_moves_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
+    walk(folder.path(), "walk", 7);
     let open = || Sequences::open(&frames, &labels, Some(0), 255, Size::Native);
     let measures = open().unwrap().judge(&mut load("int8")).unwrap();
     let [both, region, boundary] = ["J&F", "J", "F"].map(|name| value(&measures, name));
@@ -100,35 +141,14 @@ fn a_thing_that_moves_is_followed() {
 fn textures_are_segmented_and_their_distance_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    for (set, count) in [("train", 8), ("val", 3)] {
-        for (name, boundary) in halves(folder.path(), set, count) {
-            write_labels(&at(&format!("{set}annot")).join(&name), (112, 84), |x, _| u8::from(x >= boundary));
-            // Cloth at one metre, stripes at four; of the upper rows nothing is known.
-            let millimetres = |x: usize, y: usize| match (y < 20, x < boundary) {
-                (true, _) => 0_u16,
-                (false, true) => 1_000,
-                (false, false) => 4_000,
-            };
-            let bytes: Vec<u8> =
-                (0..112 * 84).flat_map(|index| millimetres(index % 112, index / 112).to_be_bytes()).collect();
-            let path = at(&format!("{set}depth")).join(&name);
-            write_png(&path, (112, 84), png::ColorType::Grayscale, png::BitDepth::Sixteen, &bytes);
-        }
-    }
-    let pairs = |set: &str, kind: &str| PairedImages::open(&at(set), &at(&format!("{set}{kind}"))).unwrap();
+    labelled_halves(folder.path(), "train", 8);
+    labelled_halves(folder.path(), "val", 3);
     let mut judged = load("int8");
 
-    let segmentation =
-        Segmentation::new(pairs("train", "annot"), pairs("val", "annot"), 255, Size::Native).unwrap();
-    let measures = segmentation.judge(&mut judged).unwrap();
+    let measures = segmentation(folder.path()).unwrap().judge(&mut judged).unwrap();
     assert!(value(&measures, "mIoU") > 0.85 && value(&measures, "pixel accuracy") > 0.9, "{measures:?}");
 
-    let depth = Depth {
-        train: pairs("train", "depth"),
-        val: pairs("val", "depth"),
-        unit_m: 0.001,
-        size: Size::Native,
-    };
+    let depth = depth(folder.path());
     let measures = depth.judge(&mut judged).unwrap();
     // Without looking at the picture nothing is better than 1.5 m.
     assert!(value(&measures, "RMSE") < 0.6, "{measures:?}");
@@ -137,10 +157,73 @@ fn textures_are_segmented_and_their_distance_is_found() {
     fs::copy(at("valannot/0.png"), at("valdepth/0.png")).unwrap();
     let error = depth.judge(&mut judged).unwrap_err().to_string();
     assert!(error.contains("expected a grey PNG of 16 bits, got Grayscale of 8 bits in "), "{error}");
+    let refused = || segmentation(folder.path()).unwrap_err().to_string();
     write_labels(&at("valannot/0.png"), (112, 84), |_, _| 7);
-    let error =
-        Segmentation::new(pairs("train", "annot"), pairs("val", "annot"), 255, Size::Native).unwrap_err();
-    assert!(error.to_string().contains("label: expected less than 2, got 7"), "{error}");
+    assert!(refused().contains("label: expected less than 2, got 7"), "{}", refused());
+    write_labels(&at("valannot/0.png"), (84, 112), |_, _| 0);
+    assert!(refused().contains("label map: expected 112x84 as the image, got 84x112 in "), "{}", refused());
+    fs::copy(at("val/0.png"), at("valannot/0.png")).unwrap();
+    assert!(refused().contains("class ids, got Rgb of 8 bits in "), "{}", refused());
+}
+
+#[test]
+fn pairs_that_cannot_be_read_are_left_out_and_noted() {
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (folder, more) in [(&whole, 0), (&broken, 1)] {
+        labelled_halves(folder.path(), "train", 4 + more);
+        labelled_halves(folder.path(), "val", 2 + more);
+    }
+    // One of the training images, and one of the maps to score on.
+    let at = |name: &str| broken.path().join(name);
+    let pixels = vec![90; 112 * 84 * 3];
+    let mut encoder = JpegEncoder::new(90);
+    fs::write(at("train/4.jpg"), encoder.encode(ImageView::new(&pixels, 112, 84).unwrap()).unwrap()).unwrap();
+    fs::remove_file(at("train/4.png")).unwrap();
+    for name in ["train/4.jpg", "valannot/2.png", "valdepth/2.png"] {
+        cut_short(&at(name));
+    }
+    let mut judged = load("int8");
+    let expected = segmentation(whole.path()).unwrap().judge(&mut judged).unwrap();
+    assert_eq!(judged.take_notes(), [""; 0]);
+    assert_eq!(segmentation(broken.path()).unwrap().judge(&mut judged).unwrap(), expected);
+    let notes = |task: &str| {
+        [("1 of 5 training", "4.jpg"), ("1 of 3 validation", "2.png")]
+            .map(|(pairs, name)| format!("{task}: {pairs} pairs could not be read and was left out: {name}"))
+    };
+    assert_eq!(judged.take_notes(), notes("segmentation"));
+    let expected = depth(whole.path()).judge(&mut judged).unwrap();
+    assert_eq!(depth(broken.path()).judge(&mut judged).unwrap(), expected);
+    assert_eq!(judged.take_notes(), notes("depth"));
+
+    for number in 0..2 {
+        cut_short(&at(&format!("val/{number}.png")));
+    }
+    let errors =
+        [segmentation(broken.path()).unwrap_err(), depth(broken.path()).judge(&mut judged).unwrap_err()];
+    for error in errors.map(|error| error.to_string()) {
+        assert!(error.contains(": expected validation pairs that can be read, got none: image: "), "{error}");
+        assert!(!error.contains('\n') && error.ends_with("val/0.png"), "{error}");
+    }
+}
+
+#[test]
+fn a_sequence_that_cannot_be_read_is_left_out_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
+    let open = || Sequences::open(&frames, &labels, Some(0), 255, Size::Native).unwrap();
+    let mut judged = load("int8");
+    walk(folder.path(), "whole", 3);
+    let expected = open().judge(&mut judged).unwrap();
+    walk(folder.path(), "broken", 4);
+    cut_short(&labels.join("broken/2.png"));
+    assert_eq!(open().judge(&mut judged).unwrap(), expected);
+    let note = "sequences: 1 of 2 sequences could not be read and was left out: broken";
+    assert_eq!(judged.take_notes(), [note]);
+
+    cut_short(&frames.join("whole/1.png"));
+    let error = open().judge(&mut judged).unwrap_err().to_string();
+    let told = "sequences: expected sequences that can be read, got none: label map: expected a whole PNG";
+    assert!(error.starts_with(told) && !error.contains('\n'), "{error}");
 }
 
 #[test]
@@ -159,6 +242,8 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     let classification = Classification { train: train.clone(), val: None, size: Size::Native };
     let mut judged = load("int8");
     let seen = classification.embed(&mut judged).unwrap();
+    let note = "classes: 1 of 25 images could not be read and was left out: broken.png";
+    assert_eq!(judged.take_notes(), [note]);
     let measures = classification.judge(&seen, &mut judged).unwrap();
     for name in ["kNN, k = 10", "kNN, k = 20", "linear probe"] {
         // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
@@ -174,7 +259,7 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
 
     let robustness = Robustness { pictures: Pictures::Classes(train.clone()), count: 1, size: Size::Native };
     let measures = robustness.judge(&mut judged, Some(&seen)).unwrap();
-    assert_eq!(measures.len(), 1 + 10 + 2 + 10);
+    assert_eq!(measures.len(), 3 + 2 * Corruption::ALL.len());
     assert!(measures.iter().all(|measure| (-1.0..=1.0).contains(&measure.value)), "{measures:?}");
     let pixelate = value(&measures, "patch cosine, pixelate");
     assert!((0.05..0.9999).contains(&pixelate), "{measures:?}");
@@ -216,7 +301,10 @@ fn a_model_is_itself_and_int8_is_nearly_f32() {
 #[test]
 fn the_command_writes_a_table() {
     let folder = tempfile::tempdir().unwrap();
-    halves(folder.path(), "images", 2);
+    halves(folder.path(), "images", 4);
+    for number in [1, 3] {
+        cut_short(&folder.path().join(format!("images/{number}.png")));
+    }
     let (images, out) = (folder.path().join("images"), folder.path().join("out"));
     let run = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_training"));
@@ -246,6 +334,8 @@ fn the_command_writes_a_table() {
     assert_eq!(row("ratio to the first")["values"][0], 1.0);
     let text = fs::read_to_string(out.join("eval.md")).unwrap();
     assert!(text.contains("| fidelity 28 | patch cosine, median | – | 0."), "{text}");
+    let note = "fidelity: 2 of 4 images could not be read and were left out: 1.png (+ 1 more)";
+    assert!(text.contains(&format!("\n- {note}\n")), "{text}");
     let written: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join("eval.json")).unwrap()).unwrap();
     assert_eq!(written, report);

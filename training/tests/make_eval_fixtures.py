@@ -6,7 +6,8 @@
     python training/tests/make_eval_fixtures.py knn             prints the case of knn.rs
 
 corrupted.png holds, below each other, the clean picture after brightness, contrast, defocus blur, motion blur (at 30 degrees),
-pixelate and JPEG, each at severities 1 to 5.
+pixelate, JPEG, zoom blur, glass blur, snow (at -100 degrees) and elastic transform, each at severities 1 to 5. What is random in
+the last three is drawn from `hashed`, as in the tests.
 """
 
 import pathlib
@@ -18,6 +19,12 @@ from PIL import Image
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 WIDTH, HEIGHT = 64, 48
 DEGREES = 30
+SNOW_DEGREES = -100
+
+
+def hashed(indices):
+    """Numbers in 0..997 without an obvious pattern."""
+    return (7919 * indices + 13 * indices * indices) % 997
 
 
 def corruptions():
@@ -46,11 +53,37 @@ def corruptions():
     picture = Image.fromarray(clean)
     reference.np.random.uniform = lambda low, high: DEGREES
     pictures = []
-    for kind in ["brightness", "contrast", "defocus_blur", "motion_blur", "pixelate", "jpeg_compression"]:
+    for kind in ["brightness", "contrast", "defocus_blur", "motion_blur", "pixelate", "jpeg_compression", "zoom_blur"]:
         for severity in range(1, 6):
             corrupted = getattr(reference, kind)(picture, severity)
             pictures.append(numpy.uint8(corrupted))
+    for kind in ["glass_blur", "snow", "elastic_transform"]:
+        for severity in range(1, 6):
+            draw_from_hashes(reference)
+            corrupted = getattr(reference, kind)(picture, severity)
+            pictures.append(numpy.uint8(corrupted))
     Image.fromarray(numpy.concatenate(pictures)).save(FIXTURES / "corrupted.png")
+
+
+def draw_from_hashes(reference):
+    """Replaces what the reference draws at random; its filter has lost an argument since."""
+    import skimage.filters
+
+    taken = 0
+
+    def take(size):
+        nonlocal taken
+        first, taken = taken, taken + int(numpy.prod(size))
+        return hashed(numpy.arange(first, taken, dtype=numpy.int64)).reshape(size)
+
+    def gaussian(image, sigma, multichannel=False, **settings):
+        return skimage.filters.gaussian(image, sigma, channel_axis=-1 if multichannel else None, **settings)
+
+    random = reference.np.random
+    random.randint = lambda low, high, size: low + take(size) % (high - low)
+    random.normal = lambda size, loc, scale: loc + scale * (take(size) / 249.25 - 2)
+    random.uniform = lambda low, high, size=None: SNOW_DEGREES if size is None else high * (take(size) / 498.5 - 1)
+    reference.gaussian = gaussian
 
 
 def boundary(mask):

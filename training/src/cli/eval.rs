@@ -260,6 +260,7 @@ impl Config {
             let mut judged = model.load(self.threads)?;
             self.judge(&mut judged, column, &mut report)
                 .with_context(|| report.models[column].name.clone())?;
+            judged.take_notes().into_iter().for_each(|note| report.note(note));
         }
         if let Some(latency) = &self.latency {
             let models = self.models.iter().map(|model| model.load(self.threads));

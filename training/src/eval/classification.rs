@@ -5,7 +5,8 @@ use dinov2_io::Size;
 
 use super::images::Reader;
 use super::knn::Bank;
-use super::progress::{bar, note, note_skipped};
+use super::left_out::LeftOut;
+use super::progress::bar;
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
 
@@ -44,7 +45,12 @@ pub struct Embeddings {
 
 impl Embeddings {
     /// Looks at every image; those that cannot be read are told and left out.
-    pub(super) fn of(images: &ClassFolders, size: Size, judged: &mut Judged) -> Result<Self, EvalError> {
+    fn of(
+        images: &ClassFolders,
+        unit: &'static str,
+        size: Size,
+        judged: &mut Judged,
+    ) -> Result<Self, EvalError> {
         let dim = judged.spec().dim;
         if images.images().len().saturating_mul(2 * dim) > MAX_VALUES {
             let expected = format!("at most {} images for features of {dim}", MAX_VALUES / (2 * dim));
@@ -52,16 +58,17 @@ impl Embeddings {
         }
         let mut reader = Reader::new(size, judged.spec().patch_size)?;
         let mut embeddings = Self { dim, values: Vec::new(), classes: Vec::new(), places: Vec::new() };
-        let bar = bar("classes", judged.name(), images.images().len(), "images");
+        let total = images.images().len();
+        let mut left_out = LeftOut::new("classes", unit, total);
+        let bar = bar("classes", judged.name(), total, unit);
         for (place, (path, class)) in images.images().iter().enumerate() {
             bar.inc(1);
             let image = match reader.read(path) {
                 Ok(image) => image,
-                Err(EvalError::Source(error)) => {
-                    bar.suspend(|| note(&format!("skipped: {error}")));
+                Err(error) => {
+                    bar.suspend(|| left_out.add(path, error))?;
                     continue;
                 }
-                Err(error) => return Err(error),
             };
             let features = judged.features(image)?;
             embeddings.values.extend_from_slice(features.cls());
@@ -70,11 +77,7 @@ impl Embeddings {
             embeddings.places.push(place);
         }
         bar.finish_and_clear();
-        let total = images.images().len();
-        note_skipped("classes", total - embeddings.classes.len(), total);
-        if embeddings.classes.is_empty() {
-            return Err(EvalError::input("classes", "images that can be read", "none"));
-        }
+        left_out.finish(judged)?;
         Ok(embeddings)
     }
 
@@ -113,7 +116,8 @@ impl Classification {
     /// # Errors
     /// None that can be read, too many, or what the engine reports.
     pub fn embed(&self, judged: &mut Judged) -> Result<Embeddings, EvalError> {
-        Embeddings::of(&self.train, self.size, judged)
+        let unit = if self.val.is_some() { "training images" } else { "images" };
+        Embeddings::of(&self.train, unit, self.size, judged)
     }
 
     /// Judges a model; `train` is what it made of the training images.
@@ -121,7 +125,8 @@ impl Classification {
     /// # Errors
     /// No validation image that can be read, or what the engine or the fit reports.
     pub fn judge(&self, train: &Embeddings, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let val = self.val.as_ref().map(|val| Embeddings::of(val, self.size, judged)).transpose()?;
+        let of = |val| Embeddings::of(val, "validation images", self.size, judged);
+        let val = self.val.as_ref().map(of).transpose()?;
         let task = format!("classes {}", self.size);
         let bank = Bank::new(&train.cls(), train.dim, train.classes.clone());
         let most = NEIGHBOURS.into_iter().max().unwrap_or_default();

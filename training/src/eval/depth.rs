@@ -13,6 +13,8 @@ use dinov2_io::{Frame, PairedImages, Size, read_still};
 
 use super::depth_map::DepthMap;
 use super::images::{fitted, grid};
+use super::left_out::LeftOut;
+use super::pairs::{TRAINING, VALIDATION, check_size};
 use super::progress::bar;
 use super::segmentation::new_fit;
 use super::table::{Measure, Unit};
@@ -56,31 +58,37 @@ impl Depth {
     fn visit(
         &self,
         images: &PairedImages,
-        what: &'static str,
+        unit: &'static str,
         judged: &mut Judged,
         mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, &DepthMap) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let patch_size = judged.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let bar = bar(what, judged.name(), images.len(), "images");
+        let mut left_out = LeftOut::new("depth", unit, images.len());
+        let bar = bar("depth", judged.name(), images.len(), unit);
         for (image, path) in images.iter() {
-            read_still(image, &mut frame)?;
-            let mut depth = read_of_size(path, &frame)?;
+            bar.inc(1);
+            let mut depth = match read_pair(image, path, &mut frame) {
+                Ok(depth) => depth,
+                Err(error) => {
+                    bar.suspend(|| left_out.add(image, error))?;
+                    continue;
+                }
+            };
             let grid = grid(&fit, &frame, image)?;
             if self.size == Size::Native {
                 depth = depth.centre(grid.cols * patch_size, grid.rows * patch_size);
             }
             visit(judged, fitted(&mut fit, &frame, image)?, grid, &depth)?;
-            bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(())
+        left_out.finish(judged)
     }
 
     fn fit(&self, judged: &mut Judged) -> Result<Fitted, EvalError> {
         let mut sums = RidgeSums::new(judged.spec().dim);
         let (mut nearest, mut farthest) = (f64::INFINITY, 0.0f64);
-        self.visit(&self.train, "depth, training images", judged, |judged, image, grid, depth| {
+        self.visit(&self.train, TRAINING, judged, |judged, image, grid, depth| {
             let (targets, weights) = patch_targets(depth, grid, self.unit_m);
             for &value in depth.pixels.iter().filter(|value| **value > 0) {
                 let metres = f64::from(value) * self.unit_m;
@@ -94,11 +102,11 @@ impl Depth {
     /// Judges a model by a regression of its own.
     ///
     /// # Errors
-    /// An image or depth map that cannot be read, none with a known distance, or what the engine reports.
+    /// No image with a depth map that can be read, none with a known distance, or what the engine reports.
     pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
         let fitted = self.fit(judged)?;
         let (mut score, mut logarithms, mut pixels) = (Score::default(), Vec::new(), Vec::new());
-        self.visit(&self.val, "depth, validation images", judged, |judged, image, grid, depth| {
+        self.visit(&self.val, VALIDATION, judged, |judged, image, grid, depth| {
             fitted.probe.predict_into(judged.features(image)?.patches(), &mut logarithms)?;
             // A linear map of interpolated features is the interpolated map, so the logarithm is what is interpolated.
             upsample(&logarithms, grid, 1, (depth.width_px, depth.height_px), &mut pixels)?;
@@ -149,14 +157,11 @@ impl Score {
     }
 }
 
-fn read_of_size(path: &Path, frame: &Frame) -> Result<DepthMap, EvalError> {
+fn read_pair(image: &Path, path: &Path, frame: &mut Frame) -> Result<DepthMap, EvalError> {
+    read_still(image, frame)?;
     let depth = DepthMap::read(path)?;
-    if (depth.width_px, depth.height_px) == (frame.width_px, frame.height_px) {
-        return Ok(depth);
-    }
-    let expected = format!("{}x{} as the image", frame.width_px, frame.height_px);
-    let got = format!("{}x{} in {}", depth.width_px, depth.height_px, path.display());
-    Err(EvalError::input("depth map", expected, got))
+    check_size("depth map", (depth.width_px, depth.height_px), frame, path)?;
+    Ok(depth)
 }
 
 /// Mean logarithm of the metres in every patch, and the share of its pixels that have one: fitting these by weighted squares is

@@ -5,8 +5,12 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use dinov2_io::limits::{MAX_DECODER_BYTES, MAX_IMAGE_FILE_BYTES, check_frame_size};
+use dinov2_io::{FormatError, SourceError};
 
 use super::EvalError;
+
+/// What a depth map is.
+const EXPECTED: &str = "a grey PNG of 16 bits";
 
 /// The distance of every pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,21 +22,21 @@ pub(super) struct DepthMap {
 }
 
 impl DepthMap {
-    /// Reads a file.
+    /// Reads a file. One that cannot be read is an [`EvalError::Source`]; a whole image of another kind is another error.
     pub(super) fn read(path: &Path) -> Result<Self, EvalError> {
-        let wrong = |got: String| {
-            EvalError::input("depth map", "a grey PNG of 16 bits", format!("{got} in {}", path.display()))
-        };
+        let refused = |reason| SourceError::Read { reason, path: path.display().to_string() };
         let mut encoded = Vec::new();
-        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        file.take(MAX_IMAGE_FILE_BYTES)
-            .read_to_end(&mut encoded)
-            .map_err(|error| wrong(error.to_string()))?;
-        Self::decode(&encoded).map_err(wrong)
+        let file = File::open(path).map_err(refused)?;
+        file.take(MAX_IMAGE_FILE_BYTES).read_to_end(&mut encoded).map_err(refused)?;
+        Self::decode(&encoded, path)
     }
 
-    fn decode(encoded: &[u8]) -> Result<Self, String> {
-        let broken = |error: png::DecodingError| format!("a broken one or none ({error})");
+    fn decode(encoded: &[u8], path: &Path) -> Result<Self, EvalError> {
+        let unreadable = |reason| SourceError::Format { reason, path: path.display().to_string() };
+        let broken = |error: png::DecodingError| {
+            let got = format!("a broken one or none ({error})");
+            unreadable(FormatError::Field { what: "depth map", expected: EXPECTED.into(), got })
+        };
         let limits = png::Limits { bytes: MAX_DECODER_BYTES as usize };
         let mut decoder = png::Decoder::new_with_limits(Cursor::new(encoded), limits);
         decoder.set_transformations(png::Transformations::IDENTITY);
@@ -41,9 +45,10 @@ impl DepthMap {
         let (color, depth) = (info.color_type, info.bit_depth);
         let (width_px, height_px) = (info.width as usize, info.height as usize);
         if (color, depth) != (png::ColorType::Grayscale, png::BitDepth::Sixteen) {
-            return Err(format!("{color:?} of {} bits", depth as u8));
+            let got = format!("{color:?} of {} bits in {}", depth as u8, path.display());
+            return Err(EvalError::input("depth map", EXPECTED, got));
         }
-        check_frame_size(width_px, height_px).map_err(|error| error.to_string())?;
+        check_frame_size(width_px, height_px).map_err(unreadable)?;
         let mut bytes = vec![0; reader.output_buffer_size().unwrap_or_default()];
         reader.next_frame(&mut bytes).map_err(broken)?;
         let pixels = bytes.as_chunks::<2>().0.iter().map(|value| u16::from_be_bytes(*value));

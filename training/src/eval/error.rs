@@ -17,7 +17,7 @@ pub enum EvalError {
         /// What it is; a path last.
         got: String,
     },
-    /// An image or a label map.
+    /// An image, a map or a folder that cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A label map with a class that there is not.

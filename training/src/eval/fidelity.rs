@@ -7,7 +7,8 @@ use dinov2_io::{Fit, Frame, Size, read_still};
 
 use super::cka::LinearCka;
 use super::images::{fitted, grid};
-use super::progress::{bar, note, note_skipped};
+use super::left_out::LeftOut;
+use super::progress::bar;
 use super::segmentation::new_fit;
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
@@ -54,12 +55,11 @@ impl Fidelity {
         let (mut frame, mut fit) = (Frame::new(), new_fit(size, patch_sizes[0])?);
         let mut compared = Compared::new([teacher.spec().dim, student.spec().dim]);
         let bar = bar("fidelity", student.name(), self.images.len(), "images");
-        let mut skipped = 0;
+        let mut left_out = LeftOut::new("fidelity", "images", self.images.len());
         for path in &self.images {
             bar.inc(1);
             if let Err(error) = read_still(path, &mut frame) {
-                bar.suspend(|| note(&format!("skipped: {error}")));
-                skipped += 1;
+                bar.suspend(|| left_out.add(path, error.into()))?;
                 continue;
             }
             let grid = grid(&fit, &frame, path)?;
@@ -72,8 +72,8 @@ impl Fidelity {
             compared.add(want, got)?;
         }
         bar.finish_and_clear();
-        note_skipped("fidelity", skipped, self.images.len());
-        compared.measures(&format!("fidelity {size}"))
+        left_out.finish(student)?;
+        Ok(compared.measures(&format!("fidelity {size}")))
     }
 
     /// How it is measured.
@@ -117,10 +117,7 @@ impl Compared {
         Ok(())
     }
 
-    fn measures(mut self, task: &str) -> Result<Vec<Measure>, EvalError> {
-        if self.patches == 0 {
-            return Err(EvalError::input("fidelity", "images that can be read", "none"));
-        }
+    fn measures(mut self, task: &str) -> Vec<Measure> {
         let mut measures = Vec::new();
         if self.dims[0] == self.dims[1] {
             self.patch_cosines.sort_by(f64::total_cmp);
@@ -134,7 +131,7 @@ impl Compared {
             }
         }
         measures.push(Measure::new(task, "linear CKA of patches", Unit::Similarity, self.alignment.value()));
-        Ok(measures)
+        measures
     }
 }
 

@@ -4,6 +4,9 @@
 //! [`Measure`]s of one model; a [`Report`] puts those of several beside each other, as Markdown or JSON. Models run on the CPU
 //! engine, in the precision that was asked for, so a quantised student is judged by the arithmetic that will run it.
 //!
+//! A file that cannot be read is left out: a task goes on with the rest and notes what is missing beside its figures. A file that can
+//! be read but is wrong, such as a label map of another size than its image, ends it.
+//!
 //! Working sets are capped or streamed: one engine at a time (two for fidelity, all for latency), sums instead of features where a
 //! task allows it, and named limits where it does not. Nothing is random but the corruptions, which follow from a seed.
 
@@ -18,7 +21,9 @@ mod fidelity;
 mod images;
 mod knn;
 mod latency;
+mod left_out;
 mod model;
+mod pairs;
 mod progress;
 mod robustness;
 mod segmentation;

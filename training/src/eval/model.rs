@@ -82,6 +82,7 @@ pub struct Judged {
     facts: ModelFacts,
     engine: CpuEngine,
     features: Features,
+    notes: Vec<String>,
 }
 
 impl ModelChoice {
@@ -137,7 +138,8 @@ impl ModelChoice {
         let mut config = CpuConfig::default();
         config.precision = precision;
         config.threads = threads.unwrap_or(config.threads);
-        Ok(Judged { facts, engine: CpuEngine::new(&model, config)?, features: Features::new() })
+        let engine = CpuEngine::new(&model, config)?;
+        Ok(Judged { facts, engine, features: Features::new(), notes: Vec::new() })
     }
 }
 
@@ -169,6 +171,16 @@ impl Judged {
     pub fn features(&mut self, image: ImageView<'_>) -> Result<&Features, ExtractError> {
         self.engine.extract(image, &Taps::none(), &mut self.features)?;
         Ok(&self.features)
+    }
+
+    /// Keeps a line that belongs beside the figures.
+    pub(super) fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
+    /// What the tasks so far noted: files that were left out of the figures, because they cannot be read. Empties the list.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 }
 

@@ -23,10 +23,3 @@ pub(super) fn bar(what: &str, model: &str, total: usize, unit: &str) -> Progress
 pub(super) fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
-
-/// How many images could not be read, if any; which ones was told when it happened.
-pub(super) fn note_skipped(what: &str, skipped: usize, total: usize) {
-    if skipped > 0 {
-        note(&format!("{what}: {skipped} of {total} images skipped"));
-    }
-}

@@ -9,7 +9,8 @@ use super::classification::{Embeddings, NEIGHBOURS};
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
 use super::knn::Bank;
-use super::progress::{bar, note, note_skipped};
+use super::left_out::LeftOut;
+use super::progress::bar;
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
 use crate::statistics::{cosine, mean};
@@ -23,7 +24,7 @@ pub enum Pictures {
     Files(Vec<PathBuf>),
 }
 
-/// Some pictures, each in ten corruptions at five severities.
+/// Some pictures, each in every corruption at five severities.
 #[derive(Clone, Debug)]
 pub struct Robustness {
     /// Where they are taken from.
@@ -70,15 +71,15 @@ impl Robustness {
         let mut seen: Vec<Seen> = Corruption::ALL.iter().map(|_| Seen::default()).collect();
         let mut clean_seen = Seen::default();
         let each = Corruption::ALL.len() * Severity::ALL.len();
+        let mut left_out = LeftOut::new("robustness", "pictures", chosen.len());
         let bar = bar("robustness", judged.name(), chosen.len() * each, "pictures");
         for (index, path) in &chosen {
             let image = match reader.read(path) {
                 Ok(image) => image,
-                Err(EvalError::Source(error)) => {
-                    bar.suspend(|| note(&format!("skipped: {error}")));
+                Err(error) => {
+                    bar.suspend(|| left_out.add(path, error))?;
                     continue;
                 }
-                Err(error) => return Err(error),
             };
             let features = judged.features(image)?;
             let reference = features.patches().to_vec();
@@ -101,10 +102,7 @@ impl Robustness {
             }
         }
         bar.finish_and_clear();
-        note_skipped("robustness", chosen.len() - seen[0].cosines.len() / Severity::ALL.len(), chosen.len());
-        if seen[0].cosines.is_empty() {
-            return Err(EvalError::input("robustness", "pictures that can be read", "none"));
-        }
+        left_out.finish(judged)?;
         Ok(self.measures(&seen, &clean_seen))
     }
 
@@ -147,8 +145,10 @@ impl Robustness {
             Pictures::Files(_) => "",
         };
         format!(
-            "robustness: {} pictures, 10 corruptions of ImageNet-C at 5 severities, size {}{classes}",
+            "robustness: {} pictures, {} corruptions of ImageNet-C at {} severities, size {}{classes}",
             self.chosen().len(),
+            Corruption::ALL.len(),
+            Severity::ALL.len(),
             self.size
         )
     }

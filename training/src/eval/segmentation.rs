@@ -7,6 +7,8 @@ use dinov2_heads::{Confusion, LabelMap, LinearProbe, ProbeConfig};
 use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
 
 use super::images::{fitted, grid};
+use super::left_out::LeftOut;
+use super::pairs::{TRAINING, VALIDATION, read_pair};
 use super::progress::{bar, note};
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
@@ -31,24 +33,23 @@ pub struct Segmentation {
 
 impl Segmentation {
     /// Finds the number of classes (one more than the largest label of the training set) and checks every label map, so that a
-    /// wrong one is told before a model has worked for minutes.
+    /// wrong one is told before a model has worked for minutes. Images without one that can be read are told and left out.
     ///
     /// # Errors
-    /// A label map that cannot be read, holds a class that the training set does not have, or nothing but ignored pixels.
+    /// No pair that can be read, a label map of another size than its image or with a class that the training set does not have,
+    /// or nothing but ignored pixels.
     pub fn new(train: PairedImages, val: PairedImages, ignore: u8, size: Size) -> Result<Self, EvalError> {
         let mut largest = None;
-        for (_, labels) in train.iter() {
-            let pixels = Labels::read(labels)?.pixels;
-            largest = largest.max(pixels.into_iter().filter(|label| *label != ignore).max());
-        }
+        visit_labels(&train, TRAINING, |labels, _| {
+            largest = largest.max(labels.pixels.into_iter().filter(|label| *label != ignore).max());
+            Ok(())
+        })?;
         let Some(largest) = largest else {
             let got = format!("only those of the ignored class {ignore}");
             return Err(EvalError::input("segmentation", "labelled training pixels", got));
         };
         let task = Self { train, val, classes: usize::from(largest).max(1) + 1, ignore, size };
-        for (_, path) in task.val.iter() {
-            task.map(&Labels::read(path)?, path)?;
-        }
+        visit_labels(&task.val, VALIDATION, |labels, path| task.map(&labels, path).map(|_| ()))?;
         Ok(task)
     }
 
@@ -61,28 +62,35 @@ impl Segmentation {
     fn visit(
         &self,
         images: &PairedImages,
-        what: &'static str,
+        unit: &'static str,
         judged: &mut Judged,
         mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, LabelMap<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let patch_size = judged.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let bar = bar(what, judged.name(), images.len(), "images");
+        let mut left_out = LeftOut::new("segmentation", unit, images.len());
+        let bar = bar("segmentation", judged.name(), images.len(), unit);
         for (image, path) in images.iter() {
-            let labels = Labels::read_with(image, path, &mut frame)?;
+            bar.inc(1);
+            let labels = match read_pair(image, path, &mut frame) {
+                Ok(labels) => labels,
+                Err(error) => {
+                    bar.suspend(|| left_out.add(image, error))?;
+                    continue;
+                }
+            };
             let grid = grid(&fit, &frame, image)?;
             let labels = covered(labels, self.size, grid, patch_size);
             visit(judged, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
-            bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(())
+        left_out.finish(judged)
     }
 
     fn train(&self, judged: &mut Judged) -> Result<LinearProbe, EvalError> {
         let dim = judged.spec().dim;
         let (mut features, mut targets) = (Vec::new(), Vec::new());
-        self.visit(&self.train, "segmentation, training images", judged, |judged, image, grid, labels| {
+        self.visit(&self.train, TRAINING, judged, |judged, image, grid, labels| {
             let tokens = judged.features(image)?;
             if features.len() + tokens.patches().len() > MAX_TRAINING_VALUES {
                 let expected = format!("at most {MAX_TRAINING_VALUES} feature values of training images");
@@ -107,11 +115,11 @@ impl Segmentation {
     /// Judges a model by a probe of its own.
     ///
     /// # Errors
-    /// An image or label map that cannot be read, or what the engine or the fit reports.
+    /// No image with a label map that can be read, or what the engine or the fit reports.
     pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
         let probe = self.train(judged)?;
         let (mut confusion, mut logits) = (Confusion::new(self.classes), Vec::new());
-        self.visit(&self.val, "segmentation, validation images", judged, |judged, image, grid, labels| {
+        self.visit(&self.val, VALIDATION, judged, |judged, image, grid, labels| {
             probe.logits_into(judged.features(image)?.patches(), &mut logits)?;
             confusion.add(&logits, grid, labels).expect("logits are those of the grid");
             Ok(())
@@ -134,6 +142,22 @@ impl Segmentation {
             self.size
         )
     }
+}
+
+/// Calls `visit` with the label map of every pair that can be read, and its path.
+fn visit_labels(
+    images: &PairedImages,
+    unit: &'static str,
+    mut visit: impl FnMut(Labels, &Path) -> Result<(), EvalError>,
+) -> Result<(), EvalError> {
+    let (mut frame, mut left_out) = (Frame::new(), LeftOut::new("segmentation", unit, images.len()));
+    for (image, path) in images.iter() {
+        match read_pair(image, path, &mut frame) {
+            Ok(labels) => visit(labels, path)?,
+            Err(error) => left_out.add(image, error)?,
+        }
+    }
+    left_out.check()
 }
 
 /// A `Fit`, with the size in the message.

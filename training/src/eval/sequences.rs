@@ -9,6 +9,8 @@ use dinov2_io::{Frame, Labels, PairedImages, Size};
 
 use super::davis::{Mask, boundary_measure, region_similarity};
 use super::images::{fitted, grid};
+use super::left_out::LeftOut;
+use super::pairs::read_pair;
 use super::progress::bar;
 use super::segmentation::{covered, new_fit};
 use super::table::{Measure, Unit};
@@ -72,18 +74,26 @@ impl Sequences {
         self.size
     }
 
-    /// Judges a model.
+    /// Judges a model. Labels are carried from frame to frame, so a sequence with a file that cannot be read is left out whole.
     ///
     /// # Errors
-    /// Frames or label maps that cannot be read or change their size, first frames without objects, or what the engine reports.
+    /// No sequence that can be read, frames that change their size or have label maps of another, first frames without objects, or
+    /// what the engine reports.
     pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
         let mut scores = Scores::default();
         let frames = self.sequences.iter().map(PairedImages::len).sum();
         let bar = bar("sequences", judged.name(), frames, "frames");
+        let mut left_out = LeftOut::new("sequences", "sequences", self.sequences.len());
+        let mut done = 0;
         for sequence in &self.sequences {
-            self.follow(sequence, judged, &mut scores, || bar.inc(1))?;
+            if let Err(error) = self.follow(sequence, judged, &mut scores, || bar.inc(1)) {
+                bar.suspend(|| left_out.add(folder(sequence), error))?;
+            }
+            done += sequence.len() as u64;
+            bar.set_position(done);
         }
         bar.finish_and_clear();
+        left_out.finish(judged)?;
         if scores.regions.is_empty() {
             return Err(EvalError::input("sequences", "objects in the first frames", "none"));
         }
@@ -96,6 +106,7 @@ impl Sequences {
         ])
     }
 
+    /// Adds to `scores` at the end alone.
     fn follow(
         &self,
         sequence: &PairedImages,
@@ -108,7 +119,7 @@ impl Sequences {
         let mut following: Option<Following> = None;
         let last = sequence.len() - 1;
         for (number, (image, path)) in sequence.iter().enumerate() {
-            let labels = Labels::read_with(image, path, &mut frame)?;
+            let labels = read_pair(image, path, &mut frame)?;
             let grid = grid(&fit, &frame, image)?;
             let labels = covered(labels, self.size, grid, patch_size);
             let threads = judged.threads();
@@ -248,6 +259,12 @@ impl Following {
             object.boundaries.push(boundary_measure(own, other));
         }
     }
+}
+
+/// The folder of a sequence's frames.
+fn folder(sequence: &PairedImages) -> &Path {
+    let first = sequence.iter().next().map(|(frame, _)| frame);
+    first.and_then(Path::parent).unwrap_or(Path::new(""))
 }
 
 /// Names of the folders in a folder, in natural order, without hidden ones.

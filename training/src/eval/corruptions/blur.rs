@@ -1,6 +1,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::smooth::clamped;
 use super::{CHANNELS, Severity};
 
 /// Least reach of the disk's kernel, which holds smaller disks with room around.
@@ -73,19 +74,33 @@ pub(super) fn angle(random: &mut ChaCha8Rng) -> f64 {
     random.random_range(-MOST_DEGREES..MOST_DEGREES)
 }
 
-/// Every pixel trails along a line, with half a normal curve for weights. Edge pixels are repeated.
-pub(super) fn motion(
-    pixels: &[u8],
+/// Every pixel trails along a line. Edge pixels are repeated.
+pub(super) fn motion(pixels: &[u8], size: (usize, usize), severity: Severity, degrees: f64) -> Vec<u8> {
+    let (radius, sigma) = severity.of([(10, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0)]);
+    let values: Vec<f32> = pixels.iter().copied().map(f32::from).collect();
+    let blurred = trailed(&values, size, CHANNELS, &Trail { radius, sigma, degrees });
+    blurred.into_iter().map(|value| value as u8).collect()
+}
+
+/// A line of `2 * radius + 1` pixels with half a normal curve for weights.
+pub(super) struct Trail {
+    pub(super) radius: usize,
+    pub(super) sigma: f64,
+    pub(super) degrees: f64,
+}
+
+/// values: `[height, width, channels]`.
+pub(super) fn trailed(
+    values: &[f32],
     (width, height): (usize, usize),
-    severity: Severity,
-    degrees: f64,
-) -> Vec<u8> {
-    let (radius, sigma) = severity.of([(10_usize, 3.0), (15, 5.0), (15, 8.0), (15, 12.0), (20, 15.0)]);
-    let length = 2 * radius + 1;
-    let weight = |place: usize| (-((place * place) as f64) / (2.0 * sigma * sigma)).exp();
+    channels: usize,
+    trail: &Trail,
+) -> Vec<f32> {
+    let length = 2 * trail.radius + 1;
+    let weight = |place: usize| (-((place * place) as f64) / (2.0 * trail.sigma * trail.sigma)).exp();
     let sum: f64 = (0..length).map(weight).sum();
-    let (sine, cosine) = degrees.to_radians().sin_cos();
-    let mut out = vec![0.0; pixels.len()];
+    let (sine, cosine) = trail.degrees.to_radians().sin_cos();
+    let mut out = vec![0.0; values.len()];
     for place in 0..length {
         let along = |part: f64| (place as f64 * part - 0.5).ceil() as isize;
         let (down, right) = (along(sine), along(cosine));
@@ -93,17 +108,13 @@ pub(super) fn motion(
             break;
         }
         let share = (weight(place) / sum) as f32;
-        for (y, line) in out.chunks_exact_mut(width * CHANNELS).enumerate() {
-            let source = &pixels[clamped(y, down, height) * width * CHANNELS..][..width * CHANNELS];
-            for (x, pixel) in line.chunks_exact_mut(CHANNELS).enumerate() {
-                let from = &source[clamped(x, right, width) * CHANNELS..][..CHANNELS];
-                pixel.iter_mut().zip(from).for_each(|(sum, value)| *sum += share * f32::from(*value));
+        for (y, line) in out.chunks_exact_mut(width * channels).enumerate() {
+            let source = &values[clamped(y, down, height) * width * channels..][..width * channels];
+            for (x, pixel) in line.chunks_exact_mut(channels).enumerate() {
+                let from = &source[clamped(x, right, width) * channels..][..channels];
+                pixel.iter_mut().zip(from).for_each(|(sum, value)| *sum += share * value);
             }
         }
     }
-    out.into_iter().map(|value| value as u8).collect()
-}
-
-fn clamped(position: usize, shift: isize, length: usize) -> usize {
-    (position as isize + shift).clamp(0, length as isize - 1) as usize
+    out
 }

@@ -5,9 +5,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Severity;
 
-/// `value + deviation * z`, z normal.
+/// Normal noise, as strong everywhere.
 pub(super) fn gaussian(values: &mut [f32], severity: Severity, random: &mut ChaCha8Rng) {
-    let deviation = severity.of([0.08, 0.12, 0.18, 0.26, 0.38]);
+    add_normal(values, severity.of([0.08, 0.12, 0.18, 0.26, 0.38]), random);
+}
+
+/// `value + deviation * z`, z normal.
+pub(super) fn add_normal(values: &mut [f32], deviation: f32, random: &mut ChaCha8Rng) {
     for pair in values.chunks_mut(2) {
         // Box and Muller: two normal numbers of two uniform ones, of which the first must not be zero.
         let radius = (-2.0 * (1.0 - random.random::<f32>()).ln()).sqrt() * deviation;

@@ -28,27 +28,58 @@ fn grey(level: u8) -> Vec<u8> {
     vec![level; 128 * 128 * 3]
 }
 
+/// Numbers in 0..997 without an obvious pattern: what `make_eval_fixtures.py` draws from.
+fn hashed(index: usize) -> usize {
+    (7919 * index + 13 * index * index) % 997
+}
+
+/// A corruption of what ImageNet-C's code was given: its picture, and its numbers for those that are random.
+fn as_drawn(kind: Corruption, clean: &Frame, severity: Severity) -> Vec<u8> {
+    let (size, count) = ((clean.width_px, clean.height_px), clean.width_px * clean.height_px);
+    let mut values: Vec<f32> = clean.pixels.iter().map(|value| f32::from(*value) / 255.0).collect();
+    match kind {
+        Corruption::MotionBlur => return blur::motion(&clean.pixels, size, severity, 30.0),
+        Corruption::GlassBlur => {
+            let mut taken = 0..;
+            let mut draw = |most: i32| (hashed(taken.next().unwrap()) as i32) % (2 * most) - most;
+            return glass::glass(&clean.pixels, size, severity, &mut draw);
+        }
+        Corruption::Snow => {
+            let normal = (0..count).map(|index| (hashed(index) as f64 / 249.25 - 2.0) as f32).collect();
+            snow::snow(&mut values, size, severity, &snow::Flakes { normal, degrees: -100.0 });
+        }
+        Corruption::Elastic => {
+            let drawn = |first: usize| {
+                (first..first + count).map(|index| hashed(index) as f64 / 498.5 - 1.0).collect()
+            };
+            let shifts = elastic::Shifts { right: drawn(0), down: drawn(count) };
+            values = elastic::elastic(&values, size, severity, &shifts);
+        }
+        _ => return kind.apply(clean.view(), severity, 0),
+    }
+    values.into_iter().map(|value| (value.clamp(0.0, 1.0) * 255.0) as u8).collect()
+}
+
 #[test]
-fn what_is_not_random_is_as_in_imagenet_c() {
+fn what_follows_from_the_numbers_drawn_is_as_in_imagenet_c() {
     let (clean, corrupted) = (fixture("clean.png"), fixture("corrupted.png"));
     let mut expected = corrupted.pixels.chunks_exact(clean.pixels.len());
-    let size = (clean.width_px, clean.height_px);
-    use Corruption::{Brightness, Contrast, DefocusBlur, Jpeg, MotionBlur, Pixelate};
-    for kind in [Brightness, Contrast, DefocusBlur, MotionBlur, Pixelate, Jpeg] {
+    use Corruption::{
+        Brightness, Contrast, DefocusBlur, Elastic, GlassBlur, Jpeg, MotionBlur, Pixelate, Snow, ZoomBlur,
+    };
+    for kind in
+        [Brightness, Contrast, DefocusBlur, MotionBlur, Pixelate, Jpeg, ZoomBlur, GlassBlur, Snow, Elastic]
+    {
         for severity in Severity::ALL {
             let expected = expected.next().unwrap();
-            let got = if kind == MotionBlur {
-                blur::motion(&clean.pixels, size, severity, 30.0)
-            } else {
-                kind.apply(clean.view(), severity, 0)
-            };
+            let got = as_drawn(kind, &clean, severity);
+            let off = differences(&got, expected);
             if kind == Jpeg {
                 // Another encoder than libjpeg, which rounds in its own way: as much must be lost.
                 let lost = |pixels: &[u8]| differences(pixels, &clean.pixels).1;
                 let ratio = lost(&got) / lost(expected);
                 assert!((0.9..1.1).contains(&ratio), "{}: {ratio}", severity.get());
             } else {
-                let off = differences(&got, expected);
                 assert!(off.0 <= 1 && off.1 < 0.05, "{kind} {}: {off:?}", severity.get());
             }
         }
@@ -120,8 +151,11 @@ fn the_seed_alone_decides_and_every_picture_keeps_its_size() {
             assert_eq!(first.len(), clean.pixels.len(), "{kind}");
             assert!(first == kind.apply(clean.view(), severity, 1), "{kind}");
             assert!(first != clean.pixels, "{kind} leaves nothing as it was");
-            use Corruption::{Fog, GaussianNoise, ImpulseNoise, MotionBlur, ShotNoise};
-            let random = [GaussianNoise, ShotNoise, ImpulseNoise, MotionBlur, Fog].contains(&kind);
+            use Corruption::{
+                Elastic, Fog, GaussianNoise, GlassBlur, ImpulseNoise, MotionBlur, ShotNoise, Snow,
+            };
+            let random = [GaussianNoise, ShotNoise, ImpulseNoise, GlassBlur, MotionBlur, Snow, Fog, Elastic]
+                .contains(&kind);
             assert_eq!(first != kind.apply(clean.view(), severity, 2), random, "{kind}");
         }
         // The smallest pictures, and sides of no power of two.

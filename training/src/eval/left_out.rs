@@ -1,0 +1,72 @@
+//! What of a task's data cannot be read: it is left out, told, and noted beside the figures.
+
+use std::path::Path;
+
+use super::progress::note;
+use super::{EvalError, Judged};
+
+/// What was left out of a part of a task's data.
+pub(super) struct LeftOut {
+    task: &'static str,
+    /// Parts that are left out whole, in the plural.
+    unit: &'static str,
+    total: usize,
+    names: Vec<String>,
+    /// Why the first one was.
+    first: Option<EvalError>,
+}
+
+impl LeftOut {
+    /// Nothing yet of `total` of `unit`.
+    pub(super) fn new(task: &'static str, unit: &'static str, total: usize) -> Self {
+        Self { task, unit, total, names: Vec::new(), first: None }
+    }
+
+    /// Leaves out the part of this path and tells why, where a file of it cannot be read. Any other error is handed back.
+    pub(super) fn add(&mut self, path: &Path, error: EvalError) -> Result<(), EvalError> {
+        if !matches!(error, EvalError::Source(_)) {
+            return Err(error);
+        }
+        note(&format!("skipped: {error}"));
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        self.names.push(name.to_string_lossy().into_owned());
+        self.first.get_or_insert(error);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Everything was left out.
+    pub(super) fn check(&self) -> Result<(), EvalError> {
+        if self.names.len() < self.total {
+            return Ok(());
+        }
+        let why = self.first.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        Err(EvalError::input(self.task, format!("{} that can be read", self.unit), format!("none{why}")))
+    }
+
+    /// Tells what was left out, and notes it for the table.
+    ///
+    /// # Errors
+    /// Everything was left out.
+    pub(super) fn finish(self, judged: &mut Judged) -> Result<(), EvalError> {
+        self.check()?;
+        if let Some(line) = self.line() {
+            note(&line);
+            judged.note(line);
+        }
+        Ok(())
+    }
+
+    fn line(&self) -> Option<String> {
+        let Self { task, unit, total, names, .. } = self;
+        let first = names.first()?;
+        let (were, more) = match names.len() {
+            1 => ("was", String::new()),
+            count => ("were", format!(" (+ {} more)", count - 1)),
+        };
+        Some(format!(
+            "{task}: {} of {total} {unit} could not be read and {were} left out: {first}{more}",
+            names.len()
+        ))
+    }
+}
