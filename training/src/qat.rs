@@ -25,9 +25,11 @@ pub struct Rounding {
     matrices: Vec<String>,
 }
 
-/// The variable with the logarithms of a weight's scales.
+/// Ends the names of variables with the logarithms of a weight's scales.
+pub(crate) const LOG_SCALE: &str = ".log_scale";
+
 fn log_scale(weight: &str) -> String {
-    format!("{weight}.log_scale")
+    format!("{weight}{LOG_SCALE}")
 }
 
 impl Rounding {

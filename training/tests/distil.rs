@@ -7,7 +7,6 @@ mod support;
 use candle_core::Device;
 use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::Model;
-use training::data::Dataset;
 use training::distil::{DistilError, Event, RunConfig};
 use training::recipe::Recipe;
 use training::teacher::EngineTeacher;
@@ -212,20 +211,45 @@ fn sixty_four_images_are_learnt_by_heart() {
     let (path, losses, held_out) = bench.run(&config).unwrap();
     println!("loss {:.4} to {:.4}, held out {held_out:?}", losses[0], losses[losses.len() - 1]);
     let (median, p5) =
-        patch_cosine(&bench.model, (&Model::open(path).unwrap(), CpuPrecision::F32), &bench.images);
+        patch_cosine(&bench.model, (&Model::open(path).unwrap(), CpuPrecision::F32), &bench.dataset(), 56);
     println!("patch cosine on the images learnt: median {median:.4}, p5 {p5:.4}");
     assert!(median >= 0.99, "{median}");
 }
 
-/// Rows of what two teachers say about the same batches, stage after stage.
+/// By the engine, from the files of both, on the images that were held out.
+#[test]
+fn students_are_measured_at_the_largest_side_of_every_stage() {
+    let bench = Bench::new(14);
+    let recipe = bench.recipe(&RECIPE.replacen("[56]", "[42]", 1));
+    let mut measured = Vec::new();
+    let (path, ..) = bench
+        .run_and(&bench.config(recipe.clone(), "run"), &mut |event| {
+            if let Event::Validated { agreements, .. } = event {
+                measured = agreements.to_vec();
+            }
+        })
+        .unwrap();
+    let student = Model::open(path).unwrap();
+    let (_, held_out) = bench.dataset().split(recipe.validation_images, recipe.seed);
+    assert_eq!(measured.iter().map(|at| at.side_px).collect::<Vec<_>>(), [42, 56]);
+    for at in measured {
+        let want = patch_cosine(&bench.model, (&student, CpuPrecision::F32), &held_out, at.side_px);
+        assert!((at.patch_median - want.0).abs() < 1e-4, "{at:?}, {want:?}");
+        assert!((at.patch_p5 - want.1).abs() < 1e-4, "{at:?}, {want:?}");
+    }
+}
+
+/// Rows of what two teachers say about the same batches, stage after stage, and about held-out images in both sizes.
 #[test]
 fn a_cache_says_what_its_teacher_said() {
     use std::sync::Arc;
     use training::data::{Loader, LoaderPlan};
+    use training::loss::Targets;
     use training::teacher::{CacheConfig, CachedTeacher, Compression, Teacher, write_cache};
     let bench = Bench::new(12);
-    let recipe = bench.recipe(RECIPE);
-    let dataset = || Dataset::open(&[bench.images.display().to_string()]).unwrap();
+    let text = RECIPE.replacen("[56]", "[42]", 1);
+    let recipe = bench.recipe(&text);
+    let dataset = || bench.dataset();
     let mut teacher = EngineTeacher::new(&bench.model, CpuConfig::default(), &[1], &Device::Cpu).unwrap();
     for (compression, limit) in [(Compression::F16, 1e-3), (Compression::Int8, 1e-2)] {
         let config = CacheConfig {
@@ -241,14 +265,7 @@ fn a_cache_says_what_its_teacher_said() {
             CachedTeacher::open(&config.output, teacher, recipe, &fingerprint, &Device::Cpu)
         };
         let mut cached = open("golden", &recipe).unwrap();
-        let train = Arc::new(dataset().split(recipe.validation_images, recipe.seed).0);
-        for step in 0..recipe.steps() {
-            let stage = recipe.stage(step).unwrap();
-            let plan =
-                LoaderPlan { seed: recipe.seed, batch: stage.batch, rank: 0, world: 1, workers: 1, ahead: 1 };
-            let batch =
-                Loader::new(Arc::clone(&train), stage.views.clone(), plan, step).unwrap().next().unwrap();
-            let (want, got) = (teacher.targets(&batch).unwrap(), cached.targets(&batch).unwrap());
+        let near = |got: &Targets, want: &Targets, limit: f32, what: &str| {
             assert_eq!(got.grid, want.grid);
             let pairs = [(&got.cls, &want.cls), (&got.patches, &want.patches), (&got.taps[0], &want.taps[0])];
             for (got, want) in pairs {
@@ -256,15 +273,30 @@ fn a_cache_says_what_its_teacher_said() {
                     tensor.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
                 };
                 let distance = norm(&(got - want).unwrap()) / norm(want);
-                assert!(distance < limit, "{compression:?} step {step}: {distance}");
+                assert!(distance < limit, "{compression:?} {what}: {distance}");
             }
+        };
+        let (train, held_out) = dataset().split(recipe.validation_images, recipe.seed);
+        let train = Arc::new(train);
+        for step in 0..recipe.steps() {
+            let stage = recipe.stage(step).unwrap();
+            let plan =
+                LoaderPlan { seed: recipe.seed, batch: stage.batch, rank: 0, world: 1, workers: 1, ahead: 1 };
+            let batch =
+                Loader::new(Arc::clone(&train), stage.views.clone(), plan, step).unwrap().next().unwrap();
+            near(&cached.targets(&batch).unwrap(), &teacher.targets(&batch).unwrap(), limit, "views");
+        }
+        let (batches, _) = training::data::held_out(&held_out, &recipe.held_out_sides_px()).unwrap();
+        assert_eq!(batches.len(), 2);
+        for batch in batches {
+            near(&cached.held_out(&batch).unwrap(), &teacher.targets(&batch).unwrap(), 1e-3, "held out");
         }
         let told =
             |teacher: &str, recipe: &Recipe| open(teacher, recipe).err().expect("another's").to_string();
         assert!(told("another", &recipe).contains("expected the teacher of this run"));
-        let other = bench.recipe(&RECIPE.replace("seed = 3", "seed = 4"));
+        let other = bench.recipe(&text.replace("seed = 3", "seed = 4"));
         assert!(told("golden", &other).contains("expected the views"));
         // What is not seen may differ.
-        assert!(open("golden", &bench.recipe(&RECIPE.replace("1e-3", "2e-3"))).is_ok());
+        assert!(open("golden", &bench.recipe(&text.replace("1e-3", "2e-3"))).is_ok());
     }
 }

@@ -120,7 +120,8 @@ fn a_student_learns_to_live_with_its_roundings() {
     write_quantised(&bench.model, &replacements, quantisation, &path).unwrap();
     let nearest = Model::open(path).unwrap();
 
-    let cosine = |model: &Model| patch_cosine(&bench.model, (model, CpuPrecision::Int8), &bench.images).0;
+    let cosine =
+        |model: &Model| patch_cosine(&bench.model, (model, CpuPrecision::Int8), &bench.dataset(), SIDE_PX).0;
     let (before, after) = (cosine(&nearest), cosine(&trained));
     println!(
         "loss {:.4} to {:.4}; patch cosine {before:.4} to {after:.4}",
@@ -136,6 +137,23 @@ fn a_student_learns_to_live_with_its_roundings() {
     assert!(fidelity.median > 0.999 && fidelity.median < 1.0, "{fidelity:?}");
     let values = trained.int8("blocks.0.attn.qkv.weight").unwrap().values;
     assert!(values.iter().all(|value| value.unsigned_abs() <= LIMIT) && values.contains(&3));
+}
+
+/// Weights that hardly move, so that nothing but scales brings the student nearer to its teacher.
+#[test]
+fn scales_learn_what_rounding_does_not_know() {
+    let bench = Bench::new(34);
+    let trained = |scales: &str| {
+        let text = RECIPE
+            .replace("learning_rate = 1e-3", "learning_rate = 1e-6")
+            .replace("weight_limit = 3", &format!("weight_limit = 3, scale_learning_rate = {scales}"));
+        let (path, ..) = bench.run(&bench.config(bench.recipe(&text), scales)).unwrap();
+        let model = Model::open(path).unwrap();
+        patch_cosine(&bench.model, (&model, CpuPrecision::Int8), &bench.dataset(), SIDE_PX).0
+    };
+    let [still, learnt] = ["0.0", "1e-2"].map(trained);
+    println!("patch cosine {still:.4} with scales that stay, {learnt:.4} with scales that learn");
+    assert!(1.0 - learnt < 0.6 * (1.0 - still), "{still} to {learnt}");
 }
 
 #[test]

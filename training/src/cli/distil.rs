@@ -7,7 +7,7 @@ use dinov2_weights::{Model, Normalisation};
 
 use super::models::{TeacherModel, blame_recipe, device};
 use training::data::{Batch, Dataset};
-use training::distil::{Event, RunConfig, StudentCard, distil, steps_done};
+use training::distil::{Agreement, Event, RunConfig, StudentCard, distil, steps_done};
 use training::eval::ModelChoice;
 use training::loss::Targets;
 use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
@@ -195,14 +195,16 @@ impl Told {
                 self.metrics.flush(step)?;
                 self.progress.step(step, Some(report.loss), images);
             }
-            Event::Validated { steps, agreement, held_out, student } => {
-                if let Some(agreement) = agreement {
-                    self.metrics.scalar(steps, "held_out/patch_median", agreement.patch_median)?;
-                    self.metrics.scalar(steps, "held_out/patch_p5", agreement.patch_p5)?;
-                    self.metrics.scalar(steps, "held_out/cls", agreement.cls)?;
+            Event::Validated { steps, agreements, held_out, student } => {
+                for Agreement { side_px, patch_median, patch_p5, cls } in agreements {
+                    for (name, value) in
+                        [("patch_median", patch_median), ("patch_p5", patch_p5), ("cls", cls)]
+                    {
+                        self.metrics.scalar(steps, &format!("held_out/{side_px}/{name}"), *value)?;
+                    }
                     self.progress.note(&format!(
-                        "after {steps} steps, held out: patch cosine median {:.4}, p5 {:.4}; CLS {:.4}",
-                        agreement.patch_median, agreement.patch_p5, agreement.cls
+                        "after {steps} steps, held out at {side_px}: patch cosine median {patch_median:.4}, p5 {patch_p5:.4}; \
+                         CLS {cls:.4}"
                     ));
                 }
                 if let Some((batch, targets)) = held_out.first() {

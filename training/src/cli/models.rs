@@ -86,7 +86,9 @@ pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> an
     let teachers =
         |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
     let of_run = error.downcast_ref().is_some_and(|error| match error {
-        DistilError::Student(_) | DistilError::Standardise(StandardiseError::Width(_)) => true,
+        DistilError::Student(_)
+        | DistilError::Memory { .. }
+        | DistilError::Standardise(StandardiseError::Width(_)) => true,
         DistilError::Teacher(error) => teachers(error),
         _ => false,
     });

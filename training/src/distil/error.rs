@@ -38,6 +38,19 @@ pub enum DistilError {
     /// A shape that the student cannot have.
     #[error("student: {0}")]
     Student(String),
+    /// A step that does not fit into memory.
+    #[error(
+        "memory: expected some {:.1} GB for a step, got {:.1} GB that are free; {advice}",
+        *needed as f64 / 1e9, *free as f64 / 1e9
+    )]
+    Memory {
+        /// Bytes of a step.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// What would fit.
+        advice: String,
+    },
     /// A loss that is no number.
     #[error(
         "step {step}: expected a finite loss and gradient, got {loss} and a norm of {gradient_norm}; the batch lies in {}",

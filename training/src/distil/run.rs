@@ -7,8 +7,8 @@ use dinov2_weights::Model;
 use super::prepare::{Prepare, check, loader};
 use super::step::{Learner, StepReport};
 use super::{
-    Agreement, Checkpoint, DistilError, Student, StudentCard, agreement, latest_checkpoint, student_spec,
-    write_int8_student, write_student,
+    Agreement, Checkpoint, DistilError, Student, StudentCard, agreements, latest_checkpoint, memory,
+    student_spec, write_int8_student, write_student,
 };
 use crate::data::{self, Batch, Dataset, Pixels, Unreadable, UnreadableList};
 use crate::loss::Targets;
@@ -67,9 +67,9 @@ pub enum Event<'a> {
     Validated {
         /// Steps done.
         steps: u64,
-        /// Result; `None` without held-out images.
-        agreement: Option<Agreement>,
-        /// Held-out images, what the teacher makes of them, and the student.
+        /// Results by side; none without held-out images.
+        agreements: &'a [Agreement],
+        /// Held-out images side by side, what the teacher makes of them, and the student.
         held_out: &'a [(Batch, Targets)],
         /// The averaged student.
         student: &'a Vit,
@@ -97,19 +97,21 @@ pub fn distil(
         None => Group::alone(),
         Some(launch) => Group::join(launch, &config.device)?,
     };
-    check_parts(&config.recipe, group.world())?;
+    let world = group.world();
+    check_parts(&config.recipe, world)?;
     let spec = student_spec(&config.recipe.student, start.map(Model::spec))?;
     check(&config.recipe, &spec, teacher.spec())?;
     let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
     let before = open_checkpoint(config, &fingerprint)?;
-    let (unseen, not_seen) = data::held_out(&held_out, config.recipe.held_out_side_px())?;
+    let (unseen, not_seen) = data::held_out(&held_out, &config.recipe.held_out_sides_px())?;
     let unseen = unseen.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
         Ok((batch, targets))
     });
     let unseen: Vec<(Batch, Targets)> = unseen.collect::<Result<_, DistilError>>()?;
+    memory::check(config, &spec, teacher.spec(), world)?;
     let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
     let mut learner = prepare.learner(teacher, group, on_event)?;
     let mut step = 0;
@@ -136,11 +138,8 @@ pub fn distil(
     match rounding {
         None => write_student(vit.spec(), weights, &config.card, &path)?,
         Some(rounding) => {
-            let sides = config.recipe.extreme_sides_px().into_iter();
-            let judges = sides.map(|side_px| data::held_out(&held_out, side_px));
-            let judges: Vec<_> = judges.collect::<Result<_, _>>()?;
-            let judges: Vec<Pixels> =
-                judges.into_iter().flat_map(|(batches, _)| batches).map(|batch| batch.student).collect();
+            let (judges, _) = data::held_out(&held_out, &config.recipe.extreme_sides_px())?;
+            let judges: Vec<Pixels> = judges.into_iter().map(|batch| batch.student).collect();
             write_int8_student(vit.spec(), weights, rounding, (&config.card, train.len()), &judges, &path)?;
         }
     }
@@ -244,8 +243,9 @@ impl Run<'_, '_> {
         let student = self.averaged()?;
         let normalisation = self.config.card.preprocessing.normalisation();
         let heads = (&self.learner.objective, self.learner.average.weights());
-        let agreement = agreement(&student, heads, &self.held_out, normalisation, &self.config.device)?;
-        (self.on_event)(Event::Validated { steps, agreement, held_out: &self.held_out, student: &student });
+        let agreements = agreements(&student, heads, &self.held_out, normalisation, &self.config.device)?;
+        let (agreements, held_out) = (agreements.as_slice(), self.held_out.as_slice());
+        (self.on_event)(Event::Validated { steps, agreements, held_out, student: &student });
         Ok(())
     }
 

@@ -67,7 +67,7 @@ impl Learner {
         let taps = student_taps(recipe, depth)?;
         Ok(Self {
             average: Average::new(recipe.optimiser.average, &student.variables)?,
-            optimiser: AdamW::new(AdamWConfig::new(&recipe.optimiser, depth)),
+            optimiser: AdamW::new(AdamWConfig::new(recipe, depth)),
             schedule: Schedule::new(&recipe.optimiser, recipe.steps()),
             student,
             objective,

@@ -12,6 +12,8 @@ use crate::vit::{Images, Parameters, Request, Tokens, Vit};
 /// teacher's, else through the heads of the loss, standardised.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
+    /// Side of the images.
+    pub side_px: usize,
     /// Median cosine between patches.
     pub patch_median: f64,
     /// 5th percentile.
@@ -20,17 +22,31 @@ pub struct Agreement {
     pub cls: f64,
 }
 
-/// Compares a student with its targets, batch by batch. `heads`: tensors of the loss's heads. `None` without images.
+/// Compares a student with its targets, batch by batch; a result for every side, in the order of the batches. `heads`: tensors of
+/// the loss's heads.
 ///
 /// # Errors
 /// Those of candle.
-pub fn agreement(
+pub fn agreements(
     student: &Vit,
     (objective, heads): (&Objective, &Parameters),
     batches: &[(Batch, Targets)],
     normalisation: Normalisation,
     device: &Device,
-) -> Result<Option<Agreement>, DistilError> {
+) -> Result<Vec<Agreement>, DistilError> {
+    let of_side =
+        |batches: &[(Batch, Targets)]| agreement(student, (objective, heads), batches, normalisation, device);
+    batches.chunk_by(|(a, _), (b, _)| a.student.side_px == b.student.side_px).map(of_side).collect()
+}
+
+/// batches: of one side, one at least.
+fn agreement(
+    student: &Vit,
+    (objective, heads): (&Objective, &Parameters),
+    batches: &[(Batch, Targets)],
+    normalisation: Normalisation,
+    device: &Device,
+) -> Result<Agreement, DistilError> {
     let (mut patches, mut cls) = (Vec::new(), Vec::new());
     let cosines = |[got, want]: [Tensor; 2]| -> candle_core::Result<Vec<f64>> {
         cosine(&got, &want)?.affine(-1.0, 1.0)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
@@ -41,15 +57,13 @@ pub fn agreement(
         patches.extend(cosines(of_patches)?);
         cls.extend(cosines(of_cls)?);
     }
-    if patches.is_empty() {
-        return Ok(None);
-    }
     patches.sort_by(f64::total_cmp);
-    Ok(Some(Agreement {
+    Ok(Agreement {
+        side_px: batches[0].0.student.side_px,
         patch_median: quantile(&patches, 0.5),
         patch_p5: quantile(&patches, 0.05),
         cls: mean(&cls),
-    }))
+    })
 }
 
 /// What a student makes of held-out images.

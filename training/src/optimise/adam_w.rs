@@ -4,7 +4,8 @@ use candle_core::{Result, Tensor, Var};
 
 use super::Gradients;
 use crate::ops::{AdamStep, adam_step};
-use crate::recipe::OptimiserRecipe;
+use crate::qat::LOG_SCALE;
+use crate::recipe::Recipe;
 use crate::vit::Variables;
 
 /// What AdamW is told.
@@ -18,18 +19,22 @@ pub struct AdamWConfig {
     pub layer_decay: f64,
     /// Factor of the learning rate for the patch embedding.
     pub patch_embed_rate: f64,
+    /// Factor of the learning rate for the scales of rounded matrices.
+    pub scale_rate: f64,
     /// Blocks of the model.
     pub depth: usize,
 }
 
 impl AdamWConfig {
     /// As a recipe says, for a model of so many blocks.
-    pub fn new(recipe: &OptimiserRecipe, depth: usize) -> Self {
+    pub fn new(recipe: &Recipe, depth: usize) -> Self {
+        let Recipe { optimiser: recipe, quantise, .. } = recipe;
         Self {
             betas: recipe.betas,
             weight_decay: recipe.weight_decay,
             layer_decay: recipe.layer_decay,
             patch_embed_rate: recipe.patch_embed_rate,
+            scale_rate: quantise.unwrap_or_default().scale_learning_rate / recipe.learning_rate,
             depth,
         }
     }
@@ -37,6 +42,9 @@ impl AdamWConfig {
     /// Factor of the learning rate for a variable: 1 for what comes after the blocks, less the earlier it is (as in DINOv2's
     /// `get_vit_lr_decay_rate`).
     fn rate(&self, name: &str) -> f64 {
+        if name.ends_with(LOG_SCALE) {
+            return self.scale_rate;
+        }
         let before = ["patch_embed", "pos_embed", "cls_token", "mask_token", "register_tokens"];
         let block = name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse().ok());
         let layer = match block {
@@ -161,6 +169,7 @@ mod tests {
             weight_decay: 0.1,
             layer_decay: 1.0,
             patch_embed_rate: 1.0,
+            scale_rate: 1.0,
             depth: 12,
         });
         for step in 0..3u64 {
@@ -188,13 +197,14 @@ mod tests {
             weight_decay: 0.0,
             layer_decay: 0.9,
             patch_embed_rate: 0.2,
+            scale_rate: 10.0,
             depth: 12,
         };
         for (name, rate) in [
             ("norm.weight", 1.0),
             ("head.patch.0.weight", 1.0),
             ("blocks.11.attn.qkv.weight", 0.9),
-            ("blocks.11.attn.qkv.weight.log_scale", 0.9),
+            ("blocks.11.attn.qkv.weight.log_scale", 10.0),
             ("blocks.0.ls1.gamma", 0.282_429_536_481),
             ("pos_embed", 0.254_186_582_832_9),
             ("cls_token", 0.254_186_582_832_9),

@@ -143,6 +143,10 @@ impl QuantiseRecipe {
         if !(1..=127).contains(&self.weight_limit) {
             return Some(("quantise.weight_limit", "1..=127", self.weight_limit.to_string()));
         }
+        let rate = self.scale_learning_rate;
+        if !(rate >= 0.0 && rate.is_finite()) {
+            return Some(("quantise.scale_learning_rate", "a number of at least 0", rate.to_string()));
+        }
         (precision != ComputePrecision::F32).then(|| ("precision", "f32 with [quantise]", "bf16".into()))
     }
 }

@@ -2,8 +2,6 @@
 
 mod check;
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::views::ViewConfig;
@@ -174,11 +172,14 @@ pub struct OptimiserRecipe {
 }
 
 /// Roundings that a student learns with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuantiseRecipe {
     /// Largest magnitude of a weight in units of its scale: 127, or 64 (the default) for CPUs that sum products in 16 bits.
     pub weight_limit: u8,
+    /// Largest learning rate of the logarithms of the weights' scales, with the schedule of the others; 0 leaves scales as they are. A
+    /// rate that suits weights would hardly move them.
+    pub scale_learning_rate: f64,
 }
 
 /// A part of a run.
@@ -226,7 +227,7 @@ impl Default for LossRecipe {
 
 impl Default for QuantiseRecipe {
     fn default() -> Self {
-        Self { weight_limit: 64 }
+        Self { weight_limit: 64, scale_learning_rate: 3e-3 }
     }
 }
 
@@ -261,15 +262,23 @@ impl Recipe {
         })
     }
 
-    /// Side of the squares that held-out images are measured as: the first stage's largest.
-    pub fn held_out_side_px(&self) -> usize {
-        self.stages.first().and_then(|stage| stage.views.sizes_px.iter().copied().max()).unwrap_or_default()
+    /// Sides of the squares that held-out images are measured as: the largest of every stage, in the order of the stages.
+    pub fn held_out_sides_px(&self) -> Vec<usize> {
+        let mut sides = Vec::new();
+        for side in self.stages.iter().filter_map(|stage| stage.views.sizes_px.iter().copied().max()) {
+            if !sides.contains(&side) {
+                sides.push(side);
+            }
+        }
+        sides
     }
 
     /// The least and the largest side of what the student sees.
-    pub fn extreme_sides_px(&self) -> BTreeSet<usize> {
+    pub fn extreme_sides_px(&self) -> Vec<usize> {
         let sides = || self.stages.iter().flat_map(|stage| &stage.views.sizes_px).copied();
-        sides().min().into_iter().chain(sides().max()).collect()
+        let mut extremes: Vec<usize> = sides().min().into_iter().chain(sides().max()).collect();
+        extremes.dedup();
+        extremes
     }
 }
 

@@ -63,6 +63,10 @@ impl Bench {
         Recipe::read(&path).unwrap()
     }
 
+    pub(crate) fn dataset(&self) -> Dataset {
+        Dataset::open(&[self.images.display().to_string()]).unwrap()
+    }
+
     pub(crate) fn config(&self, recipe: Recipe, run: &str) -> RunConfig {
         RunConfig {
             recipe,
@@ -101,14 +105,14 @@ impl Bench {
         let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
         let mut teacher =
             EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
-        let dataset = Dataset::open(&[self.images.display().to_string()]).unwrap();
+        let dataset = self.dataset();
         std::fs::create_dir_all(&config.output).unwrap();
         let (mut losses, mut last) = (Vec::new(), None);
         let path = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| {
             on_event(&event);
             match event {
                 Event::Step { report, .. } => losses.push(report.loss),
-                Event::Validated { agreement, .. } => last = agreement,
+                Event::Validated { agreements, .. } => last = agreements.last().copied(),
                 _ => {}
             }
         })?;

@@ -150,7 +150,7 @@ fn a_store_out_of_reach_ends_a_run_and_makes_no_image_unreadable() {
     let error = loader.next().unwrap_err();
     assert!(matches!(error, DataError::Remote { .. }), "{error}");
     assert!(loader.unreadable().is_empty());
-    assert!(matches!(crate::data::held_out(&dataset, 7), Err(DataError::Remote { .. })));
+    assert!(matches!(crate::data::held_out(&dataset, &[7]), Err(DataError::Remote { .. })));
 }
 
 #[test]

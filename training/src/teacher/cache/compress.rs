@@ -1,13 +1,14 @@
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
+use half::f16;
 use nalgebra::{DMatrix, SymmetricEigen};
 use serde::{Deserialize, Serialize};
 
 /// Most principal components that are kept.
 pub(super) const MAX_COMPONENTS: usize = 384;
 /// Largest magnitude of a stored integer.
-const LIMIT: f64 = 127.0;
-/// Least standard deviation of a component, as a part of the first one's: of few images, the last ones seem to have none, and other
-/// images have some.
+const LIMIT: f32 = 127.0;
+/// Least standard deviation of a component, as a part of the largest one: of few images, some seem to have none, and other images have
+/// some.
 const LEAST_DEVIATION: f64 = 0.01;
 
 /// Form of patches and taps in a cache; CLS is 16-bit floats always.
@@ -20,20 +21,29 @@ pub enum Compression {
     Int8,
 }
 
-/// Principal components of features, for [`Compression::Int8`].
+/// How features become 8-bit integers, for [`Compression::Int8`]: less their mean, along principal components where there are fewer of
+/// these than coordinates, each divided by its spread.
 ///
-/// Each is divided by the square root of its standard deviation before tokens are rounded. All of a token's components share one
-/// scale: as they are, the first ones, which vary seventy times as much as the median one, would leave few bits to the others; with equal
-/// spreads, components that hardly matter would have as many bits as those that do. On photographs the relative L2 error of a
-/// ViT-S's patches is .005, against .027 as they are and .017 with equal spreads.
+/// The spread is the square root of the standard deviation. All of a token's components share one scale: as they are, the first
+/// ones, which vary seventy times as much as the median one, would leave few bits to the others; with equal spreads, components that
+/// hardly matter would have as many bits as those that do.
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
     /// `[dim]`.
     pub(super) mean: Tensor,
-    /// From features less their mean to what is rounded: `[components, dim]`.
-    pub(super) encode: Tensor,
-    /// And back: `[components, dim]`.
-    pub(super) decode: Tensor,
+    /// `[components]`.
+    pub(super) spread: Tensor,
+    /// `[components, dim]`, orthonormal rows; `None` where every coordinate is a component.
+    pub(super) directions: Option<Tensor>,
+}
+
+/// What [`Basis::encode`] makes of tokens.
+pub(super) struct Encoded {
+    /// `[batch, n, components]`.
+    pub(super) whole: Vec<i8>,
+    pub(super) shape: [usize; 3],
+    /// `[batch, n, 1]`.
+    pub(super) scale: Vec<f16>,
 }
 
 impl Basis {
@@ -43,48 +53,80 @@ impl Basis {
         if !covariance.iter().all(|value| value.is_finite()) {
             bail!("principal components: expected finite features, got others");
         }
-        let eigen = SymmetricEigen::new(covariance);
-        let mut order: Vec<usize> = (0..dim).collect();
-        order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
-        order.truncate(MAX_COMPONENTS);
-        let deviation = |column: usize| eigen.eigenvalues[column].max(0.0).sqrt();
-        let first = deviation(order[0]);
-        let (mut encode, mut decode) = (Vec::new(), Vec::new());
-        for &column in &order {
-            // Features that are all the same have no spread.
-            let spread =
-                if first > 0.0 { deviation(column).max(LEAST_DEVIATION * first).sqrt() } else { 1.0 };
-            let direction = eigen.eigenvectors.column(column);
-            encode.extend(direction.iter().map(|value| (value / spread) as f32));
-            decode.extend(direction.iter().map(|value| (value * spread) as f32));
-        }
-        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
-        let matrix = |rows| Tensor::from_vec(rows, (order.len(), dim), &Device::Cpu);
-        Ok(Self {
-            mean: Tensor::from_vec(mean, dim, &Device::Cpu)?,
-            encode: matrix(encode)?,
-            decode: matrix(decode)?,
-        })
+        let (variances, directions) = if dim <= MAX_COMPONENTS {
+            (covariance.diagonal().iter().copied().collect(), None)
+        } else {
+            let (variances, directions) = principal_components(covariance);
+            (variances, Some(Tensor::from_vec(directions, (MAX_COMPONENTS, dim), &Device::Cpu)?))
+        };
+        let vector = |numbers: Vec<f64>| {
+            let numbers: Vec<f32> = numbers.into_iter().map(|number| number as f32).collect();
+            Tensor::new(numbers, &Device::Cpu)
+        };
+        Ok(Self { mean: vector(mean)?, spread: vector(spreads(&variances))?, directions })
     }
 
-    /// `tokens: [batch, n, dim]` to whole numbers in f32, `[batch, n, components]`, and scales, `[batch, n, 1]`.
-    pub(super) fn encode(&self, tokens: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// `tokens: [batch, n, dim]`.
+    pub(super) fn encode(&self, tokens: &Tensor) -> Result<Encoded> {
         let (batch, count, dim) = tokens.dims3()?;
-        let rows = tokens.reshape((batch * count, dim))?.broadcast_sub(&self.mean)?;
-        let rows = rows.matmul(&self.encode.t()?)?;
-        let scale = ((rows.abs()?.max_keepdim(1)? / LIMIT)? + f64::from(f32::MIN_POSITIVE))?;
-        // Rounded to what the file holds before it is divided by.
-        let scale = scale.to_dtype(DType::F16)?.to_dtype(DType::F32)?.maximum(6e-8)?;
-        let whole = rows.broadcast_div(&scale)?.round()?.clamp(-LIMIT, LIMIT)?;
-        Ok((whole.reshape((batch, count, ()))?, scale.reshape((batch, count, 1))?))
+        let mut centred = tokens.reshape((batch * count, dim))?.broadcast_sub(&self.mean)?;
+        if let Some(directions) = &self.directions {
+            centred = centred.matmul(&directions.t()?)?;
+        }
+        let mut numbers: Vec<f32> = centred.flatten_all()?.to_vec1()?;
+        let inverse: Vec<f32> = self.spread.recip()?.to_vec1()?;
+        let (mut whole, mut scales) = (vec![0; numbers.len()], Vec::with_capacity(batch * count));
+        for (row, whole) in numbers.chunks_exact_mut(inverse.len()).zip(whole.chunks_exact_mut(inverse.len()))
+        {
+            let mut largest = 0.0f32;
+            for (number, inverse) in row.iter_mut().zip(&inverse) {
+                *number *= inverse;
+                largest = largest.max(number.abs());
+            }
+            // Rounded to what the file holds before it is divided by.
+            let scale = f16::from_f32(largest / LIMIT).max(f16::MIN_POSITIVE_SUBNORMAL);
+            let factor = scale.to_f32().recip();
+            for (whole, number) in whole.iter_mut().zip(row) {
+                *whole = (*number * factor).round_ties_even().clamp(-LIMIT, LIMIT) as i8;
+            }
+            scales.push(scale);
+        }
+        Ok(Encoded { whole, shape: [batch, count, inverse.len()], scale: scales })
     }
 
-    /// The features of what [`Self::encode`] made.
+    /// The features of what [`Self::encode`] made: `whole: [batch, n, components]`, `scale: [batch, n, 1]`.
     pub(super) fn decode(&self, whole: &Tensor, scale: &Tensor) -> Result<Tensor> {
         let (batch, count, components) = whole.dims3()?;
-        let rows = whole.broadcast_mul(scale)?.reshape((batch * count, components))?;
-        rows.matmul(&self.decode)?.broadcast_add(&self.mean)?.reshape((batch, count, ()))
+        let rows = whole.broadcast_mul(scale)?.broadcast_mul(&self.spread)?;
+        let mut rows = rows.reshape((batch * count, components))?;
+        if let Some(directions) = &self.directions {
+            rows = rows.matmul(directions)?;
+        }
+        rows.broadcast_add(&self.mean)?.reshape((batch, count, ()))
     }
+}
+
+/// The largest variances of features with this covariance, and their directions: `[MAX_COMPONENTS, dim]`.
+fn principal_components(covariance: DMatrix<f64>) -> (Vec<f64>, Vec<f32>) {
+    let eigen = SymmetricEigen::new(covariance);
+    let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
+    order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+    order.truncate(MAX_COMPONENTS);
+    let variances = order.iter().map(|&column| eigen.eigenvalues[column]).collect();
+    let mut directions = Vec::new();
+    for &column in &order {
+        directions.extend(eigen.eigenvectors.column(column).iter().map(|&number| number as f32));
+    }
+    (variances, directions)
+}
+
+/// Roots of standard deviations, none of them 0.
+fn spreads(variances: &[f64]) -> Vec<f64> {
+    let deviations = || variances.iter().map(|variance| variance.max(0.0).sqrt());
+    let largest = deviations().fold(0.0, f64::max);
+    // Features that are all the same have no spread.
+    let least = if largest > 0.0 { LEAST_DEVIATION * largest } else { 1.0 };
+    deviations().map(|deviation| deviation.max(least).sqrt()).collect()
 }
 
 #[cfg(test)]
@@ -104,9 +146,11 @@ mod tests {
 
     /// Root mean square of what differs afterwards, of each number of a token.
     fn errors(basis: &Basis, tokens: &Tensor) -> Vec<f32> {
-        let (whole, scale) = basis.encode(tokens).unwrap();
-        let numbers: Vec<f32> = whole.flatten_all().unwrap().to_vec1().unwrap();
-        assert!(numbers.iter().all(|number| number.abs() <= 127.0 && number.fract() == 0.0));
+        let Encoded { whole, shape: [batch, count, components], scale } = basis.encode(tokens).unwrap();
+        let numbers = whole.into_iter().map(f32::from).collect();
+        let whole = Tensor::from_vec(numbers, (batch, count, components), &Device::Cpu).unwrap();
+        let scales = scale.into_iter().map(f16::to_f32).collect();
+        let scale = Tensor::from_vec(scales, (batch, count, 1), &Device::Cpu).unwrap();
         let error = (basis.decode(&whole, &scale).unwrap() - tokens).unwrap().flatten_to(1).unwrap();
         error.sqr().unwrap().mean(0).unwrap().sqrt().unwrap().to_vec1().unwrap()
     }
@@ -131,6 +175,20 @@ mod tests {
     fn features_that_are_all_the_same_come_back() {
         let tokens = tokens(4, |_, at| at as f32);
         assert!(errors(&basis(&tokens), &tokens).iter().all(|&error| error < 1e-6));
+    }
+
+    /// More coordinates than are kept: those of 400 that vary come back, whatever the directions in which they do.
+    #[test]
+    fn wide_features_come_back_from_their_components() {
+        let wave = |token: usize, at: usize| ((1 + token * token * (at + 3)) as f32 * 0.37).sin();
+        let few: Vec<Vec<f32>> = (0..80).map(|token| (0..5).map(|at| wave(token, at)).collect()).collect();
+        let tokens = tokens(400, |token, at| {
+            few[token].iter().enumerate().map(|(part, number)| number * wave(at, part + 9)).sum()
+        });
+        let basis = basis(&tokens);
+        assert_eq!(basis.directions.as_ref().unwrap().dims(), [MAX_COMPONENTS, 400]);
+        let errors = errors(&basis, &tokens);
+        assert!(errors.iter().all(|&error| error < 0.02), "{errors:?}");
     }
 
     /// A basis of few tokens does not know all directions: those that it has not seen are no worse off.

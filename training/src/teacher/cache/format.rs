@@ -10,7 +10,7 @@ use crate::recipe::{Recipe, Stage};
 use crate::teacher::TeacherError;
 
 /// Version of the folder's form.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Steps of a shard, where these are small.
 const MOST_SHARD_STEPS: u64 = 64;
 /// Largest shard, if a step is not larger: one is held as a whole by whoever writes or reads it.

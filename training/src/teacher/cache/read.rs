@@ -125,7 +125,7 @@ impl Teacher for CachedTeacher {
     }
 }
 
-/// The principal components beside the held-out targets.
+/// How integers were made, beside the held-out targets.
 pub(super) fn basis(path: &Path, compression: Compression) -> Result<Option<Basis>, CacheError> {
     if compression == Compression::F16 {
         return Ok(None);
@@ -133,10 +133,11 @@ pub(super) fn basis(path: &Path, compression: Compression) -> Result<Option<Basi
     let bytes = std::fs::read(path).map_err(CacheError::file("read", path))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| CacheError::format(path, error))?;
     let part = |name: &str| tensor(path, &file, name);
+    let has_directions = file.names().contains(&"basis.directions");
     Ok(Some(Basis {
         mean: part("basis.mean")?,
-        encode: part("basis.encode")?,
-        decode: part("basis.decode")?,
+        spread: part("basis.spread")?,
+        directions: has_directions.then(|| part("basis.directions")).transpose()?,
     }))
 }
 

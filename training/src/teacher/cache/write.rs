@@ -6,9 +6,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use candle_core::{DType, Tensor};
+use half::f16;
 use safetensors::tensor::TensorView;
 
-use super::compress::Basis;
+use super::compress::{Basis, Encoded};
 use super::format::{CacheError, CacheManifest, held_out_path, shard_path};
 use super::{Compression, read};
 use crate::data::{Dataset, Loader, LoaderPlan, UnreadableList, held_out};
@@ -102,7 +103,7 @@ fn basis(
     }
     let mut parts = Vec::new();
     let mut statistics = Statistics::new(teacher.spec().dim);
-    let (batches, not_seen) = held_out(images, config.recipe.held_out_side_px())?;
+    let (batches, not_seen) = held_out(images, &config.recipe.held_out_sides_px())?;
     unreadable.add(&not_seen).map_err(CacheError::file("write", unreadable.path()))?;
     for (index, batch) in batches.into_iter().enumerate() {
         let targets = teacher.targets(&batch)?;
@@ -119,8 +120,10 @@ fn basis(
     };
     if let Some(basis) = &basis {
         parts.push(Part::f32("basis.mean", &basis.mean)?);
-        parts.push(Part::f32("basis.encode", &basis.encode)?);
-        parts.push(Part::f32("basis.decode", &basis.decode)?);
+        parts.push(Part::f32("basis.spread", &basis.spread)?);
+        if let Some(directions) = &basis.directions {
+            parts.push(Part::f32("basis.directions", directions)?);
+        }
     }
     write_parts(&path, &parts)?;
     Ok(basis)
@@ -166,9 +169,19 @@ fn encoded(basis: Option<&Basis>, name: &str, targets: &Targets) -> Result<Vec<P
     let Some(basis) = basis else { return plain(name, targets) };
     let mut parts = vec![Part::f16(format!("{name}.cls"), &targets.cls)?];
     for (part, tokens) in named(targets) {
-        let (whole, scale) = basis.encode(tokens)?;
-        parts.push(Part::i8(format!("{name}.{part}"), &whole)?);
-        parts.push(Part::f16(format!("{name}.{part}.scale"), &scale)?);
+        let Encoded { whole, shape, scale } = basis.encode(tokens)?;
+        parts.push(Part {
+            name: format!("{name}.{part}"),
+            dtype: safetensors::Dtype::I8,
+            shape: shape.to_vec(),
+            bytes: whole.into_iter().map(|number| number as u8).collect(),
+        });
+        parts.push(Part {
+            name: format!("{name}.{part}.scale"),
+            dtype: safetensors::Dtype::F16,
+            shape: vec![shape[0], shape[1], 1],
+            bytes: scale.into_iter().flat_map(f16::to_le_bytes).collect(),
+        });
     }
     Ok(parts)
 }
@@ -242,15 +255,9 @@ impl Part {
     }
 
     fn f16(name: String, tensor: &Tensor) -> Result<Self, CacheError> {
-        let halves = Self::numbers(tensor)?.into_iter().map(half::f16::from_f32);
-        let bytes = halves.flat_map(half::f16::to_le_bytes).collect();
+        let halves = Self::numbers(tensor)?.into_iter().map(f16::from_f32);
+        let bytes = halves.flat_map(f16::to_le_bytes).collect();
         Ok(Self { name, dtype: safetensors::Dtype::F16, shape: tensor.dims().to_vec(), bytes })
-    }
-
-    /// Of whole numbers within the type's range.
-    fn i8(name: String, tensor: &Tensor) -> Result<Self, CacheError> {
-        let bytes = Self::numbers(tensor)?.into_iter().map(|number| number as i8 as u8).collect();
-        Ok(Self { name, dtype: safetensors::Dtype::I8, shape: tensor.dims().to_vec(), bytes })
     }
 }
 
