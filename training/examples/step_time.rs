@@ -1,16 +1,17 @@
-//! Time of one training step without loading images and without a teacher: `step_time DEPTH BATCH STEPS`. Its peer is
-//! `benches/peers/training_step.py`.
+//! Time of one training step without loading images and without a teacher: `step_time DEPTH BATCH STEPS [rounded]`, the last word for a
+//! step with the roundings of the int8 engine. Its peer, without them, is `benches/peers/training_step.py`.
 
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 use rand::Rng;
+use training::allocator::keep_pages;
 use training::data::{Batch, Pixels};
 use training::distil::{Learner, Student};
 use training::loss::{Objective, Standardiser, Targets};
 use training::parallel::Group;
-use training::recipe::Recipe;
+use training::recipe::{QuantiseRecipe, Recipe};
 use training::vit::Parameters;
 
 #[global_allocator]
@@ -45,11 +46,16 @@ fn spec(depth: usize) -> VitSpec {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let numbers: Vec<usize> = std::env::args().skip(1).map(|word| word.parse()).collect::<Result<_, _>>()?;
+    keep_pages();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let mut recipe: Recipe = toml::from_str(RECIPE)?;
+    if words.pop_if(|word| word == "rounded").is_some() {
+        recipe.quantise = Some(QuantiseRecipe::default());
+    }
+    let numbers: Vec<usize> = words.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
     let &[depth, batch, steps] = numbers.as_slice() else {
-        return Err("usage: step_time DEPTH BATCH STEPS".into());
+        return Err("usage: step_time DEPTH BATCH STEPS [rounded]".into());
     };
-    let recipe: Recipe = toml::from_str(RECIPE)?;
     let device = Device::Cpu;
     let mut random = training::random::stream(1, "step time", 0);
     let mut tensor = |shape: &[usize]| {

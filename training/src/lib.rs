@@ -3,6 +3,7 @@
 //! Way of the data: [`data`] lists encoded images and loads them; [`views`] makes what the networks see of them; a teacher and
 //! a student look at the same views, and the student learns. [`curate`] chooses images before, [`eval`] judges models after.
 
+pub mod allocator;
 pub mod curate;
 pub mod data;
 pub mod distil;

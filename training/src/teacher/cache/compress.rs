@@ -17,7 +17,7 @@ const LEAST_DEVIATION: f64 = 0.01;
 pub enum Compression {
     /// 16-bit floats.
     F16,
-    /// 8-bit integers, with a scale per token, of at most 384 principal components.
+    /// 8-bit integers with a scale per token; of features wider than 384, principal components.
     Int8,
 }
 

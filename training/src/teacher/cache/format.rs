@@ -47,9 +47,9 @@ pub enum CacheError {
         /// What is wrong.
         problem: String,
     },
-    /// Principal components of nothing.
+    /// Nothing to find means, spreads and components on.
     #[error(
-        "cache: expected held-out images to find principal components on (validation_images), got none that can be read"
+        "cache: expected held-out images to measure features on for int8 (validation_images), got none that can be read"
     )]
     NothingHeldOut,
     /// A cache of something else.

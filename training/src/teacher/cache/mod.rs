@@ -2,7 +2,7 @@
 //!
 //! Views are functions of the recipe's seed and the step, so a run over a cache sees the very pixels that the teacher saw. A
 //! folder holds `cache.json`, `held-out.safetensors` and shards of some steps each; a shard holds per step CLS, patches and taps
-//! as 16-bit floats, or patches and taps as 8-bit principal components with a scale per token.
+//! as 16-bit floats, or patches and taps in 8 bits with a scale per token, as at most 384 principal components.
 
 mod compress;
 mod format;

@@ -89,7 +89,7 @@ pub fn write_cache(
     Ok(())
 }
 
-/// Keeps the targets of held-out images and, where it is needed, the principal components of their patches.
+/// Keeps the targets of held-out images and, where it is needed, what integers are made by.
 fn basis(
     config: &CacheConfig,
     teacher: &mut dyn Teacher,
