@@ -1,7 +1,7 @@
 //! Data parallel training: several processes, each with its part of every batch, whose gradients are added up before the step.
 //!
 //! Processes find each other by the variables that `torchrun`, Kubernetes' training operators and most SLURM scripts set: `RANK`,
-//! `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens there; the others send it their numbers and get the
+//! `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens there; the others send it their numbers and get the
 //! sums back. It adds in the order of the ranks, so that all processes have the same bits, and the same as one process that
 //! computes the parts one after the other.
 //!
@@ -108,6 +108,8 @@ pub struct Launch {
     pub world: usize,
     /// Which of the processes on this machine it is: the index of its GPU.
     pub local_rank: usize,
+    /// Processes on this machine, which share its memory.
+    pub local_world: usize,
     /// Where process 0 listens, `HOST:PORT`.
     pub address: String,
 }
@@ -140,6 +142,11 @@ impl Launch {
         }
         let rank = number("RANK", world - 1)?;
         let local_rank = if variable("LOCAL_RANK").is_some() { number("LOCAL_RANK", rank)? } else { 0 };
+        let local_world = if variable("LOCAL_WORLD_SIZE").is_some() {
+            number("LOCAL_WORLD_SIZE", world)?.max(1)
+        } else {
+            1
+        };
         let host = variable("MASTER_ADDR").ok_or(ParallelError::Variable {
             variable: "MASTER_ADDR",
             expected: "the host of process 0".into(),
@@ -149,7 +156,7 @@ impl Launch {
         let is_taken = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text == "True");
         let port =
             number("MASTER_PORT", usize::from(u16::MAX) - usize::from(is_taken))? + usize::from(is_taken);
-        Ok(Some(Self { rank, world, local_rank, address: format!("{host}:{port}") }))
+        Ok(Some(Self { rank, world, local_rank, local_world, address: format!("{host}:{port}") }))
     }
 }
 

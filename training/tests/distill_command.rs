@@ -66,6 +66,21 @@ fn a_teacher_may_compute_in_16_bits_and_is_another_one_then() {
     assert!(succeeded, "{told}");
 }
 
+/// Most of a terabyte, with parts of a batch that would be small enough.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_step_that_does_not_fit_is_refused_before_anything_is_computed() {
+    let bench = Bench::new(4);
+    let text = RECIPE.replace("batch = 2", "batch = 1024").replace("sizes_px = [28]", "sizes_px = [980]");
+    let (succeeded, _, told) = distill(&bench, &text, &[]);
+    let line = told.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let expected =
+        ["memory: expected some ", " GB for a step of stage 1, got ", "accumulate = ", "recipe.toml"];
+    assert!(!succeeded && expected.iter().all(|part| line.contains(part)), "{told}");
+    // Training says nothing else before.
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
 #[test]
 fn mistakes_get_one_line_that_says_what_and_where() {
     let bench = Bench::new(4);

@@ -42,8 +42,13 @@ fn processes_learn_what_one_learns() {
             let processes: Vec<_> = (0..3)
                 .map(|rank| {
                     let mut config = bench.config(recipe.clone(), run);
-                    config.launch =
-                        Some(Launch { rank, world: 3, local_rank: rank, address: address.clone() });
+                    config.launch = Some(Launch {
+                        rank,
+                        world: 3,
+                        local_rank: rank,
+                        local_world: 1,
+                        address: address.clone(),
+                    });
                     (config.stop_after, config.resume) = (stop_after, resume);
                     let bench = &bench;
                     scope.spawn(move || bench.run(&config).unwrap().1)

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Folder of the cache; one that was begun is completed
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// f16, or int8: 8 bits with a scale per token, of wider features 384 principal components
+    /// f16, or int8: 8 bits with a scale per token; features wider than 384 as 384 principal components
     #[arg(long, default_value = "int8", value_parser = storage)]
     storage: Compression,
     /// Threads that load images [default: as many as compute]

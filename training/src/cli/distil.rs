@@ -6,7 +6,6 @@ use dinov2_core::ImageView;
 use dinov2_weights::{Model, Normalisation};
 
 use super::models::{TeacherModel, blame_recipe, device};
-use training::allocator::keep_pages;
 use training::data::{Batch, Dataset};
 use training::distil::{Agreement, Event, RunConfig, StudentCard, distil, steps_done};
 use training::eval::ModelChoice;
@@ -100,7 +99,6 @@ impl RunArgs {
         start: Option<&Model>,
         source: String,
     ) -> anyhow::Result<()> {
-        keep_pages();
         let launch = Launch::from_env()?;
         let device = device(&self.device, launch.as_ref())?;
         let rank = launch.as_ref().map_or(0, |launch| launch.rank);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Batch, DataError, Dataset, Image, LoaderPlan, Pixels};
 use crate::views::random::{Purpose, Random};
-use crate::views::{Mix, Renderer, View, ViewConfig, mix};
+use crate::views::{Mix, Renderer, Sides, View, ViewConfig, mix};
 
 /// Samples that are tried for one place of a batch before the loader gives up.
 const MAX_TRIES: usize = 1_000;
@@ -36,14 +36,6 @@ pub(super) struct Made {
     position: u64,
     student: Vec<u8>,
     teacher: Option<Vec<u8>>,
-}
-
-/// Sides of a batch's views.
-#[derive(Clone, Copy)]
-struct Sides {
-    student_px: usize,
-    /// Where it is not the student's.
-    teacher_px: Option<usize>,
 }
 
 impl Maker {

@@ -40,10 +40,12 @@ pub enum DistilError {
     Student(String),
     /// A step that does not fit into memory.
     #[error(
-        "memory: expected some {:.1} GB for a step, got {:.1} GB that are free; {advice}",
+        "memory: expected some {:.1} GB for a step of stage {stage}, got {:.1} GB that are free; {advice}",
         *needed as f64 / 1e9, *free as f64 / 1e9
     )]
     Memory {
+        /// Stage, counted from 1.
+        stage: usize,
         /// Bytes of a step.
         needed: u64,
         /// Bytes that are free.

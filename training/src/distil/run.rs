@@ -4,12 +4,14 @@ use std::sync::Arc;
 use candle_core::Device;
 use dinov2_weights::Model;
 
+use super::memory::Plan;
 use super::prepare::{Prepare, check, loader};
 use super::step::{Learner, StepReport};
 use super::{
-    Agreement, Checkpoint, DistilError, Student, StudentCard, agreements, latest_checkpoint, memory,
-    student_spec, write_int8_student, write_student,
+    Agreement, Checkpoint, DistilError, Student, StudentCard, agreements, latest_checkpoint, student_spec,
+    write_int8_student, write_student,
 };
+use crate::allocator::keep_pages;
 use crate::data::{self, Batch, Dataset, Pixels, Unreadable, UnreadableList};
 use crate::loss::Targets;
 use crate::parallel::{Group, Launch};
@@ -105,29 +107,34 @@ pub fn distil(
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
     let before = open_checkpoint(config, &fingerprint)?;
-    let (unseen, not_seen) = data::held_out(&held_out, &config.recipe.held_out_sides_px())?;
+    let steps = before.as_ref().map_or(0, |(_, checkpoint, _)| checkpoint.step)
+        ..config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
+    let (recipe, launch) = (&config.recipe, config.launch.as_ref());
+    let plan = Plan { recipe, student: &spec, teacher: teacher.spec(), launch, steps: steps.clone() };
+    plan.check(&config.device)?;
+    if matches!(config.device, Device::Cpu) {
+        keep_pages();
+    }
+    let (unseen, not_seen) = data::held_out(&held_out, &config.recipe.held_out_sides())?;
     let unseen = unseen.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
         Ok((batch, targets))
     });
     let unseen: Vec<(Batch, Targets)> = unseen.collect::<Result<_, DistilError>>()?;
-    memory::check(config, &spec, teacher.spec(), world)?;
     let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
     let mut learner = prepare.learner(teacher, group, on_event)?;
-    let mut step = 0;
-    if let Some((path, checkpoint, tensors)) = before {
-        step = checkpoint.step;
+    let mut step = steps.start;
+    if let Some((path, _, tensors)) = before {
         Checkpoint::restore(&path, tensors, &mut learner)?;
     }
     learner.meet(step)?;
-    let end = config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
     let rank = config.launch.as_ref().map_or(0, |launch| launch.rank);
     let path = config.output.join(format!("unreadable{}.txt", suffix(rank)));
     let unreadable = UnreadableList::open(path.clone()).map_err(DistilError::file("read", path))?;
     let mut run = Run { config, learner, held_out: unseen, fingerprint, unreadable, on_event };
     run.list_unreadable(&not_seen)?;
-    while let Some(stage) = config.recipe.stage(step).filter(|_| step < end) {
-        step = run.stage(stage, &train, teacher, step, end)?;
+    while let Some(stage) = config.recipe.stage(step).filter(|_| step < steps.end) {
+        step = run.stage(stage, &train, teacher, step, steps.end)?;
     }
     let path = config.output.join(STUDENT_FILE);
     if !run.is_first() {
@@ -138,7 +145,7 @@ pub fn distil(
     match rounding {
         None => write_student(vit.spec(), weights, &config.card, &path)?,
         Some(rounding) => {
-            let (judges, _) = data::held_out(&held_out, &config.recipe.extreme_sides_px())?;
+            let (judges, _) = data::held_out(&held_out, &config.recipe.extreme_sides())?;
             let judges: Vec<Pixels> = judges.into_iter().map(|batch| batch.student).collect();
             write_int8_student(vit.spec(), weights, rounding, (&config.card, train.len()), &judges, &path)?;
         }

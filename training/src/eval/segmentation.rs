@@ -151,12 +151,15 @@ fn visit_labels(
     mut visit: impl FnMut(Labels, &Path) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
     let (mut frame, mut left_out) = (Frame::new(), LeftOut::new("segmentation", unit, images.len()));
+    let bar = bar("segmentation", "label maps", images.len(), unit);
     for (image, path) in images.iter() {
+        bar.inc(1);
         match read_pair(image, path, &mut frame) {
             Ok(labels) => visit(labels, path)?,
-            Err(error) => left_out.add(image, error)?,
+            Err(error) => bar.suspend(|| left_out.add(image, error))?,
         }
     }
+    bar.finish_and_clear();
     left_out.check()
 }
 

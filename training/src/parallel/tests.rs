@@ -38,7 +38,8 @@ fn all_processes_get_the_same_sums_in_the_order_of_ranks() {
     };
     let address = address();
     let join = |rank| {
-        let launch = Launch { rank, world: WORLD, local_rank: rank, address: address.clone() };
+        let launch =
+            Launch { rank, world: WORLD, local_rank: rank, local_world: 1, address: address.clone() };
         Group::join(&launch, &Device::Cpu).unwrap()
     };
     let results: Vec<(Vec<f32>, f64, Vec<f32>)> = std::thread::scope(|scope| {
@@ -71,7 +72,7 @@ fn all_processes_get_the_same_sums_in_the_order_of_ranks() {
 #[test]
 fn a_process_that_leaves_is_named() {
     let address = address();
-    let launch = |rank| Launch { rank, world: 2, local_rank: 0, address: address.clone() };
+    let launch = |rank| Launch { rank, world: 2, local_rank: 0, local_world: 1, address: address.clone() };
     std::thread::scope(|scope| {
         let other = scope.spawn(|| Group::join(&launch(1), &Device::Cpu).unwrap().sum(&mut [1.0f32; 3]));
         let mut first = Group::join(&launch(0), &Device::Cpu).unwrap();
@@ -87,7 +88,8 @@ fn a_process_that_leaves_is_named() {
 fn strangers_are_not_let_in() {
     let address = address();
     std::thread::scope(|scope| {
-        let launch = |rank| Launch { rank, world: 2, local_rank: 0, address: address.clone() };
+        let launch =
+            |rank| Launch { rank, world: 2, local_rank: 0, local_world: 1, address: address.clone() };
         let first = scope.spawn(move || Group::join(&launch(0), &Device::Cpu).map(|group| group.links.len()));
         let mut stranger = loop {
             match TcpStream::connect(&address) {

@@ -2,6 +2,9 @@ use std::path::{Path, PathBuf};
 
 use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantiseRecipe, Recipe, Stage};
 
+/// Most images of a step.
+const MAX_BATCH: usize = 1 << 20;
+
 /// Why a recipe is not one.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
@@ -154,9 +157,9 @@ impl QuantiseRecipe {
 impl Stage {
     fn problem(&self) -> Option<Problem> {
         let (batch, accumulate) = (self.batch, self.accumulate);
-        let fits = batch > 0 && accumulate > 0 && batch.is_multiple_of(accumulate);
+        let fits = (1..=MAX_BATCH).contains(&batch) && accumulate > 0 && batch.is_multiple_of(accumulate);
         let got = || format!("batch {batch} and accumulate {accumulate}");
-        (!fits).then(|| ("stages.batch", "a batch that is a multiple of accumulate", got()))
+        (!fits).then(|| ("stages.batch", "a batch of at most 2^20 that is a multiple of accumulate", got()))
     }
 }
 

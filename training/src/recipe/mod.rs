@@ -4,7 +4,7 @@ mod check;
 
 use serde::{Deserialize, Serialize};
 
-use crate::views::ViewConfig;
+use crate::views::{Sides, ViewConfig};
 
 pub use check::RecipeError;
 
@@ -263,22 +263,26 @@ impl Recipe {
     }
 
     /// Sides of the squares that held-out images are measured as: the largest of every stage, in the order of the stages.
-    pub fn held_out_sides_px(&self) -> Vec<usize> {
-        let mut sides = Vec::new();
-        for side in self.stages.iter().filter_map(|stage| stage.views.sizes_px.iter().copied().max()) {
-            if !sides.contains(&side) {
-                sides.push(side);
+    pub fn held_out_sides(&self) -> Vec<Sides> {
+        let mut all: Vec<Sides> = Vec::new();
+        for views in self.stages.iter().map(|stage| &stage.views) {
+            let largest = |sides: &[usize]| sides.iter().copied().max().unwrap_or_default();
+            let student_px = largest(&views.sizes_px);
+            let teacher_px =
+                views.teacher_sizes_px.as_deref().map(largest).filter(|side| *side != student_px);
+            if all.iter().all(|sides| sides.student_px != student_px) {
+                all.push(Sides { student_px, teacher_px });
             }
         }
-        sides
+        all
     }
 
     /// The least and the largest side of what the student sees.
-    pub fn extreme_sides_px(&self) -> Vec<usize> {
+    pub fn extreme_sides(&self) -> Vec<Sides> {
         let sides = || self.stages.iter().flat_map(|stage| &stage.views.sizes_px).copied();
         let mut extremes: Vec<usize> = sides().min().into_iter().chain(sides().max()).collect();
         extremes.dedup();
-        extremes
+        extremes.into_iter().map(|student_px| Sides { student_px, teacher_px: None }).collect()
     }
 }
 
@@ -358,7 +362,7 @@ mod tests {
             (
                 "batch = 8",
                 "batch = 8\naccumulate = 3",
-                "stages.batch: expected a batch that is a multiple of accumulate, got batch 8",
+                "stages.batch: expected a batch of at most 2^20 that is a multiple of accumulate, got batch 8",
             ),
             (
                 "[[stages]]",

@@ -74,12 +74,12 @@ pub trait Teacher: Send {
     /// Views that it cannot take, a device or file that fails.
     fn targets(&mut self, batch: &Batch) -> Result<Targets, TeacherError>;
 
-    /// What it makes of held-out images, of which `batch.step` counts the batches.
+    /// What it makes of held-out images, of which `batch.step` counts the batches. Without taps: nothing is asked of them.
     ///
     /// # Errors
     /// As [`Self::targets`].
     fn held_out(&mut self, batch: &Batch) -> Result<Targets, TeacherError> {
-        self.targets(batch)
+        Ok(Targets { taps: Vec::new(), ..self.targets(batch)? })
     }
 }
 

@@ -3,6 +3,15 @@ use serde::{Deserialize, Serialize};
 /// Longest side of a view: 146 patches of 14.
 pub const MAX_SIDE_PX: usize = 2_044;
 
+/// Sides of a batch's square views in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sides {
+    /// Of the student's.
+    pub student_px: usize,
+    /// Of the teacher's, where they are not the student's.
+    pub teacher_px: Option<usize>,
+}
+
 /// How views are drawn. Stands in recipes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,7 +17,7 @@ pub(crate) mod random;
 mod render;
 
 pub use colour::ColourStep;
-pub use config::{ColourJitter, MAX_SIDE_PX, ViewConfig, ViewError};
+pub use config::{ColourJitter, MAX_SIDE_PX, Sides, ViewConfig, ViewError};
 pub use plan::{CropBox, Mix, View};
 pub(crate) use render::mix;
 pub use render::{Renderer, centre_square};

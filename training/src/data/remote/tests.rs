@@ -4,7 +4,7 @@ use object_store::memory::InMemory;
 
 use super::*;
 use crate::data::{Dataset, Loader, LoaderPlan};
-use crate::views::ViewConfig;
+use crate::views::{Sides, ViewConfig};
 
 const SHARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gnu.tar");
 
@@ -150,7 +150,10 @@ fn a_store_out_of_reach_ends_a_run_and_makes_no_image_unreadable() {
     let error = loader.next().unwrap_err();
     assert!(matches!(error, DataError::Remote { .. }), "{error}");
     assert!(loader.unreadable().is_empty());
-    assert!(matches!(crate::data::held_out(&dataset, &[7]), Err(DataError::Remote { .. })));
+    assert!(matches!(
+        crate::data::held_out(&dataset, &[Sides { student_px: 7, teacher_px: None }]),
+        Err(DataError::Remote { .. })
+    ));
 }
 
 #[test]

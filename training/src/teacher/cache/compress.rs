@@ -24,9 +24,8 @@ pub enum Compression {
 /// How features become 8-bit integers, for [`Compression::Int8`]: less their mean, along principal components where there are fewer of
 /// these than coordinates, each divided by its spread.
 ///
-/// The spread is the square root of the standard deviation. All of a token's components share one scale: as they are, the first
-/// ones, which vary seventy times as much as the median one, would leave few bits to the others; with equal spreads, components that
-/// hardly matter would have as many bits as those that do.
+/// The spread is the square root of the standard deviation. All of a token's components share one scale: as they are, those that vary
+/// most would leave few bits to the others; with equal spreads, components that hardly matter would have as many bits as those that do.
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
     /// `[dim]`.

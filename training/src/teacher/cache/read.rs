@@ -10,7 +10,7 @@ use super::format::{CacheError, CacheManifest, held_out_path, shard_path};
 use crate::data::Batch;
 use crate::loss::Targets;
 use crate::recipe::Recipe;
-use crate::teacher::{Teacher, TeacherError};
+use crate::teacher::{Teacher, TeacherError, views};
 
 /// A teacher that has said everything already.
 pub struct CachedTeacher {
@@ -68,7 +68,10 @@ impl CachedTeacher {
             self.shard = Some((path, bytes));
         }
         match &self.shard {
-            Some((path, bytes)) => self.targets_in(path, bytes, &format!("s{step}"), self.basis.as_ref()),
+            Some((path, bytes)) => {
+                let taps = self.manifest.recipe.loss.taps.len();
+                self.targets_in(path, bytes, &format!("s{step}"), (taps, self.basis.as_ref()))
+            }
             None => Err(CacheError::format(&self.folder, "expected a shard, got none")),
         }
     }
@@ -78,7 +81,7 @@ impl CachedTeacher {
         path: &Path,
         bytes: &[u8],
         name: &str,
-        basis: Option<&Basis>,
+        (taps, basis): (usize, Option<&Basis>),
     ) -> Result<Targets, CacheError> {
         let file = SafeTensors::deserialize(bytes).map_err(|error| CacheError::format(path, error))?;
         let tokens = |part: &str| -> Result<Tensor, CacheError> {
@@ -92,7 +95,7 @@ impl CachedTeacher {
         };
         let patches = tokens("patches")?;
         let side = patches.dim(1)?.isqrt();
-        let taps = (0..self.manifest.recipe.loss.taps.len()).map(|index| tokens(&format!("tap{index}")));
+        let taps = (0..taps).map(|index| tokens(&format!("tap{index}")));
         let taps = taps.map(|tap| Ok(tap?.to_device(&self.device)?)).collect::<Result<_, CacheError>>()?;
         Ok(Targets {
             cls: tensor(path, &file, &format!("{name}.cls"))?.to_device(&self.device)?,
@@ -120,8 +123,15 @@ impl Teacher for CachedTeacher {
 
     fn held_out(&mut self, batch: &Batch) -> Result<Targets, TeacherError> {
         let path = held_out_path(&self.folder);
-        let targets = self.targets_in(&path, &self.held_out, &format!("h{}", batch.step), None);
-        targets.map_err(|error| TeacherError::Cache(Box::new(error)))
+        let targets = self.targets_in(&path, &self.held_out, &format!("h{}", batch.step), (0, None));
+        let targets = targets.map_err(|error| TeacherError::Cache(Box::new(error)))?;
+        let side = views(batch).side_px / self.manifest.spec.patch_size;
+        if targets.patches.dims3()?.0 == batch.samples.len() && targets.grid.len() == side * side {
+            return Ok(targets);
+        }
+        let problem =
+            "expected the held-out images that can be read now, got others: was one lost or repaired?";
+        Err(TeacherError::Cache(Box::new(CacheError::format(&path, problem))))
     }
 }
 

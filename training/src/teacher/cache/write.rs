@@ -103,7 +103,7 @@ fn basis(
     }
     let mut parts = Vec::new();
     let mut statistics = Statistics::new(teacher.spec().dim);
-    let (batches, not_seen) = held_out(images, &config.recipe.held_out_sides_px())?;
+    let (batches, not_seen) = held_out(images, &config.recipe.held_out_sides())?;
     unreadable.add(&not_seen).map_err(CacheError::file("write", unreadable.path()))?;
     for (index, batch) in batches.into_iter().enumerate() {
         let targets = teacher.targets(&batch)?;
@@ -111,7 +111,7 @@ fn basis(
         for tap in &targets.taps {
             statistics.add(tap)?;
         }
-        parts.extend(plain(&format!("h{index}"), &targets)?);
+        parts.extend(plain(&format!("h{index}"), &Targets { taps: Vec::new(), ..targets })?);
     }
     let basis = match config.compression {
         Compression::F16 => None,
