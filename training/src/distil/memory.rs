@@ -40,7 +40,7 @@ impl Plan<'_> {
             first = steps.end;
             let is_ahead = steps.start < self.steps.end && self.steps.start < steps.end;
             let needed = self.bytes(self.recipe, stage);
-            if is_ahead && !fits(needed, free) {
+            if is_ahead && needed > free {
                 let advice = self.advice(stage, free);
                 return Err(DistilError::Memory { stage: index + 1, needed, free, advice });
             }
@@ -68,7 +68,7 @@ impl Plan<'_> {
         let parts = || (stage.accumulate..=images).filter(|parts| images.is_multiple_of(*parts));
         let would = |recompute: bool, accumulate: usize| {
             let recipe = Recipe { recompute, ..self.recipe.clone() };
-            fits(self.bytes(&recipe, &Stage { accumulate, ..stage.clone() }), free)
+            self.bytes(&recipe, &Stage { accumulate, ..stage.clone() }) <= free
         };
         if let Some(parts) = parts().find(|parts| would(self.recipe.recompute, *parts)) {
             return format!("accumulate = {parts} would fit");
@@ -78,11 +78,6 @@ impl Plan<'_> {
         }
         "a smaller batch, smaller views or a smaller student would take less".into()
     }
-}
-
-/// What is foreseen may be a fifth too much; a run that could go on is not to be refused.
-fn fits(needed: u64, free: u64) -> bool {
-    0.8 * needed as f64 <= free as f64
 }
 
 /// Bytes that this process can still have before Linux ends one: pages of files that would be dropped are free, and so is swap. A
@@ -114,7 +109,7 @@ fn target_bytes(teacher: &VitSpec, recipe: &Recipe, stage: &Stage, world: usize)
 
 /// Bytes that training takes beyond weights and their average, in f32 on a CPU, for steps of this stage in one of `world` processes:
 /// moments of the optimiser, gradients, whatever the backward pass needs of the forward pass, and what it works in. `targets`: width
-/// of the teacher's tokens. Within a fifth of what an allocator counts (tests/memory.rs).
+/// of the teacher's tokens. Within a tenth of what an allocator counts (tests/memory.rs).
 pub fn step_bytes(spec: &VitSpec, targets: usize, recipe: &Recipe, stage: &Stage, world: usize) -> u64 {
     let side = stage.views.sizes_px.iter().copied().max().unwrap_or(0) / spec.patch_size;
     let places = side * side;
