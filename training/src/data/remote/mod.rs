@@ -6,6 +6,7 @@
 //!
 //! What it does not do: images that lie in a store by themselves.
 
+mod connect;
 mod reason;
 mod store;
 

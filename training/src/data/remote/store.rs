@@ -20,6 +20,7 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use super::connect::Connector;
 use super::reason::reason;
 use crate::data::DataError;
 
@@ -103,19 +104,22 @@ fn connect(
     Ok(match scheme {
         ObjectStoreScheme::Local => Arc::new(LocalFileSystem::new()),
         ObjectStoreScheme::AmazonS3 => {
-            Arc::new(AmazonS3Builder::from_env().with_url(base).with_retry(retry).build()?)
+            let builder = AmazonS3Builder::from_env().with_url(base).with_http_connector(Connector);
+            Arc::new(builder.with_retry(retry).build()?)
         }
         ObjectStoreScheme::GoogleCloudStorage => {
-            Arc::new(GoogleCloudStorageBuilder::from_env().with_url(base).with_retry(retry).build()?)
+            let builder = GoogleCloudStorageBuilder::from_env().with_url(base).with_http_connector(Connector);
+            Arc::new(builder.with_retry(retry).build()?)
         }
         ObjectStoreScheme::MicrosoftAzure => {
-            Arc::new(MicrosoftAzureBuilder::from_env().with_url(base).with_retry(retry).build()?)
+            let builder = MicrosoftAzureBuilder::from_env().with_url(base).with_http_connector(Connector);
+            Arc::new(builder.with_retry(retry).build()?)
         }
         ObjectStoreScheme::Http => {
             let options = ClientOptions::new().with_allow_http(base.starts_with("http:"));
             let server = base.split('/').take(3).collect::<Vec<_>>().join("/");
             let builder = HttpBuilder::new().with_url(server).with_client_options(options);
-            Arc::new(builder.with_retry(retry).build()?)
+            Arc::new(builder.with_http_connector(Connector).with_retry(retry).build()?)
         }
         other => {
             let source = format!("expected an address of s3, gs, az, http, https or file, got {other:?}");
