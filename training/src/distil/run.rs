@@ -99,8 +99,7 @@ pub fn distil(
         None => Group::alone(),
         Some(launch) => Group::join(launch, &config.device)?,
     };
-    let world = group.world();
-    check_parts(&config.recipe, world)?;
+    check_parts(&config.recipe, group.world())?;
     let spec = student_spec(&config.recipe.student, start.map(Model::spec))?;
     check(&config.recipe, &spec, teacher.spec())?;
     let fingerprint = dataset.fingerprint_hex();
@@ -109,18 +108,18 @@ pub fn distil(
     let before = open_checkpoint(config, &fingerprint)?;
     let steps = before.as_ref().map_or(0, |(_, checkpoint, _)| checkpoint.step)
         ..config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
-    let (recipe, launch) = (&config.recipe, config.launch.as_ref());
-    let plan = Plan { recipe, student: &spec, teacher: teacher.spec(), launch, steps: steps.clone() };
-    plan.check(&config.device)?;
+    Plan {
+        recipe: &config.recipe,
+        student: &spec,
+        teacher: teacher.spec(),
+        launch: config.launch.as_ref(),
+        steps: steps.clone(),
+    }
+    .check(&config.device)?;
     if matches!(config.device, Device::Cpu) {
         keep_pages();
     }
-    let (unseen, not_seen) = data::held_out(&held_out, &config.recipe.held_out_sides())?;
-    let unseen = unseen.into_iter().map(|batch| {
-        let targets = teacher.held_out(&batch)?;
-        Ok((batch, targets))
-    });
-    let unseen: Vec<(Batch, Targets)> = unseen.collect::<Result<_, DistilError>>()?;
+    let (unseen, not_seen) = see(&held_out, config, teacher)?;
     let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
     let mut learner = prepare.learner(teacher, group, on_event)?;
     let mut step = steps.start;
@@ -136,21 +135,24 @@ pub fn distil(
     while let Some(stage) = config.recipe.stage(step).filter(|_| step < steps.end) {
         step = run.stage(stage, &train, teacher, step, steps.end)?;
     }
-    let path = config.output.join(STUDENT_FILE);
-    if !run.is_first() {
-        return Ok(path);
+    if run.is_first() {
+        run.write_student(&held_out, train.len())?;
     }
-    let Student { vit, rounding, .. } = &run.learner.student;
-    let weights = run.learner.average.weights();
-    match rounding {
-        None => write_student(vit.spec(), weights, &config.card, &path)?,
-        Some(rounding) => {
-            let (judges, _) = data::held_out(&held_out, &config.recipe.extreme_sides())?;
-            let judges: Vec<Pixels> = judges.into_iter().map(|batch| batch.student).collect();
-            write_int8_student(vit.spec(), weights, rounding, (&config.card, train.len()), &judges, &path)?;
-        }
-    }
-    Ok(path)
+    Ok(config.output.join(STUDENT_FILE))
+}
+
+/// What the teacher makes of held-out images, and those that cannot be read.
+fn see(
+    held_out: &Dataset,
+    config: &RunConfig,
+    teacher: &mut dyn Teacher,
+) -> Result<(Vec<(Batch, Targets)>, Vec<Unreadable>), DistilError> {
+    let (batches, unreadable) = data::held_out(held_out, &config.recipe.held_out_sides())?;
+    let seen = batches.into_iter().map(|batch| {
+        let targets = teacher.held_out(&batch)?;
+        Ok((batch, targets))
+    });
+    Ok((seen.collect::<Result<_, DistilError>>()?, unreadable))
 }
 
 /// Whether every batch can be shared out.
@@ -240,6 +242,18 @@ impl Run<'_, '_> {
             }
         }
         Ok(step)
+    }
+
+    /// Writes the averaged student: in int8 if it learnt with roundings, with what these cost on held-out images. `images`: how many it
+    /// learnt from.
+    fn write_student(&self, held_out: &Dataset, images: usize) -> Result<(), DistilError> {
+        let path = self.config.output.join(STUDENT_FILE);
+        let (Student { vit, rounding, .. }, card) = (&self.learner.student, &self.config.card);
+        let weights = self.learner.average.weights();
+        let Some(rounding) = rounding else { return write_student(vit.spec(), weights, card, &path) };
+        let (judges, _) = data::held_out(held_out, &self.config.recipe.extreme_sides())?;
+        let judges: Vec<Pixels> = judges.into_iter().map(|batch| batch.student).collect();
+        write_int8_student(vit.spec(), weights, rounding, (card, images), &judges, &path)
     }
 
     fn averaged(&self) -> candle_core::Result<Vit> {
