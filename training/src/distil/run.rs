@@ -141,12 +141,10 @@ pub fn distil(
     Ok(config.output.join(STUDENT_FILE))
 }
 
-/// What the teacher makes of held-out images, and those that cannot be read.
-fn see(
-    held_out: &Dataset,
-    config: &RunConfig,
-    teacher: &mut dyn Teacher,
-) -> Result<(Vec<(Batch, Targets)>, Vec<Unreadable>), DistilError> {
+/// Held-out images with what the teacher makes of them, and those that cannot be read.
+type Seen = (Vec<(Batch, Targets)>, Vec<Unreadable>);
+
+fn see(held_out: &Dataset, config: &RunConfig, teacher: &mut dyn Teacher) -> Result<Seen, DistilError> {
     let (batches, unreadable) = data::held_out(held_out, &config.recipe.held_out_sides())?;
     let seen = batches.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
