@@ -1,16 +1,21 @@
 //! Files that are whole or not there.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 /// Writes a file under a temporary name beside it, makes it durable and gives it its name.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole_by(path, |file| std::fs::write(file, bytes))
+}
+
+/// The same for what `write` writes under the temporary name that it gets.
+pub(crate) fn write_whole_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new().prefix(".training-").suffix(".partial").tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    let file = tempfile::Builder::new().prefix(".training-").suffix(".partial").tempfile_in(folder)?;
+    write(file.path())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())

@@ -1,10 +1,12 @@
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use candle_core::{DType, Device, Tensor, Var};
-use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
+use safetensors::tensor::View;
+use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::{DistilError, Learner};
@@ -52,17 +54,22 @@ impl Checkpoint {
             tensors.push((format!("standardise.{name}.mean"), standardiser.mean.clone()));
             tensors.push((format!("standardise.{name}.matrix"), standardiser.matrix.clone()));
         }
-        let bytes = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect::<Result<Vec<_>, _>>()?;
-        let views = tensors.iter().zip(&bytes).map(|((name, tensor), bytes)| {
-            let view = TensorView::new(safetensors::Dtype::F32, tensor.dims().to_vec(), bytes);
-            view.map(|view| (name.clone(), view)).map_err(|error| self.wrong(&path, error))
-        });
-        let views = views.collect::<Result<Vec<_>, _>>()?;
         let text = serde_json::to_string(self).map_err(|error| self.wrong(&path, error))?;
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), text)]);
-        let whole =
-            safetensors::serialize(views, Some(metadata)).map_err(|error| self.wrong(&path, error))?;
-        crate::files::write_whole(&path, &whole).map_err(DistilError::file("write", &path))?;
+        let failed = RefCell::new(None);
+        let views = tensors.iter().map(|(name, tensor)| (name, Part { tensor, failed: &failed }));
+        crate::files::write_whole_by(&path, |file| {
+            safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| match error {
+                SafeTensorError::IoError(error) => error,
+                error => io::Error::other(error),
+            })?;
+            // A part that failed is missing in the file, which is not to be kept then.
+            if failed.borrow().is_some() { Err(io::Error::other("a tensor is missing")) } else { Ok(()) }
+        })
+        .map_err(|error| match failed.take() {
+            Some(failed) => failed,
+            None => DistilError::file("write", &path)(error),
+        })?;
         for old in checkpoints(folder)?.into_iter().rev().skip(KEPT) {
             fs::remove_file(&old).map_err(DistilError::file("delete", &old))?;
         }
@@ -194,6 +201,35 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>, DistilError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// A tensor of which bytes are made when the file takes them, so that a checkpoint is never held as a whole.
+struct Part<'a> {
+    tensor: &'a Tensor,
+    /// Why bytes could not be made.
+    failed: &'a RefCell<Option<DistilError>>,
+}
+
+impl View for Part<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        safetensors::Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.tensor.dims()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let bytes = bytes(self.tensor).unwrap_or_else(|error| {
+            self.failed.borrow_mut().get_or_insert(error);
+            Vec::new()
+        });
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.elem_count() * size_of::<f32>()
+    }
 }
 
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>, DistilError> {
