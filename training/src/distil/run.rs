@@ -84,7 +84,8 @@ pub enum Event<'a> {
 
 /// Distils; returns where the student lies. Of several processes only the first validates and writes, and has events about it.
 ///
-/// `start`: the model that the student is cut out of, unless it starts from scratch.
+/// `start`: the model that the student is cut out of, unless it starts from scratch. On a CPU, mimalloc keeps freed pages from then on
+/// ([`keep_pages`]).
 ///
 /// # Errors
 /// Anything that keeps the run from its end. The last checkpoint stays.
