@@ -10,7 +10,7 @@ use super::progress;
 pub(crate) struct Args {
     /// Known model (small, base, large, giant, small-reg, …; see `models`) or a repository OWNER/NAME
     name: String,
-    /// Branch, tag or commit [default: main]
+    /// Branch, tag or commit [default: of known models the known commit, of others main]
     #[arg(long)]
     revision: Option<String>,
     /// How matrices are stored: f32, f16, bf16 or int8
@@ -47,6 +47,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bar.finish_and_clear();
     }
     convert.finish_and_clear();
+    if let Some(note) = &pulled.note {
+        tell!("note: from the cache, which may be out of date: {note}");
+    }
     tell!(
         "{} from {}{}: {} MiB, {}",
         pulled.spec.name(),

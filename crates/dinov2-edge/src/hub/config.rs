@@ -19,10 +19,12 @@ pub struct HubConfig {
     pub token: Option<String>,
     /// Where converted models are kept.
     pub models: PathBuf,
+    /// Nothing is asked of the network; the cache must hold everything.
+    pub offline: bool,
 }
 
 impl HubConfig {
-    /// Reads the process environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`,
+    /// Reads the process environment: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN`,
     /// `HUGGING_FACE_HUB_TOKEN`, `DINOV2_EDGE_MODELS`, `XDG_CACHE_HOME`, `XDG_DATA_HOME`, `HOME`; the token also from
     /// the file that `hf auth login` writes.
     ///
@@ -59,6 +61,7 @@ impl HubConfig {
             cache,
             token,
             models: models_folder(lookup)?,
+            offline: variable("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value)),
         })
     }
 }
@@ -74,6 +77,11 @@ fn models_folder(lookup: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Hub
         .or_else(|| Some(data()?.join("dinov2-edge/models")))
         .map(|path| absolute(&path))
         .ok_or(HubError::NoFolder { what: "model folder", variable: "DINOV2_EDGE_MODELS" })
+}
+
+/// What Hugging Face's tools take for yes.
+fn is_true(value: &str) -> bool {
+    ["1", "on", "yes", "true"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))
 }
 
 /// Links in the hub's cache are relative to absolute paths. A path that cannot be made absolute stays as it is and

@@ -11,6 +11,9 @@ pub enum HubError {
     /// The revision cannot be part of an address or of a path.
     #[error("revision {0:?}: expected a branch, tag or commit of letters, digits and `._-/`")]
     Revision(String),
+    /// `HF_ENDPOINT` is not the address of a hub.
+    #[error("HF_ENDPOINT: expected http://HOST or https://HOST, got {0:?}")]
+    Endpoint(String),
     /// No place to keep models or downloads in.
     #[error("{what}: expected {variable} or HOME to be set")]
     NoFolder {
@@ -67,6 +70,22 @@ pub enum HubError {
         /// What is wrong.
         reason: String,
     },
+    /// Offline, and the cache lacks something.
+    #[error("HF_HUB_OFFLINE is set, and the cache does not hold all files of revision {revision}")]
+    Offline {
+        /// Revision asked for.
+        revision: String,
+    },
+    /// A file is larger than any of its kind.
+    #[error("{file}: expected at most {limit_bytes} bytes, the hub announces {announced_bytes}")]
+    TooLarge {
+        /// File asked for.
+        file: String,
+        /// Most bytes that such a file may have.
+        limit_bytes: u64,
+        /// Bytes announced.
+        announced_bytes: u64,
+    },
     /// The disk has too little room.
     #[error("{path}: expected {needed_bytes} free bytes, got {free_bytes}")]
     DiskFull {
@@ -77,8 +96,8 @@ pub enum HubError {
         /// Bytes free.
         free_bytes: u64,
     },
-    /// What arrived is not what the hub announced. The file has been removed.
-    #[error("{file}: expected {expected}, got {got}; the download was removed, pull again")]
+    /// The bytes are not what the hub announced, or not the known ones. Nothing of them stays in the cache.
+    #[error("{file}: expected {expected}, got {got}; nothing of it was kept, pull again")]
     Corrupt {
         /// The file.
         file: String,

@@ -1,30 +1,46 @@
+//! One file of a repository: asked for, downloaded, checked, kept.
+//!
+//! What a hub announces of a file (commit, size, hash) comes from one answer, is checked, and is what the download is
+//! held to. Nothing that it says later changes where bytes go or how many are written.
+
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
-use sha2::{Digest, Sha256};
+use ureq::http::HeaderMap;
 
+use super::cache::{Cache, Commit, Hashes, is_hex};
+use super::http::{Client, HttpError, Patience, content_length};
 use super::{HubConfig, HubError};
 
-/// Attempts per file; each resumes where the one before broke off.
+/// Attempts that bring nothing before a download is given up.
 const ATTEMPTS: u32 = 4;
 /// Pause before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Bytes hashed at a time.
-const HASH_CHUNK: usize = 1 << 20;
+/// Bytes after which a broken attempt was worth it.
+const WORTH_BYTES: u64 = 1 << 20;
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 16;
 
-/// Downloads of one repository at one revision.
+/// Downloads of one repository.
 pub(super) struct Fetcher<'a> {
     config: &'a HubConfig,
     repository: &'a str,
-    revision: &'a str,
-    api: Api,
-    hub: ApiRepo,
-    repo: Repo,
+    client: Client,
+    cache: &'a Cache,
+}
+
+/// A file that is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Its name in the repository: plain, no folder.
+    pub(super) file: &'a str,
+    /// Most bytes that it may have.
+    pub(super) limit: u64,
+    /// The hash that it must have, where we know it.
+    pub(super) sha256: Option<&'a str>,
 }
 
 /// Where a download stands.
@@ -34,124 +50,313 @@ pub(super) struct Transfer<'a> {
     pub(super) total_bytes: u64,
 }
 
+/// What a hub says of a file, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Announced {
+    /// The commit that the revision is.
+    pub(super) commit: Commit,
+    size: u64,
+    etag: Etag,
+}
+
+/// How a hub tells one content from another.
+#[derive(Clone, Debug)]
+enum Etag {
+    /// Large files.
+    Sha256(String),
+    /// Small files.
+    GitSha1(String),
+    /// A mirror's own way, from which nothing can be checked.
+    Opaque(String),
+}
+
+impl Etag {
+    fn parse(header: &str) -> Option<Self> {
+        let text = header.trim().trim_start_matches("W/").trim_matches('"');
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && text.len() <= 128;
+        match text {
+            text if is_hex(text, 64) => Some(Self::Sha256(text.to_owned())),
+            text if is_hex(text, 40) => Some(Self::GitSha1(text.to_owned())),
+            text if is_plain && !text.is_empty() => Some(Self::Opaque(text.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        let (Self::Sha256(text) | Self::GitSha1(text) | Self::Opaque(text)) = self;
+        text
+    }
+}
+
+/// A file in the cache.
+pub(super) struct Fetched {
+    pub(super) path: PathBuf,
+    /// Its hash is the one that the hub announced or that we know.
+    pub(super) is_verified: bool,
+}
+
+/// How one attempt at a download ended without success.
+enum Broken {
+    /// Another attempt may bring the rest.
+    Connection(String),
+    Final(HubError),
+}
+
 impl<'a> Fetcher<'a> {
     pub(super) fn new(
         config: &'a HubConfig,
         repository: &'a str,
-        revision: &'a str,
+        cache: &'a Cache,
+        patience: Patience,
     ) -> Result<Self, HubError> {
-        let builder = ApiBuilder::from_cache(Cache::new(config.cache.clone()))
-            .with_endpoint(config.endpoint.clone())
-            .with_token(config.token.clone())
-            .with_user_agent("dinov2-edge", env!("CARGO_PKG_VERSION"))
-            .with_progress(false);
-        let api = builder.build().map_err(|error| HubError::Unreachable {
-            endpoint: config.endpoint.clone(),
-            reason: error.to_string(),
-        })?;
-        let repo = Repo::with_revision(repository.to_owned(), RepoType::Model, revision.to_owned());
-        Ok(Self { config, repository, revision, hub: api.repo(repo.clone()), api, repo })
+        let client = Client::new(&config.endpoint, config.token.as_deref(), patience)
+            .ok_or_else(|| HubError::Endpoint(config.endpoint.clone()))?;
+        Ok(Self { config, repository, client, cache })
     }
 
-    /// A file of the repository, from the cache or from the hub; its bytes are checked either way.
+    /// Asks about a file. Nothing is written.
+    pub(super) fn announced(&self, wanted: Wanted<'_>, revision: &str) -> Result<Announced, HubError> {
+        let address = self.address(wanted.file, revision);
+        let is_final = |headers: &HeaderMap| {
+            headers.contains_key("x-linked-etag") && headers.contains_key("x-repo-commit")
+        };
+        let (mut attempt, mut pause) = (1, FIRST_PAUSE);
+        let headers = loop {
+            match self.client.head(&address, is_final) {
+                Ok(headers) => break headers,
+                Err(error) if attempt == ATTEMPTS || !is_transient(&error) => {
+                    return Err(self.explain(wanted.file, revision, error));
+                }
+                Err(_) => thread::sleep(pause),
+            }
+            attempt += 1;
+            pause *= 2;
+        };
+        self.check(wanted, revision, &headers)
+    }
+
+    fn check(&self, wanted: Wanted<'_>, revision: &str, headers: &HeaderMap) -> Result<Announced, HubError> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let refuse = |reason: &str| self.protocol(wanted.file, reason.to_owned());
+        let commit = text("x-repo-commit").and_then(Commit::parse);
+        let commit = commit.ok_or_else(|| refuse("expected a commit hash in X-Repo-Commit"))?;
+        if Commit::parse(revision).is_some_and(|asked| asked != commit) {
+            return Err(refuse(&format!("expected commit {revision}, got {}", commit.as_str())));
+        }
+        let etag = text("x-linked-etag").or_else(|| text("etag")).and_then(Etag::parse);
+        let etag = etag.ok_or_else(|| refuse("expected a hash in ETag"))?;
+        let size = match text("x-linked-size") {
+            Some(size) => size.trim().parse().ok(),
+            None => content_length(headers),
+        };
+        let size = size.ok_or_else(|| refuse("expected the size in Content-Length"))?;
+        if size > wanted.limit {
+            let (file, limit_bytes) = (wanted.file.to_owned(), wanted.limit);
+            return Err(HubError::TooLarge { file, limit_bytes, announced_bytes: size });
+        }
+        match (&etag, wanted.sha256) {
+            (Etag::Sha256(got), Some(expected)) if got != expected => {
+                Err(corrupt(wanted.file, format!("sha256 {expected}"), format!("sha256 {got}")))
+            }
+            _ => Ok(Announced { commit, size, etag }),
+        }
+    }
+
+    /// A file as announced: from the cache if it is there with the right bytes, or from the hub.
     pub(super) fn file(
         &self,
-        file: &str,
+        wanted: Wanted<'_>,
+        announced: &Announced,
         progress: &mut dyn FnMut(Transfer<'_>),
-    ) -> Result<PathBuf, HubError> {
-        if let Some(path) = Cache::new(self.config.cache.clone()).repo(self.repo.clone()).get(file) {
-            verify(&path, file)?;
-            return Ok(path);
-        }
-        let size = self.announced(file)?;
-        check_room(&self.config.cache, size)?;
-        let path = self.download(file, progress)?;
-        let got = fs::metadata(&path).map_err(|error| HubError::io("stat", &path, error))?.len();
-        if got != size {
-            remove_download(&path);
-            let (expected, got) = (format!("{size} bytes"), format!("{got} bytes"));
-            return Err(HubError::Corrupt { file: file.to_owned(), expected, got });
-        }
-        verify(&path, file)?;
-        Ok(path)
-    }
-
-    /// Asks the hub about a file before anything is written: its size in bytes.
-    fn announced(&self, file: &str) -> Result<u64, HubError> {
-        let metadata = self.api.metadata(&self.hub.url(file)).map_err(|error| self.explain(file, error))?;
-        // Both become names in the cache folder.
-        for name in [metadata.etag(), metadata.commit_hash()] {
-            let is_plain = name.len() <= 128
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-            if !is_plain || name.is_empty() {
-                return Err(self.protocol(file, format!("etag or commit {name:?} is no file name")));
-            }
-        }
-        Ok(metadata.size() as u64)
-    }
-
-    /// Downloads with resumption. hf-hub's own retry restarts at byte 0 of a file it appends to when an attempt dies
-    /// before its first byte, hence this loop around single attempts.
-    fn download(&self, file: &str, progress: &mut dyn FnMut(Transfer<'_>)) -> Result<PathBuf, HubError> {
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            let watch = Watch { file: file.to_owned(), done_bytes: 0, total_bytes: 0, progress };
-            let error = match self.hub.download_with_progress(file, watch) {
-                Ok(path) => return Ok(path),
-                Err(error) => error,
+    ) -> Result<Fetched, HubError> {
+        if let Some(path) = self.cache.file(&announced.commit, wanted.file) {
+            let size = fs::metadata(&path).map_err(|error| HubError::io("stat", &path, error))?.len();
+            let is_expected = size == announced.size && {
+                let hashes = Hashes::of(&path)?;
+                let is_pinned = wanted.sha256.is_none_or(|expected| hashes.sha256 == expected);
+                is_pinned && announced.is_met_by(&hashes)
             };
-            let complete_part = status(&error) == Some(416) || matches!(error, ApiError::InvalidResume);
-            if complete_part {
-                self.remove_parts();
+            if is_expected {
+                return Ok(Fetched { path, is_verified: announced.is_verifiable() });
             }
-            if attempt == ATTEMPTS || !(complete_part || is_transient(&error)) {
-                return Err(self.explain(file, error));
+            self.cache.remove(&path);
+        }
+        check_room(self.cache.folder(), announced.size)?;
+        self.download(wanted, announced, progress)
+    }
+
+    fn download(
+        &self,
+        wanted: Wanted<'_>,
+        announced: &Announced,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<Fetched, HubError> {
+        let (mut part, part_path) = self.cache.part(announced.etag.as_str())?;
+        let stat = |part: &File| part.metadata().map_err(|error| HubError::io("stat", &part_path, error));
+        let mut was_resumed = stat(&part)?.len() > 0;
+        loop {
+            self.complete(&mut part, &part_path, wanted.file, announced, progress)?;
+            let hashes = Hashes::of(&part_path)?;
+            match self.verify(wanted, announced, &hashes) {
+                Ok(()) => {
+                    let path = self.cache.keep(&part_path, &hashes.sha256, &announced.commit, wanted.file)?;
+                    return Ok(Fetched { path, is_verified: announced.is_verifiable() });
+                }
+                // The beginning may have come from elsewhere: once more, all of it from here.
+                Err(_) if was_resumed => {
+                    was_resumed = false;
+                    part.set_len(0).map_err(|error| HubError::io("truncate", &part_path, error))?;
+                }
+                Err(error) => {
+                    // What cannot be removed is refused again.
+                    let _ = fs::remove_file(&part_path);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn verify(&self, wanted: Wanted<'_>, announced: &Announced, got: &Hashes) -> Result<(), HubError> {
+        let announced = match &announced.etag {
+            Etag::Sha256(expected) => Some(expected.as_str()),
+            // The sizes agree; that a mirror's 40 digits are git's hash is not sure enough to refuse a file.
+            Etag::GitSha1(_) | Etag::Opaque(_) => None,
+        };
+        for expected in [announced, wanted.sha256].into_iter().flatten() {
+            if got.sha256 != expected {
+                let (expected, got) = (format!("sha256 {expected}"), format!("sha256 {}", got.sha256));
+                return Err(corrupt(wanted.file, expected, got));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the rest of a file, however often the connection breaks, as long as each attempt brings something.
+    fn complete(
+        &self,
+        part: &mut File,
+        part_path: &Path,
+        file: &str,
+        announced: &Announced,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<(), HubError> {
+        let length = |part: &File| part.metadata().map_err(|error| HubError::io("stat", part_path, error));
+        let (mut failures, mut pause) = (0, FIRST_PAUSE);
+        loop {
+            let before = length(part)?.len();
+            match self.attempt(part, part_path, file, announced, progress) {
+                Ok(()) => return Ok(()),
+                Err(Broken::Final(error)) => {
+                    // A file that is longer than announced is worth nothing; a full disk leaves what came so far.
+                    if matches!(error, HubError::Corrupt { .. }) {
+                        let _ = fs::remove_file(part_path);
+                    }
+                    return Err(error);
+                }
+                Err(Broken::Connection(reason)) => {
+                    let is_worth_it = length(part)?.len() >= before.saturating_add(WORTH_BYTES);
+                    (failures, pause) = if is_worth_it { (0, FIRST_PAUSE) } else { (failures + 1, pause) };
+                    if failures == ATTEMPTS {
+                        let endpoint = self.config.endpoint.clone();
+                        return Err(HubError::Unreachable { endpoint, reason });
+                    }
+                }
             }
             thread::sleep(pause);
             pause *= 2;
         }
-        unreachable!("the loop returns at the last attempt")
     }
 
-    /// Removes partial downloads that the hub cannot continue: as long as the file, or longer.
-    fn remove_parts(&self) {
-        let blobs = self.config.cache.join(self.repo.folder_name()).join("blobs");
-        for entry in fs::read_dir(blobs).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "part") {
-                // The next attempt reports what still stands in its way.
-                let _ = fs::remove_file(entry.path());
+    fn attempt(
+        &self,
+        part: &mut File,
+        part_path: &Path,
+        file: &str,
+        announced: &Announced,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<(), Broken> {
+        let local = |action| move |error| Broken::Final(HubError::io(action, part_path, error));
+        let total_bytes = announced.size;
+        let mut done_bytes = part.metadata().map_err(local("stat"))?.len();
+        if done_bytes > total_bytes {
+            part.set_len(0).map_err(local("truncate"))?;
+            done_bytes = 0;
+        }
+        if done_bytes == total_bytes {
+            return Ok(());
+        }
+        let address = self.address(file, announced.commit.as_str());
+        let mut download = match self.client.get(&address, done_bytes) {
+            Ok(download) => download,
+            Err(HttpError::Status(416)) => {
+                part.set_len(0).map_err(local("truncate"))?;
+                return Err(Broken::Connection("the server cannot continue the download".to_owned()));
             }
+            Err(error) => return Err(self.broken(file, announced.commit.as_str(), error)),
+        };
+        if download.start < done_bytes {
+            part.set_len(download.start).map_err(local("truncate"))?;
+            done_bytes = download.start;
+        }
+        part.seek(SeekFrom::Start(done_bytes)).map_err(local("seek"))?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = match download.body.read(&mut chunk) {
+                Ok(read) => read,
+                Err(error) => return Err(Broken::Connection(error.to_string())),
+            };
+            if read == 0 && done_bytes < total_bytes {
+                let reason = format!("the connection ended after {done_bytes} of {total_bytes} bytes");
+                return Err(Broken::Connection(reason));
+            }
+            if read == 0 {
+                return Ok(());
+            }
+            if done_bytes + read as u64 > total_bytes {
+                let (expected, got) = (format!("{total_bytes} bytes"), "more".to_owned());
+                return Err(Broken::Final(corrupt(file, expected, got)));
+            }
+            part.write_all(&chunk[..read]).map_err(local("write"))?;
+            done_bytes += read as u64;
+            progress(Transfer { file, done_bytes, total_bytes });
         }
     }
 
-    fn explain(&self, file: &str, error: ApiError) -> HubError {
-        let endpoint = self.config.endpoint.clone();
-        match (status(&error), error) {
-            (Some(404), _) => HubError::NotFound {
-                file: file.to_owned(),
-                repository: self.repository.to_owned(),
-                revision: self.revision.to_owned(),
-                endpoint,
-            },
-            (Some(status @ (401 | 403)), _) => HubError::Denied {
-                repository: self.repository.to_owned(),
-                endpoint,
-                status,
-                had_token: self.config.token.is_some(),
-            },
-            (None, ApiError::IoError(source)) if is_local(&source) => {
-                HubError::io("download", &self.config.cache, source)
-            }
-            (None, ApiError::LockAcquisition(path)) => {
-                let source = std::io::Error::other("another download holds the lock");
-                HubError::io("download", &path, source)
-            }
-            (_, ApiError::RequestError(error)) => {
-                HubError::Unreachable { endpoint, reason: error.to_string() }
-            }
-            (_, ApiError::IoError(error)) => HubError::Unreachable { endpoint, reason: error.to_string() },
-            (_, error) => self.protocol(file, error.to_string()),
+    fn address(&self, file: &str, revision: &str) -> String {
+        let Self { config, repository, .. } = self;
+        // A revision with slashes is one part of the address.
+        format!("{}/{repository}/resolve/{}/{file}", config.endpoint, revision.replace('/', "%2F"))
+    }
+
+    fn broken(&self, file: &str, revision: &str, error: HttpError) -> Broken {
+        match error {
+            error if !is_transient(&error) => Broken::Final(self.explain(file, revision, error)),
+            HttpError::Connection(reason) => Broken::Connection(reason),
+            HttpError::Status(status) => Broken::Connection(format!("status {status}")),
+            HttpError::Answer(reason) => Broken::Final(self.protocol(file, reason)),
         }
+    }
+
+    fn explain(&self, file: &str, revision: &str, error: HttpError) -> HubError {
+        let (endpoint, repository) = (self.config.endpoint.clone(), self.repository.to_owned());
+        match error {
+            HttpError::Status(404) => {
+                let (file, revision) = (file.to_owned(), revision.to_owned());
+                HubError::NotFound { file, repository, revision, endpoint }
+            }
+            HttpError::Status(status @ (401 | 403)) => {
+                HubError::Denied { repository, endpoint, status, had_token: self.config.token.is_some() }
+            }
+            HttpError::Status(status) => self.protocol(file, format!("status {status}")),
+            HttpError::Connection(reason) => HubError::Unreachable { endpoint, reason },
+            HttpError::Answer(reason) => self.protocol(file, reason),
+        }
+    }
+
+    /// The error of a file that the repository lacks.
+    pub(super) fn missing(&self, file: &str, revision: &str) -> HubError {
+        self.explain(file, revision, HttpError::Status(404))
     }
 
     fn protocol(&self, file: &str, reason: String) -> HubError {
@@ -159,109 +364,30 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-/// Passes hf-hub's increments on as totals.
-struct Watch<'a> {
-    file: String,
-    done_bytes: u64,
-    total_bytes: u64,
-    progress: &'a mut dyn FnMut(Transfer<'_>),
-}
-
-impl hf_hub::api::Progress for Watch<'_> {
-    fn init(&mut self, size: usize, _filename: &str) {
-        self.done_bytes = 0;
-        self.total_bytes = size as u64;
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done_bytes += size as u64;
-        let (done_bytes, total_bytes) = (self.done_bytes, self.total_bytes);
-        (self.progress)(Transfer { file: &self.file, done_bytes, total_bytes });
-    }
-
-    fn finish(&mut self) {}
-}
-
-/// HTTP status of a refusal.
-fn status(error: &ApiError) -> Option<u16> {
-    match error {
-        ApiError::RequestError(error) => match **error {
-            ureq::Error::StatusCode(status) => Some(status),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Errors of this machine's disk, as opposed to a broken connection.
-fn is_local(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind as Kind;
-    matches!(
-        error.kind(),
-        Kind::StorageFull
-            | Kind::QuotaExceeded
-            | Kind::PermissionDenied
-            | Kind::NotFound
-            | Kind::ReadOnlyFilesystem
-            | Kind::NotADirectory
-            | Kind::FileTooLarge
-            | Kind::AlreadyExists
-    )
-}
-
-fn is_transient(error: &ApiError) -> bool {
-    match error {
-        ApiError::IoError(error) => !is_local(error),
-        ApiError::RequestError(inner) => match **inner {
-            ureq::Error::StatusCode(status) => status == 429 || status >= 500,
-            ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-/// Compares a cached file with its name in the cache: large files are named by their sha256 (64 hex digits). Small
-/// ones are named by git's hash of them, which adds nothing to the check of their size.
-fn verify(path: &Path, file: &str) -> Result<(), HubError> {
-    let blob = fs::canonicalize(path).map_err(|error| HubError::io("open", path, error))?;
-    let Some(expected) = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_sha256(name))
-    else {
-        return Ok(());
-    };
-    let got = sha256(&blob).map_err(|error| HubError::io("read", &blob, error))?;
-    if got.eq_ignore_ascii_case(expected) {
-        return Ok(());
-    }
-    let expected = format!("sha256 {expected}");
-    remove_download(path);
-    Err(HubError::Corrupt { file: file.to_owned(), expected, got: format!("sha256 {got}") })
-}
-
-fn is_sha256(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; HASH_CHUNK]);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            read => hash.update(&chunk[..read]),
+impl Announced {
+    fn is_met_by(&self, hashes: &Hashes) -> bool {
+        match &self.etag {
+            Etag::Sha256(expected) => hashes.sha256 == *expected,
+            Etag::GitSha1(expected) => hashes.git_sha1 == *expected,
+            Etag::Opaque(_) => true,
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+
+    fn is_verifiable(&self) -> bool {
+        matches!(self.etag, Etag::Sha256(_))
+    }
 }
 
-/// Removes a wrong file and the link to it, so that the next pull starts afresh.
-fn remove_download(path: &Path) {
-    let blob = fs::canonicalize(path);
-    // Whatever cannot be removed is found and refused again.
-    let _ = fs::remove_file(path);
-    if let Ok(blob) = blob {
-        let _ = fs::remove_file(blob);
+fn is_transient(error: &HttpError) -> bool {
+    match error {
+        HttpError::Connection(_) => true,
+        HttpError::Status(status) => *status == 429 || *status >= 500,
+        HttpError::Answer(_) => false,
     }
+}
+
+pub(super) fn corrupt(file: &str, expected: String, got: String) -> HubError {
+    HubError::Corrupt { file: file.to_owned(), expected, got }
 }
 
 /// Checks the room on the disk that will hold `folder`, as far as the system tells.

@@ -17,6 +17,10 @@ pub struct KnownModel {
     pub depth: usize,
     /// Register tokens.
     pub registers: usize,
+    /// The commit of the repository that is pulled unless another revision is asked for.
+    pub commit: &'static str,
+    /// What `model.safetensors` must hash to at that commit, where we know it for sure.
+    pub sha256: Option<&'static str>,
 }
 
 impl KnownModel {
@@ -26,34 +30,56 @@ impl KnownModel {
     }
 }
 
-/// The released models. Shapes and licence: the DINOv2 model card; parameters: counted by transformers.
+/// The released models. Shapes and licence: the DINOv2 model card; parameters: counted by transformers; commits and
+/// hashes: as several public projects have pinned them, independently of each other.
 pub const KNOWN: &[KnownModel] = &[
-    plain("dinov2-small", "facebook/dinov2-small", 22_056_576, 384, 12),
-    plain("dinov2-base", "facebook/dinov2-base", 86_580_480, 768, 12),
-    plain("dinov2-large", "facebook/dinov2-large", 304_368_640, 1024, 24),
-    plain("dinov2-giant", "facebook/dinov2-giant", 1_136_480_768, 1536, 40),
-    with_registers(
-        "dinov2-with-registers-small",
-        "facebook/dinov2-with-registers-small",
-        22_058_112,
-        384,
-        12,
-    ),
-    with_registers("dinov2-with-registers-base", "facebook/dinov2-with-registers-base", 86_583_552, 768, 12),
-    with_registers(
-        "dinov2-with-registers-large",
-        "facebook/dinov2-with-registers-large",
-        304_372_736,
-        1024,
-        24,
-    ),
-    with_registers(
-        "dinov2-with-registers-giant",
-        "facebook/dinov2-with-registers-giant",
-        1_136_486_912,
-        1536,
-        40,
-    ),
+    KnownModel {
+        commit: "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+        sha256: Some("ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1"),
+        ..plain("dinov2-small", "facebook/dinov2-small", 22_056_576, 384, 12)
+    },
+    KnownModel {
+        commit: "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+        sha256: Some("d73036b56966966d07975d696bde331762f37297e2f095de8cea0040c3aa0841"),
+        ..plain("dinov2-base", "facebook/dinov2-base", 86_580_480, 768, 12)
+    },
+    KnownModel {
+        commit: "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c",
+        sha256: Some("399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23"),
+        ..plain("dinov2-large", "facebook/dinov2-large", 304_368_640, 1024, 24)
+    },
+    KnownModel {
+        commit: "611a9d42f2335e0f921f1e313ad3c1b7178d206d",
+        sha256: Some("917d3c470db999d32a312f8542149be91c7cbac61ee8fb4b67ae3d82b79ce21f"),
+        ..plain("dinov2-giant", "facebook/dinov2-giant", 1_136_480_768, 1536, 40)
+    },
+    KnownModel {
+        commit: "0d9846e56b43a21fa46d7f3f5070f0506a5795a9",
+        registers: 4,
+        ..plain("dinov2-with-registers-small", "facebook/dinov2-with-registers-small", 22_058_112, 384, 12)
+    },
+    KnownModel {
+        commit: "a1d738ccfa7ae170945f210395d99dde8adb1805",
+        sha256: Some("7a6f7b3b9fa4b8732e707476a03cd6cdce210048582f21aafb7991c17d98e362"),
+        registers: 4,
+        ..plain("dinov2-with-registers-base", "facebook/dinov2-with-registers-base", 86_583_552, 768, 12)
+    },
+    KnownModel {
+        commit: "e4c89a4e05589de9b3e188688a303d0f3c04d0f3",
+        registers: 4,
+        ..plain("dinov2-with-registers-large", "facebook/dinov2-with-registers-large", 304_372_736, 1024, 24)
+    },
+    KnownModel {
+        commit: "8d0d49f77fb8b5dd78842496ff14afe7dd4d85cb",
+        registers: 4,
+        ..plain(
+            "dinov2-with-registers-giant",
+            "facebook/dinov2-with-registers-giant",
+            1_136_486_912,
+            1536,
+            40,
+        )
+    },
 ];
 
 const fn plain(
@@ -63,17 +89,18 @@ const fn plain(
     dim: usize,
     depth: usize,
 ) -> KnownModel {
-    KnownModel { name, repository, licence: "Apache-2.0", parameters, dim, depth, registers: 0 }
-}
-
-const fn with_registers(
-    name: &'static str,
-    repository: &'static str,
-    parameters: u64,
-    dim: usize,
-    depth: usize,
-) -> KnownModel {
-    KnownModel { registers: 4, ..plain(name, repository, parameters, dim, depth) }
+    let (commit, sha256) = ("", None);
+    KnownModel {
+        name,
+        repository,
+        licence: "Apache-2.0",
+        parameters,
+        dim,
+        depth,
+        registers: 0,
+        commit,
+        sha256,
+    }
 }
 
 /// The known model that `name` means: `small`, `dinov2-small`, `facebook/dinov2-small`, `small-reg`,

@@ -5,16 +5,24 @@ use dinov2_core::VitSpec;
 use dinov2_weights::{ConvertOptions, Model, Storage, convert};
 use serde::Deserialize;
 
+use super::cache::{Cache, Commit, Hashes, is_hex};
 use super::config::DEFAULT_REVISION;
-use super::fetch::{Fetcher, Transfer, check_room};
+use super::fetch::{Announced, Fetcher, Transfer, Wanted, check_room, corrupt};
+use super::http::Patience;
 use super::known::known;
 use super::{HubConfig, HubError, model_path, repository};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What a conversion reads beside these, where a repository has it.
+const SIDE_FILES: &[&str] = &["preprocessor_config.json"];
 /// Most files that a checkpoint may be split into (ViT-g comes in one).
 const MAX_SHARDS: usize = 256;
+/// Largest file of weights; the largest of the family, a ViT-7B in f32, has 27 GB.
+const MAX_WEIGHT_BYTES: u64 = 64 << 30;
+/// Largest file of settings.
+const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// Largest index file.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
 
@@ -23,7 +31,7 @@ const MAX_INDEX_BYTES: u64 = 16 << 20;
 pub struct PullRequest {
     /// A known name or a repository.
     pub name: String,
-    /// Branch, tag or commit; `None` for the main branch.
+    /// Branch, tag or commit; `None` for the commit that is known of a known model, and for the main branch of others.
     pub revision: Option<String>,
     /// How the model file stores its weights.
     pub storage: Storage,
@@ -60,67 +68,228 @@ pub struct Pulled {
     pub bytes: u64,
     /// Whether the hub's cache held everything already.
     pub from_cache: bool,
+    /// Why the hub was not asked whether the cache is up to date.
+    pub note: Option<String>,
 }
 
 /// Downloads a checkpoint (or finds it in the hub's cache), checks it, converts it and opens the result. The model
 /// file appears under its final name only when all of that went well.
 ///
+/// The hub is asked even for what the cache holds, so that a wrong file is replaced. If it cannot be reached, or
+/// [`HubConfig::offline`] is set, a whole checkpoint in the cache serves.
+///
 /// # Errors
 /// An unknown name, no network, no such repository, no access, a full disk, bytes that differ from what the hub
-/// announced, or a checkpoint that is no DINOv2.
+/// announced or from the known hash, or a checkpoint that is no DINOv2.
 pub fn pull(
     config: &HubConfig,
     request: &PullRequest,
     progress: &mut dyn FnMut(PullProgress<'_>),
 ) -> Result<Pulled, HubError> {
+    pull_with(config, request, Patience::USUAL, progress)
+}
+
+pub(super) fn pull_with(
+    config: &HubConfig,
+    request: &PullRequest,
+    patience: Patience,
+    progress: &mut dyn FnMut(PullProgress<'_>),
+) -> Result<Pulled, HubError> {
     let repository = repository(&request.name)?;
-    let revision = checked_revision(request.revision.as_deref().unwrap_or(DEFAULT_REVISION))?;
+    let source = source(&repository, request.revision.as_deref())?;
     let output = match &request.output {
         Some(path) => path.clone(),
-        None => model_path(&config.models, &repository, revision, request.storage),
+        None => {
+            let revision = request.revision.as_deref().unwrap_or(DEFAULT_REVISION);
+            model_path(&config.models, &repository, revision, request.storage)
+        }
     };
-    let fetcher = Fetcher::new(config, &repository, revision)?;
+    let cache = Cache::new(&config.cache, &repository);
+    let fetcher = Fetcher::new(config, &repository, &cache, patience)?;
     let mut from_cache = true;
-    let snapshot = download(&fetcher, &mut |transfer| {
-        from_cache = false;
+    let snapshot = snapshot(&fetcher, &cache, &source, config.offline, &mut |transfer| {
         let Transfer { file, done_bytes, total_bytes } = transfer;
+        from_cache = false;
         progress(PullProgress::Download { file, done_bytes, total_bytes });
     })?;
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
-    check_room(folder, weight_bytes(&snapshot)? / stored_share(request.storage))?;
+    check_room(folder, weight_bytes(&snapshot.folder)? / stored_share(request.storage))?;
     let options = ConvertOptions {
-        source: Some(format!("{}/{repository} at revision {revision}", config.endpoint)),
+        source: Some(format!("{}/{repository} at commit {}", config.endpoint, snapshot.commit.as_str())),
         licence: known(&repository).map(|model| model.licence.to_owned()),
         ..ConvertOptions::new(request.storage)
     };
-    convert(&snapshot, &output, &options, &mut |step| progress(PullProgress::Convert(step)))?;
+    let converted =
+        convert(&snapshot.folder, &output, &options, &mut |step| progress(PullProgress::Convert(step)));
+    if let Err(error) = converted {
+        // Nothing vouches for these bytes, and they are of no use: the next pull asks for them anew.
+        snapshot.unverified.iter().for_each(|path| cache.remove(path));
+        return Err(error.into());
+    }
     let spec = Model::open(&output)?.spec().clone();
     let bytes = fs::metadata(&output).map_err(|error| HubError::io("stat", &output, error))?.len();
-    Ok(Pulled { path: output, repository, spec, bytes, from_cache })
+    Ok(Pulled { path: output, repository, spec, bytes, from_cache, note: snapshot.note })
 }
 
-/// Brings `config.json` and the weights into the cache: the folder that holds both.
-fn download(fetcher: &Fetcher<'_>, progress: &mut dyn FnMut(Transfer<'_>)) -> Result<PathBuf, HubError> {
-    // The small file first: a wrong name fails before gigabytes move.
-    fetcher.file(CONFIG, progress)?;
-    match fetcher.file(WEIGHTS, progress) {
-        Ok(_) => {}
-        Err(missing @ HubError::NotFound { .. }) => {
-            let index = match fetcher.file(INDEX, progress) {
-                Ok(index) => index,
-                Err(HubError::NotFound { .. }) => return Err(missing),
-                Err(error) => return Err(error),
-            };
-            for shard in shards(&index)? {
-                fetcher.file(&shard, progress)?;
-            }
+/// The revision to ask for, and the hash that the weights must have.
+struct Source<'a> {
+    revision: &'a str,
+    weights_sha256: Option<&'static str>,
+}
+
+/// A known model comes at the commit that we know, unless another revision is asked for.
+fn source<'a>(repository: &str, revision: Option<&'a str>) -> Result<Source<'a>, HubError> {
+    let known = known(repository);
+    match (revision, known) {
+        (None, Some(model)) => Ok(Source { revision: model.commit, weights_sha256: model.sha256 }),
+        (None, None) => Ok(Source { revision: DEFAULT_REVISION, weights_sha256: None }),
+        (Some(revision), known) => {
+            let revision = checked_revision(revision)?;
+            let pinned = known.filter(|model| model.commit == revision);
+            Ok(Source { revision, weights_sha256: pinned.and_then(|model| model.sha256) })
         }
-        Err(error) => return Err(error),
     }
-    // A branch that moved in between has a folder of its own, which needs its own config.
-    let config = fetcher.file(CONFIG, progress)?;
-    Ok(config.parent().unwrap_or(Path::new(".")).to_owned())
+}
+
+/// A commit's files in the cache.
+struct Snapshot {
+    folder: PathBuf,
+    commit: Commit,
+    /// Files whose bytes nothing vouches for.
+    unverified: Vec<PathBuf>,
+    /// Why the hub was not asked.
+    note: Option<String>,
+}
+
+/// Brings a commit's files into the cache. Without a hub, what the cache holds must be whole.
+fn snapshot(
+    fetcher: &Fetcher<'_>,
+    cache: &Cache,
+    source: &Source<'_>,
+    offline: bool,
+    progress: &mut dyn FnMut(Transfer<'_>),
+) -> Result<Snapshot, HubError> {
+    if offline {
+        let found = cached(cache, source, "HF_HUB_OFFLINE is set".to_owned())?;
+        return found.ok_or(HubError::Offline { revision: source.revision.to_owned() });
+    }
+    let config = Wanted { file: CONFIG, limit: MAX_TEXT_BYTES, sha256: None };
+    // The small file first: a wrong name fails before gigabytes move.
+    let announced = match fetcher.announced(config, source.revision) {
+        Err(HubError::Unreachable { endpoint, reason }) => {
+            let why = format!("{endpoint} cannot be reached: {reason}");
+            return cached(cache, source, why)?.ok_or(HubError::Unreachable { endpoint, reason });
+        }
+        other => other?,
+    };
+    // From here on everything is of this commit, even if the branch moves.
+    let commit = announced.commit.clone();
+    let mut files = Files { fetcher, cache, commit: &commit, unverified: Vec::new() };
+    files.announced(config, &announced, progress)?;
+    for file in SIDE_FILES {
+        files.optional(Wanted { file, ..config }, progress)?;
+    }
+    let weights = Wanted { file: WEIGHTS, limit: MAX_WEIGHT_BYTES, sha256: source.weights_sha256 };
+    if files.optional(weights, progress)?.is_none() {
+        let index = Wanted { file: INDEX, limit: MAX_INDEX_BYTES, sha256: None };
+        let Some(index) = files.optional(index, progress)? else {
+            return Err(fetcher.missing(WEIGHTS, source.revision));
+        };
+        for shard in shards(&index)? {
+            let shard = Wanted { file: &shard, limit: MAX_WEIGHT_BYTES, sha256: None };
+            files.required(shard, progress)?;
+        }
+    }
+    let unverified = files.unverified;
+    cache.note_commit(source.revision, &commit)?;
+    Ok(Snapshot { folder: cache.snapshot(&commit), commit, unverified, note: None })
+}
+
+/// Files of one commit.
+struct Files<'a> {
+    fetcher: &'a Fetcher<'a>,
+    cache: &'a Cache,
+    commit: &'a Commit,
+    unverified: Vec<PathBuf>,
+}
+
+impl Files<'_> {
+    fn announced(
+        &mut self,
+        wanted: Wanted<'_>,
+        announced: &Announced,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let fetched = self.fetcher.file(wanted, announced, progress)?;
+        if !fetched.is_verified {
+            self.unverified.push(fetched.path.clone());
+        }
+        Ok(fetched.path)
+    }
+
+    fn required(
+        &mut self,
+        wanted: Wanted<'_>,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let announced = self.fetcher.announced(wanted, self.commit.as_str())?;
+        self.announced(wanted, &announced, progress)
+    }
+
+    /// `None` if the commit has no such file, which the cache notes.
+    fn optional(
+        &mut self,
+        wanted: Wanted<'_>,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<Option<PathBuf>, HubError> {
+        match self.required(wanted, progress) {
+            Err(HubError::NotFound { .. }) => {
+                self.cache.note_absent(self.commit, wanted.file)?;
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+}
+
+/// What the cache holds of a revision, if that is everything. `why` says why the hub was not asked.
+fn cached(cache: &Cache, source: &Source<'_>, why: String) -> Result<Option<Snapshot>, HubError> {
+    let Some(commit) = cache.commit_of(source.revision) else { return Ok(None) };
+    let is_known = |file: &&str| cache.file(&commit, file).is_some() || cache.is_absent(&commit, file);
+    if cache.file(&commit, CONFIG).is_none() || !SIDE_FILES.iter().all(is_known) {
+        return Ok(None);
+    }
+    let weights = match cache.file(&commit, WEIGHTS) {
+        Some(weights) => vec![weights],
+        None => {
+            let Some(index) = cache.file(&commit, INDEX) else { return Ok(None) };
+            let shards = shards(&index)?.into_iter().map(|shard| cache.file(&commit, &shard));
+            let Some(shards) = shards.collect::<Option<Vec<_>>>() else { return Ok(None) };
+            shards
+        }
+    };
+    for path in weights {
+        verify_cached(cache, &path, source.weights_sha256)?;
+    }
+    let folder = cache.snapshot(&commit);
+    Ok(Some(Snapshot { folder, commit, unverified: Vec::new(), note: Some(why) }))
+}
+
+/// Compares a cached file with its name in the cache, where that is a sha256, and with the hash that we know.
+fn verify_cached(cache: &Cache, path: &Path, known: Option<&str>) -> Result<(), HubError> {
+    let blob = fs::canonicalize(path).map_err(|error| HubError::io("open", path, error))?;
+    let name = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_hex(name, 64));
+    let got = Hashes::of(&blob)?.sha256;
+    for expected in [name, known].into_iter().flatten() {
+        if got != expected {
+            let error =
+                corrupt(&path.display().to_string(), format!("sha256 {expected}"), format!("sha256 {got}"));
+            cache.remove(path);
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// The files that an index names, each once.

@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -23,12 +25,39 @@ pub(super) struct Behaviour {
     pub(super) announced_sha256: Option<String>,
     /// Announces this etag for small files.
     pub(super) announced_etag: Option<String>,
+    /// Announces this commit.
+    pub(super) announced_commit: Option<String>,
+    /// Announces this size of large files.
+    pub(super) announced_size: Option<u64>,
+    /// Says this of etag and commit where a body is asked for: harmless first, harmful then.
+    pub(super) second_face: Option<(String, String)>,
+    /// What becomes of bodies of large files.
+    pub(super) body: BodyFault,
+    /// Leads every request to this address and the path asked for.
+    pub(super) redirect_all: Option<String>,
+    /// Leads requests for large files' bytes to another server.
+    pub(super) cdn: Option<String>,
     /// Token without which everything is 401.
     pub(super) token: Option<String>,
     /// Repositories that moved: old name, new name.
     pub(super) moved: Option<(String, String)>,
-    /// `PATH RANGE` of every request.
+    /// `PATH RANGE` of every request for a body.
     pub(super) log: Vec<String>,
+    /// Tokens that were sent.
+    pub(super) tokens: Vec<String>,
+}
+
+/// What goes wrong with a body.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum BodyFault {
+    #[default]
+    None,
+    /// Goes on for ever behind the file's bytes.
+    Endless,
+    /// Half of the bytes, then silence.
+    Stalls,
+    /// A byte every so often.
+    Drips,
 }
 
 pub(super) struct Server {
@@ -37,9 +66,9 @@ pub(super) struct Server {
 }
 
 struct Request {
+    is_head: bool,
     path: String,
     range_from: Option<usize>,
-    range_to: Option<usize>,
     token: Option<String>,
 }
 
@@ -48,6 +77,7 @@ struct Response {
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
     cut_at: Option<usize>,
+    fault: BodyFault,
 }
 
 impl Server {
@@ -59,8 +89,9 @@ impl Server {
         let (shared, base) = (state.clone(), endpoint.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let (state, base) = (shared.clone(), base.clone());
                 // A client that goes away is its own business.
-                let _ = answer(stream, &shared, &base);
+                thread::spawn(move || answer(stream, &state, &base).ok());
             }
         });
         Self { endpoint, state }
@@ -69,19 +100,48 @@ impl Server {
     pub(super) fn log(&self) -> Vec<String> {
         self.state.lock().expect("state").log.clone()
     }
+
+    pub(super) fn tokens(&self) -> Vec<String> {
+        self.state.lock().expect("state").tokens.clone()
+    }
 }
 
 fn answer(mut stream: TcpStream, state: &Mutex<Behaviour>, base: &str) -> std::io::Result<()> {
     let request = read_request(&stream)?;
     let response = respond(&request, &mut state.lock().expect("state"), base);
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", response.status);
-    head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
+    if response.fault != BodyFault::Endless {
+        head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
+    }
     for (name, value) in &response.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
-    stream.write_all(&response.body[..response.cut_at.unwrap_or(response.body.len())])?;
+    if request.is_head {
+        return stream.flush();
+    }
+    let body = &response.body;
+    match response.fault {
+        BodyFault::None => stream.write_all(&body[..response.cut_at.unwrap_or(body.len())])?,
+        BodyFault::Endless => {
+            stream.write_all(body)?;
+            // Ends when the client has enough.
+            loop {
+                stream.write_all(&[0; 1 << 16])?;
+            }
+        }
+        BodyFault::Stalls => {
+            stream.write_all(&body[..body.len() / 2])?;
+            thread::sleep(Duration::from_secs(60));
+        }
+        BodyFault::Drips => {
+            for byte in body.chunks(1) {
+                stream.write_all(byte)?;
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
     stream.flush()
 }
 
@@ -89,15 +149,14 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut request = Request { path, range_from: None, range_to: None, token: None };
+    let mut request = Request { is_head: first.starts_with("HEAD"), path, range_from: None, token: None };
     for line in lines {
         let line = line?;
         let Some((name, value)) = line.split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
             "range" => {
-                let (from, to) = value.trim_start_matches("bytes=").split_once('-').expect("a range");
+                let (from, _) = value.trim_start_matches("bytes=").split_once('-').expect("a range");
                 request.range_from = from.parse().ok();
-                request.range_to = to.parse().ok();
             }
             "authorization" => request.token = value.strip_prefix("Bearer ").map(str::to_owned),
             _ => {}
@@ -107,14 +166,19 @@ fn read_request(stream: &TcpStream) -> std::io::Result<Request> {
 }
 
 fn respond(request: &Request, state: &mut Behaviour, base: &str) -> Response {
-    let range = request.range_from.map(|from| format!(" {from}")).unwrap_or_default();
-    state.log.push(format!("{}{range}", request.path));
-    let refuse = |status| Response { status, headers: Vec::new(), body: b"no".to_vec(), cut_at: None };
+    state.tokens.extend(request.token.clone());
+    if !request.is_head {
+        let range = request.range_from.map(|from| format!(" {from}")).unwrap_or_default();
+        state.log.push(format!("{}{range}", request.path));
+    }
+    if let Some(elsewhere) = &state.redirect_all {
+        return redirect(format!("{elsewhere}{}", request.path));
+    }
     if let Some(name) = request.path.strip_prefix("/cdn/") {
         let Some(bytes) = state.files.get(name).cloned() else { return refuse(404) };
         let mut response = ranged(&bytes, request);
-        // Requests for one byte ask for the size only.
-        if let Some((after, times)) = state.cut.filter(|&(_, times)| times > 0 && response.body.len() > 1) {
+        response.fault = state.body;
+        if let Some((after, times)) = state.cut.filter(|&(_, times)| times > 0 && !request.is_head) {
             state.cut = Some((after, times - 1));
             response.cut_at = Some(after.min(response.body.len()));
         }
@@ -123,42 +187,67 @@ fn respond(request: &Request, state: &mut Behaviour, base: &str) -> Response {
     if state.token.is_some() && state.token != request.token {
         return refuse(if request.token.is_some() { 403 } else { 401 });
     }
+    resolve(request, state, base)
+}
+
+fn resolve(request: &Request, state: &Behaviour, base: &str) -> Response {
     let Some((repository, rest)) = request.path[1..].split_once("/resolve/") else { return refuse(404) };
     if let Some((_, new)) = state.moved.as_ref().filter(|(old, _)| old == repository) {
-        let headers = vec![("Location", format!("/{new}/resolve/{rest}"))];
-        return Response { status: 307, headers, body: Vec::new(), cut_at: None };
+        return redirect(format!("/{new}/resolve/{rest}"));
     }
     let Some((revision, file)) = rest.split_once('/') else { return refuse(404) };
     let name = format!("{repository}/{file}");
-    let Some(bytes) = state.files.get(&name).filter(|_| revision == "main") else { return refuse(404) };
+    let mut commit = state.announced_commit.clone().unwrap_or_else(|| COMMIT.to_owned());
+    let has_revision = revision == "main" || revision == commit;
+    let Some(bytes) = state.files.get(&name).filter(|_| has_revision) else { return refuse(404) };
+    let mut harmful = None;
+    if let Some((etag, second_commit)) = state.second_face.as_ref().filter(|_| !request.is_head) {
+        commit.clone_from(second_commit);
+        harmful = Some(etag.clone());
+    }
     if state.large.contains(&name) {
         let sha256 = state.announced_sha256.clone().unwrap_or_else(|| hex(&Sha256::digest(bytes)));
-        let headers = vec![
-            ("Location", format!("{base}/cdn/{name}")),
-            ("X-Linked-ETag", format!("\"{sha256}\"")),
-            ("X-Linked-Size", bytes.len().to_string()),
-            ("X-Repo-Commit", COMMIT.to_owned()),
-        ];
-        return Response { status: 302, headers, body: Vec::new(), cut_at: None };
+        let size = state.announced_size.unwrap_or(bytes.len() as u64);
+        let mut response = redirect(format!("{}/cdn/{name}", state.cdn.as_deref().unwrap_or(base)));
+        response.headers.push(("X-Linked-ETag", format!("\"{}\"", harmful.unwrap_or(sha256))));
+        response.headers.push(("X-Linked-Size", size.to_string()));
+        response.headers.push(("X-Repo-Commit", commit));
+        return response;
     }
-    let etag = state.announced_etag.clone().unwrap_or_else(|| hex(&Sha256::digest(bytes))[..40].to_owned());
+    let etag = harmful.or_else(|| state.announced_etag.clone()).unwrap_or_else(|| git_sha1(bytes));
     let mut response = ranged(bytes, request);
     response.headers.push(("ETag", format!("\"{etag}\"")));
-    response.headers.push(("X-Repo-Commit", COMMIT.to_owned()));
+    response.headers.push(("X-Repo-Commit", commit));
     response
 }
 
+fn refuse(status: u16) -> Response {
+    let (headers, body, fault) = (Vec::new(), b"no".to_vec(), BodyFault::None);
+    Response { status, headers, body, cut_at: None, fault }
+}
+
+fn redirect(to: String) -> Response {
+    let headers = vec![("Location", to)];
+    Response { status: 302, headers, body: Vec::new(), cut_at: None, fault: BodyFault::None }
+}
+
 fn ranged(bytes: &[u8], request: &Request) -> Response {
-    let Some(from) = request.range_from else {
-        return Response { status: 200, headers: Vec::new(), body: bytes.to_vec(), cut_at: None };
-    };
+    let whole =
+        |status, headers, body| Response { status, headers, body, cut_at: None, fault: BodyFault::None };
+    let Some(from) = request.range_from else { return whole(200, Vec::new(), bytes.to_vec()) };
     if from >= bytes.len() {
-        let headers = vec![("Content-Range", format!("bytes */{}", bytes.len()))];
-        return Response { status: 416, headers, body: Vec::new(), cut_at: None };
+        return whole(416, vec![("Content-Range", format!("bytes */{}", bytes.len()))], Vec::new());
     }
-    let to = request.range_to.map_or(bytes.len() - 1, |to| to.min(bytes.len() - 1));
-    let headers = vec![("Content-Range", format!("bytes {from}-{to}/{}", bytes.len()))];
-    Response { status: 206, headers, body: bytes[from..=to].to_vec(), cut_at: None }
+    let headers = vec![("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()))];
+    whole(206, headers, bytes[from..].to_vec())
+}
+
+/// Git's own name of a file: `git hash-object`.
+fn git_sha1(bytes: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(format!("blob {}\0", bytes.len()));
+    hash.update(bytes);
+    hex(&hash.finalize())
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

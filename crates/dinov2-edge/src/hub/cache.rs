@@ -1,0 +1,191 @@
+//! The folder that Hugging Face's tools share: `models--OWNER--NAME/{blobs,snapshots/COMMIT,refs,.no_exist/COMMIT}`.
+//!
+//! Names in it are file names that we ask for, revisions that the user wrote, commits that were checked to be hashes,
+//! and hashes that we computed: nothing that a server said becomes a path.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+use super::HubError;
+
+/// Bytes hashed at a time.
+const HASH_CHUNK: usize = 1 << 20;
+/// How often, and how long apart, the lock of another download is tried.
+const LOCK_ATTEMPTS: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// A git commit: 40 hexadecimal digits, or 64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Commit(String);
+
+impl Commit {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        (is_hex(text, 40) || is_hex(text, 64)).then(|| Self(text.to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whether `text` consists of so many lower-case hexadecimal digits.
+pub(super) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// One repository's part of the cache.
+pub(super) struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// `repository` is OWNER/NAME as [`super::repository`] has checked it.
+    pub(super) fn new(cache: &Path, repository: &str) -> Self {
+        Self { folder: cache.join(format!("models--{}", repository.replace('/', "--"))) }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The commit that a revision was, when the hub was last asked.
+    pub(super) fn commit_of(&self, revision: &str) -> Option<Commit> {
+        let noted = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
+        Commit::parse(revision).or_else(|| Commit::parse(noted?.trim()))
+    }
+
+    pub(super) fn note_commit(&self, revision: &str, commit: &Commit) -> Result<(), HubError> {
+        if Commit::parse(revision).is_some() {
+            return Ok(());
+        }
+        write_small(&self.folder.join("refs").join(revision), commit.as_str())
+    }
+
+    /// The folder with a commit's files.
+    pub(super) fn snapshot(&self, commit: &Commit) -> PathBuf {
+        self.folder.join("snapshots").join(commit.as_str())
+    }
+
+    /// A file of a commit, if it is there.
+    pub(super) fn file(&self, commit: &Commit, file: &str) -> Option<PathBuf> {
+        Some(self.snapshot(commit).join(file)).filter(|path| path.is_file())
+    }
+
+    /// Whether the hub said that the commit has no such file.
+    pub(super) fn is_absent(&self, commit: &Commit, file: &str) -> bool {
+        self.folder.join(".no_exist").join(commit.as_str()).join(file).is_file()
+    }
+
+    pub(super) fn note_absent(&self, commit: &Commit, file: &str) -> Result<(), HubError> {
+        write_small(&self.folder.join(".no_exist").join(commit.as_str()).join(file), "")
+    }
+
+    /// Opens the partial download of the content that `identity` stands for, and keeps other processes out of it.
+    pub(super) fn part(&self, identity: &str) -> Result<(File, PathBuf), HubError> {
+        let name = format!("{}.part", hex(&Sha256::digest(identity.as_bytes())));
+        let path = self.folder.join("blobs").join(name);
+        let folder = path.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
+        for _ in 0..LOCK_ATTEMPTS {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(|error| HubError::io("create", &path, error))?;
+            match file.try_lock() {
+                // Whoever held it may have given the file its final name in the meantime.
+                Ok(()) if path.exists() => return Ok((file, path)),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(HubError::io("lock", &path, error)),
+            }
+        }
+        let held = io::Error::new(io::ErrorKind::WouldBlock, "another download holds it");
+        Err(HubError::io("lock", &path, held))
+    }
+
+    /// Gives a whole download its place: a blob under the hash of its bytes, and its name in the commit's snapshot.
+    pub(super) fn keep(
+        &self,
+        part: &Path,
+        sha256: &str,
+        commit: &Commit,
+        file: &str,
+    ) -> Result<PathBuf, HubError> {
+        let blob = self.folder.join("blobs").join(sha256);
+        fs::rename(part, &blob).map_err(|error| HubError::io("rename", part, error))?;
+        let path = self.snapshot(commit).join(file);
+        let folder = self.snapshot(commit);
+        fs::create_dir_all(&folder).map_err(|error| HubError::io("create", &folder, error))?;
+        let temporary = folder.join(format!(".{file}.link"));
+        // What an ended process left.
+        let _ = fs::remove_file(&temporary);
+        link(&blob, &temporary, sha256).map_err(|error| HubError::io("link", &temporary, error))?;
+        fs::rename(&temporary, &path).map_err(|error| HubError::io("rename", &temporary, error))?;
+        Ok(path)
+    }
+
+    /// Removes a wrong file and the blob behind it, so that the next pull starts afresh.
+    pub(super) fn remove(&self, path: &Path) {
+        let blob = fs::canonicalize(path);
+        // Whatever cannot be removed is found and refused again.
+        let _ = fs::remove_file(path);
+        if let Ok(blob) = blob {
+            let _ = fs::remove_file(blob);
+        }
+    }
+}
+
+/// Links as Hugging Face's own tools do: relative, so that a cache can be moved.
+#[cfg(unix)]
+fn link(_blob: &Path, at: &Path, sha256: &str) -> io::Result<()> {
+    std::os::unix::fs::symlink(Path::new("../../blobs").join(sha256), at)
+}
+
+/// Symbolic links need rights that Windows does not give to everybody.
+#[cfg(not(unix))]
+fn link(blob: &Path, at: &Path, _sha256: &str) -> io::Result<()> {
+    fs::copy(blob, at).map(|_| ())
+}
+
+fn write_small(path: &Path, text: &str) -> Result<(), HubError> {
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
+    fs::write(path, text).map_err(|error| HubError::io("write", path, error))
+}
+
+/// The hashes by which hubs tell a file.
+pub(super) struct Hashes {
+    /// Of the bytes: the name of large files.
+    pub(super) sha256: String,
+    /// Of a git blob, `blob LENGTH\0` and the bytes: the name of small files.
+    pub(super) git_sha1: String,
+}
+
+impl Hashes {
+    pub(super) fn of(path: &Path) -> Result<Self, HubError> {
+        let read = |error| HubError::io("read", path, error);
+        let mut file = File::open(path).map_err(read)?;
+        let bytes = file.metadata().map_err(read)?.len();
+        let (mut sha256, mut sha1) = (Sha256::new(), Sha1::new());
+        sha1.update(format!("blob {bytes}\0"));
+        let mut chunk = vec![0; HASH_CHUNK];
+        loop {
+            match file.read(&mut chunk).map_err(read)? {
+                0 => break,
+                count => {
+                    sha256.update(&chunk[..count]);
+                    sha1.update(&chunk[..count]);
+                }
+            }
+        }
+        Ok(Self { sha256: hex(&sha256.finalize()), git_sha1: hex(&sha1.finalize()) })
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
