@@ -1,5 +1,5 @@
-//! Time of one training step without loading images and without a teacher: `step_time DEPTH BATCH STEPS [rounded]`, the last word for a
-//! step with the roundings of the int8 engine. Its peer, without them, is `benches/peers/training_step.py`.
+//! Time of one training step without loading images and without a teacher: `step_time DEPTH BATCH STEPS [cuda] [rounded]`: on a GPU
+//! instead of the CPU, with the roundings of the int8 engine. Its peer, without them, is `benches/peers/training_step.py`.
 
 use std::time::Instant;
 
@@ -52,16 +52,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if words.pop_if(|word| word == "rounded").is_some() {
         recipe.quantise = Some(QuantiseRecipe::default());
     }
+    let device =
+        if words.pop_if(|word| word == "cuda").is_some() { Device::new_cuda(0)? } else { Device::Cpu };
     let numbers: Vec<usize> = words.iter().map(|word| word.parse()).collect::<Result<_, _>>()?;
     let &[depth, batch, steps] = numbers.as_slice() else {
-        return Err("usage: step_time DEPTH BATCH STEPS [rounded]".into());
+        return Err("usage: step_time DEPTH BATCH STEPS [cuda] [rounded]".into());
     };
-    let device = Device::Cpu;
     let mut random = training::random::stream(1, "step time", 0);
     let mut tensor = |shape: &[usize]| {
         let count: usize = shape.iter().product();
         let numbers: Vec<f32> = (0..count).map(|_| random.random_range(-1.7..1.7)).collect();
-        Tensor::from_vec(numbers, shape, &Device::Cpu)
+        Tensor::from_vec(numbers, shape, &device)
     };
     let targets = Targets {
         cls: tensor(&[batch, DIM])?,

@@ -5,13 +5,17 @@ mod asan;
 mod avx512;
 mod camera_vm;
 mod fuzz;
+mod gpu_report;
 mod lavapipe;
 mod steps;
 mod wasm;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+
+use crate::gpu_report::Effort;
 
 const USAGE: &str = "usage: cargo xtask COMMAND
 
@@ -26,6 +30,11 @@ const USAGE: &str = "usage: cargo xtask COMMAND
        the program and the camera source on a V4L2 driver, in a virtual machine (.ci/camera-vm fetches its kernel)
   arm
        the engine's tests for aarch64, under qemu
+  gpu-report [--cuda]
+       a folder, target/gpu-report, to carry to a machine with a GPU and to run there (--cuda: with training's
+       measuring programs, which need a CUDA toolkit to build)
+  gpu-measure FOLDER [--quick]
+       what that folder's script runs (--quick: small and few, on a software driver)
   lavapipe
        the GPU engine's tests on a software driver with cooperative matrices (.ci/lavapipe fetches it)
   wasm
@@ -42,6 +51,8 @@ enum Command {
     CameraVm,
     Ci { skip_tests: bool, fuzz_seconds: u32 },
     Fuzz { seconds: u32, targets: Vec<String> },
+    GpuMeasure { folder: PathBuf, effort: Effort },
+    GpuReport { cuda: bool },
     Lavapipe,
     Wasm,
 }
@@ -51,6 +62,20 @@ fn parse(words: &[String]) -> Result<Command> {
     match words.next() {
         Some("ci") => parse_ci(&mut words),
         Some("fuzz") => parse_fuzz(&mut words),
+        Some("gpu-report") => match (words.next(), words.next()) {
+            (None, _) => Ok(Command::GpuReport { cuda: false }),
+            (Some("--cuda"), None) => Ok(Command::GpuReport { cuda: true }),
+            _ => bail!("{USAGE}"),
+        },
+        Some("gpu-measure") => match (words.next(), words.next(), words.next()) {
+            (Some(folder), None, _) => {
+                Ok(Command::GpuMeasure { folder: folder.into(), effort: Effort::Full })
+            }
+            (Some(folder), Some("--quick"), None) => {
+                Ok(Command::GpuMeasure { folder: folder.into(), effort: Effort::Quick })
+            }
+            _ => bail!("{USAGE}"),
+        },
         Some("arm") if words.next().is_none() => Ok(Command::Arm),
         Some("asan") if words.next().is_none() => Ok(Command::Asan),
         Some("avx512") if words.next().is_none() => Ok(Command::Avx512),
@@ -100,6 +125,8 @@ fn run(words: &[String]) -> Result<()> {
         Command::Avx512 => avx512::avx512(),
         Command::CameraVm => camera_vm::camera_vm(),
         Command::Fuzz { seconds, targets } => fuzz::fuzz(seconds, &targets),
+        Command::GpuMeasure { folder, effort } => gpu_report::measure(&folder, effort),
+        Command::GpuReport { cuda } => gpu_report::bundle(cuda),
         Command::Lavapipe => lavapipe::lavapipe(),
         Command::Wasm => wasm::wasm(),
     }
@@ -138,7 +165,13 @@ mod tests {
         assert_eq!(command("lavapipe").unwrap(), Command::Lavapipe);
         assert_eq!(command("wasm").unwrap(), Command::Wasm);
         assert_eq!(command("fuzz").unwrap(), Command::Fuzz { seconds: 60, targets: Vec::new() });
+        assert_eq!(command("gpu-report --cuda").unwrap(), Command::GpuReport { cuda: true });
+        let quick = Command::GpuMeasure { folder: "x".into(), effort: Effort::Quick };
+        assert_eq!(command("gpu-measure x --quick").unwrap(), quick);
         for wrong in [
+            "gpu-report x",
+            "gpu-measure",
+            "gpu-measure x --slow",
             "",
             "cy",
             "ci --fuzz-seconds",

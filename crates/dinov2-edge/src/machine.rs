@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Marketing name of the CPU.
 pub fn cpu_model() -> Option<String> {
@@ -23,6 +24,17 @@ pub fn peak_memory_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+/// CPU time of this process so far, of all threads, in units of 10 ms.
+pub fn cpu_time() -> Option<Duration> {
+    /// Ticks per second that Linux shows to programs (`USER_HZ`).
+    const TICKS_PER_S: u64 = 100;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field, the program's name, may hold anything; utime and stime are the 14th and 15th.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let [user, system]: [u64; 2] = [fields.next()?.parse().ok()?, fields.next()?.parse().ok()?];
+    Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_S))
 }
 
 /// Memory that could be had without swapping, in bytes.

@@ -90,11 +90,14 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         time_batch(&mut engine, &mut fit, &frame, &mut features)?;
     }
     let mut samples = Samples::default();
+    let cpu_before = machine::cpu_time();
     for _ in 0..args.iterations {
         let (frame_ms, fit_ms) = time_batch(&mut engine, &mut fit, &frame, &mut features)?;
         samples.frame.push(frame_ms);
         samples.push_stages(std::iter::once(("fit", fit_ms)).chain(stages_per_frame(&engine, args.batch)));
     }
+    let cpu_time = machine::cpu_time().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+    let frames = f64::from(args.iterations) * f64::from(args.batch);
     // Engines whose stages cost time to measure get frames of their own for it.
     if engine.set_profiling(true) {
         for _ in 0..args.iterations.min(PROFILED_ITERATIONS) {
@@ -116,6 +119,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         "iterations": args.iterations,
         "load_ms": load_ms,
         "first_frame_ms": first_frame_ms,
+        "cpu_ms": cpu_time.map(|time| time.as_secs_f64() * 1e3 / frames),
         "peak_memory_mib": machine::peak_memory_bytes().map(|bytes| bytes as f64 / f64::from(1 << 20)),
         "cpu": machine::cpu_model(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -223,7 +227,7 @@ fn print_table(facts: &Value, samples: Samples) -> anyhow::Result<()> {
     for key in ["model", "shape", "engine", "size_px", "tokens", "batch", "cpu"] {
         writeln!(stdout, "{key:<12} {}", facts[key])?;
     }
-    for key in ["load_ms", "first_frame_ms", "peak_memory_mib"] {
+    for key in ["load_ms", "first_frame_ms", "cpu_ms", "peak_memory_mib"] {
         writeln!(stdout, "{key:<16} {:>9.1}", facts[key].as_f64().unwrap_or(f64::NAN))?;
     }
     writeln!(stdout, "{:<16} {:>9} {:>9} {:>9}", "ms", "min", "median", "p95")?;
