@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::interrupt::{Interrupts, Words};
 use clap::ValueEnum;
 use dinov2_cpu::{CpuPrecision, default_threads};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -149,6 +150,14 @@ impl Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let json = args.json;
     let config = args.config();
+    let scan = config.out.join("scan");
+    Interrupts::listen(Some(Words {
+        stopping: String::new(),
+        at_once: format!(
+            "interrupted: what is known of images that were read is kept, and the same command goes on: {}",
+            scan.display()
+        ),
+    }))?;
     // A pool that exists already, in a test say, does as well.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
     let mut progress = Progress::new();
