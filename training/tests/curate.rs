@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use dinov2_cpu::CpuPrecision;
-use training::curate::{CurateConfig, CurateError, Reason, Sameness, Summary, curate};
+use training::curate::{CurateConfig, CurateError, CurateModel, Reason, Sameness, Summary, curate};
 use training::data::Dataset;
 
 /// A mosaic of 6x4 random colours with squares of this side: another one for every number, the same picture at every side.
@@ -60,7 +60,7 @@ fn config(folder: &Path) -> CurateConfig {
         evaluation: source("evaluation"),
         seeds: source("robot"),
         out: folder.join("out"),
-        model: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/vits14-focus-int8.safetensors")),
+        model: CurateModel::Bundled,
         precision: CpuPrecision::Int8,
         side_px: 56,
         common_directions: 4,
@@ -258,5 +258,8 @@ fn values_that_make_no_sense_are_refused() {
         refused(CurateConfig { side_px: 57, ..config.clone() }).contains("multiple of the patch size 14")
     );
     assert!(refused(CurateConfig { thin_cosine: f32::NAN, ..config.clone() }).contains("thinning cosine"));
-    assert!(refused(CurateConfig { model: folder.path().join("none"), ..config }).contains("none"));
+    assert!(
+        refused(CurateConfig { model: CurateModel::File(folder.path().join("none")), ..config })
+            .contains("none")
+    );
 }

@@ -4,12 +4,15 @@
 mod fidelity;
 mod support;
 
+use std::time::Duration;
+
 use candle_core::Device;
 use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::Model;
 use training::data::Dataset;
-use training::distil::{DistilError, Event, RunConfig};
+use training::distil::{CheckpointEvery, DistilError, Event, RunConfig};
 use training::recipe::Recipe;
+use training::stop::Stop;
 use training::teacher::EngineTeacher;
 
 use fidelity::patch_cosine;
@@ -56,6 +59,22 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     assert_eq!(std::fs::read_dir(parts.output.join("checkpoints")).unwrap().count(), 2);
     let student = Model::open(path).unwrap();
     assert_eq!((student.spec().depth, student.spec().dim), (2, 48));
+}
+
+/// Time decides when checkpoints are written, and nothing else.
+#[test]
+fn checkpoints_by_time_change_nothing() {
+    let bench = Bench::new(14);
+    let mut students = Vec::new();
+    for (run, time, count) in [("never", Duration::MAX, 1), ("always", Duration::ZERO, 8)] {
+        let mut config = bench.config(bench.recipe(RECIPE), run);
+        config.checkpoint_every = CheckpointEvery { steps: None, time };
+        let mut checkpoints = 0;
+        let told = &mut |event: &Event<'_>| checkpoints += u32::from(matches!(event, Event::Checkpoint(_)));
+        students.push(std::fs::read(bench.run_and(&config, told).unwrap().0).unwrap());
+        assert_eq!(checkpoints, count, "{run}");
+    }
+    assert!(students[0] == students[1], "another student");
 }
 
 /// A batch in two parts is the batch as a whole, but for the order of sums.
@@ -263,6 +282,7 @@ fn a_cache_says_what_its_teacher_said() {
             compression,
             teacher: "golden".into(),
             workers: 2,
+            stop: Stop::default(),
         };
         write_cache(&config, &mut teacher, dataset(), &mut |_| {}).unwrap();
         let fingerprint = dataset().fingerprint_hex();

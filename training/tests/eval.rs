@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dinov2_core::ImageView;
-use dinov2_io::{JpegEncoder, PairedImages, Size};
+use dinov2_io::{JpegEncoder, Labels, PairedImages, Size};
 use training::eval::{
-    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Judged, Latency, Measure,
+    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Ignore, Judged, Latency, Measure,
     ModelChoice, Pictures, Robustness, Segmentation, Sequences,
 };
 
@@ -120,7 +120,7 @@ fn a_thing_that_moves_is_followed() {
     let folder = tempfile::tempdir().unwrap();
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
     walk(folder.path(), "walk", 7);
-    let open = || Sequences::open(&frames, &labels, Some(0), 255, Size::Native);
+    let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native);
     let measures = open().unwrap().judge(&mut load("int8")).unwrap();
     let [both, region, boundary] = ["J&F", "J", "F"].map(|name| value(&measures, name));
     // A mask that stays where it was would have a J of 0.4 on the mean of these frames.
@@ -135,6 +135,56 @@ fn a_thing_that_moves_is_followed() {
         fs::remove_file(labels.join(format!("walk/{number}.png"))).unwrap();
     }
     assert!(open().unwrap_err().to_string().contains("expected sequences of at least 3 frames, got 2"));
+}
+
+/// Masks as DAVIS has them: 2016's hold 0 and 255 for the one object, 2017's a number per object and 255 for what does not count.
+#[test]
+fn masks_of_davis_are_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
+    let judge = |background, ignore| {
+        let sequences = Sequences::open(&frames, &labels, background, ignore, Size::Native)?;
+        sequences.judge(&mut load("int8"))
+    };
+    let told = |background, ignore| judge(background, ignore).unwrap_err().to_string();
+    // The same thing under another number.
+    let relabel = |name: &str, of: &dyn Fn(u8, usize, usize) -> u8| {
+        for number in 0..5 {
+            let path = labels.join(format!("{name}/{number}.png"));
+            let pixels = Labels::read(&path).unwrap().pixels;
+            write_labels(&path, (168, 112), |x, y| of(pixels[y * 168 + x], x, y));
+        }
+    };
+    walk(folder.path(), "walk", 5);
+    let want = judge(Some(0), Ignore::ByContent).unwrap();
+    relabel("walk", &|label, _, _| label * 255);
+    assert_eq!(judge(Some(0), Ignore::ByContent).unwrap(), want);
+    assert_eq!(judge(Some(0), Ignore::Nothing).unwrap(), want);
+    let expected = "sequences: expected objects in the first frames, got labels 0 and 255; 0 is the background \
+                    (--background); 255 does not count (--ignore)";
+    assert_eq!(told(Some(0), Ignore::Label(255)), expected);
+    relabel("walk", &|label, _, _| if label == 255 { 38 } else { label });
+    assert_eq!(judge(Some(0), Ignore::ByContent).unwrap(), want, "numbers may be far apart");
+    // A rim that does not count makes the measures of what is left, not of another object.
+    relabel("walk", &|label, _, y| if y >= 100 { 255 } else { label });
+    let with_void = judge(Some(0), Ignore::ByContent).unwrap();
+    assert!(value(&with_void, "J") > 0.75, "{with_void:?}");
+    assert_eq!(judge(Some(0), Ignore::Label(255)).unwrap(), with_void);
+    assert!(value(&judge(Some(0), Ignore::Nothing).unwrap(), "J") != value(&with_void, "J"));
+
+    walk(folder.path(), "other", 5);
+    relabel("other", &|label, _, _| label * 255);
+    let told = told(Some(0), Ignore::ByContent);
+    assert!(
+        told.contains("expected --ignore 255 or --ignore none") && told.contains("labels 0, 38 and 255"),
+        "{told}"
+    );
+    // Then the other sequence shows nothing, which is told.
+    let mut judged = load("int8");
+    let sequences = Sequences::open(&frames, &labels, Some(0), Ignore::Label(255), Size::Native).unwrap();
+    assert_eq!(sequences.judge(&mut judged).unwrap(), with_void);
+    let note = "sequences: 1 of 2 without an object in the first frame, which do not count: other";
+    assert!(judged.take_notes().contains(&note.to_owned()));
 }
 
 #[test]
@@ -158,6 +208,15 @@ fn textures_are_segmented_and_their_distance_is_found() {
     let error = depth.judge(&mut judged).unwrap_err().to_string();
     assert!(error.contains("expected a grey PNG of 16 bits, got Grayscale of 8 bits in "), "{error}");
     let refused = || segmentation(folder.path()).unwrap_err().to_string();
+    for number in 0..8 {
+        write_labels(
+            &at(&format!("trainannot/{number}.png")),
+            (112, 84),
+            |x, _| if x < 50 { 0 } else { 255 },
+        );
+    }
+    assert!(refused().contains("two classes at least, got label 0 alone"), "{}", refused());
+    labelled_halves(folder.path(), "train", 8);
     write_labels(&at("valannot/0.png"), (112, 84), |_, _| 7);
     assert!(refused().contains("label: expected less than 2, got 7"), "{}", refused());
     write_labels(&at("valannot/0.png"), (84, 112), |_, _| 0);
@@ -210,7 +269,7 @@ fn pairs_that_cannot_be_read_are_left_out_and_noted() {
 fn a_sequence_that_cannot_be_read_is_left_out_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
-    let open = || Sequences::open(&frames, &labels, Some(0), 255, Size::Native).unwrap();
+    let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native).unwrap();
     let mut judged = load("int8");
     walk(folder.path(), "whole", 3);
     let expected = open().judge(&mut judged).unwrap();
@@ -339,6 +398,18 @@ fn the_command_writes_a_table() {
     let written: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join("eval.json")).unwrap()).unwrap();
     assert_eq!(written, report);
+
+    // A student whose patches are half as large again sees images that are, too.
+    let larger = MODEL.replace("vits14", "vits21") + ":int8";
+    let settings = ["--fidelity-size", "28", "--latency", "70", "--rounds", "1", "--json"];
+    let output = run(&[&["--teacher", models[1], "--model", &larger][..], &settings].concat());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sides = report["rows"].as_array().unwrap().iter().filter(|row| row["unit"] == "pixels");
+    let sides: Vec<_> = sides.map(|row| (row["task"].as_str().unwrap(), row["values"].clone())).collect();
+    let json = |sides: [f64; 2]| serde_json::json!(sides);
+    assert_eq!(sides, [("fidelity 28", json([28.0, 42.0])), ("latency 70", json([70.0, 63.0]))]);
+    let text = fs::read_to_string(out.join("eval.md")).unwrap();
+    assert!(text.contains("|  | short side of the images | 28 px | 42 px |"), "{text}");
 
     for (words, told) in [
         (&["--model", "no-such-file"][..], "expected something to measure"),

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use candle_core::Device;
 
+use super::interrupt::{Interrupts, Words};
 use super::models::{TeacherModel, blame_recipe};
 use training::data::Dataset;
 use training::eval::ModelChoice;
@@ -41,7 +43,11 @@ fn storage(word: &str) -> Result<Compression, String> {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let interrupts = Interrupts::listen(Some(Words {
+        stopping: "interrupted: ends after this step; a second signal ends the program at once".into(),
+        at_once: "interrupted before the first step: nothing is lost".into(),
+    }))?;
     let recipe = Recipe::read(&args.recipe)?;
     let model = TeacherModel::open(&args.teacher)?;
     let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
@@ -55,10 +61,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         teacher: model.identity()?,
         workers: args.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
         recipe,
+        stop: interrupts.stop.clone(),
     };
-    write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, None, at.images))
+    let kept = write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, None, at.images))
         .map_err(|error| blame_recipe(error, &args.recipe))?;
     bar.finish();
+    let total = config.recipe.steps();
+    if kept < total {
+        bar.note(&format!(
+            "stopped: features of {kept} of {total} steps are kept; the same command goes on: {}",
+            config.output.display()
+        ));
+        return Ok(interrupts.exit_code());
+    }
     println!("{}", config.output.display());
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

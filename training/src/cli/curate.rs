@@ -5,11 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::interrupt::{Interrupts, Words};
 use clap::ValueEnum;
 use dinov2_cpu::{CpuPrecision, default_threads};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use training::curate::{CurateConfig, Sameness, Summary, curate};
+use training::curate::{CurateConfig, CurateModel, Sameness, Summary, curate};
 
 /// Arguments of `curate`.
 #[derive(clap::Args)]
@@ -20,9 +21,9 @@ pub(crate) struct Args {
     /// Folder for manifest.jsonl, report.md and what a second run need not compute again
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Model file whose class tokens tell images apart
-    #[arg(long, short, default_value = "models/vits14-focus-int8.safetensors")]
-    model: PathBuf,
+    /// Model file whose class tokens tell images apart [default: the bundled vits14-focus-int8]
+    #[arg(long, short)]
+    model: Option<PathBuf>,
     /// Arithmetic of the model
     #[arg(long, value_enum, default_value = "int8")]
     precision: Precision,
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 4, value_name = "DIRECTIONS")]
     common_directions: usize,
     /// Images on which that is measured, many and unlike, or the common.json of another run [default: the images to choose from; with
-    /// --video or fewer than 64 images MODEL.common.json, if there is one]
+    /// --video or fewer than 64 images what is known of the bundled model, or MODEL.common.json, if there is one]
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     reference: Vec<String>,
     /// Images of evaluation sets: what shows the same is left out
@@ -132,7 +133,7 @@ impl Args {
             reference: self.reference,
             seeds: self.seeds,
             out: self.output,
-            model: self.model,
+            model: self.model.map_or(CurateModel::Bundled, CurateModel::File),
             side_px: self.side,
             common_directions: self.common_directions,
             neighbours: self.neighbours,
@@ -149,6 +150,14 @@ impl Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let json = args.json;
     let config = args.config();
+    let scan = config.out.join("scan");
+    Interrupts::listen(Some(Words {
+        stopping: String::new(),
+        at_once: format!(
+            "interrupted: what is known of images that were read is kept, and the same command goes on: {}",
+            scan.display()
+        ),
+    }))?;
     // A pool that exists already, in a test say, does as well.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
     let mut progress = Progress::new();

@@ -1,13 +1,19 @@
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
 use dinov2_weights::{Model, Normalisation};
 
+use super::interrupt::{Interrupts, Words};
 use super::models::{TeacherModel, blame_recipe, device};
 use training::data::{Batch, Dataset};
-use training::distil::{Agreement, Event, RunConfig, StudentCard, distil, steps_done};
+use training::distil::{
+    Agreement, CheckpointEvery, Event, Outcome, RunConfig, StudentCard, checkpoint_folder, distil, steps_done,
+};
 use training::eval::ModelChoice;
 use training::loss::Targets;
 use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
@@ -50,16 +56,19 @@ pub(super) struct RunArgs {
     /// Folder of the run: checkpoints, metrics and the student
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Go on from the last checkpoint in the folder
+    /// Go on from the last checkpoint in the folder; from the first step if there is none
     #[arg(long)]
     resume: bool,
     /// Stop after so many steps, with a checkpoint to go on from
     #[arg(long, value_name = "STEPS")]
     stop_after: Option<u64>,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
-    checkpoint_every: u64,
-    /// Steps between measurements and contact sheets of held-out images
+    /// Minutes between checkpoints. One is also written at the end and on Ctrl-C, SIGTERM or SIGHUP
+    #[arg(long, default_value = "10", value_name = "MINUTES")]
+    checkpoint_minutes: NonZeroU64,
+    /// Steps between checkpoints, besides those by time [default: by time alone]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    checkpoint_every: Option<u64>,
+    /// Steps between measurements and contact sheets of held-out images, which are also made at the end
     #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     validate_every: u64,
     /// Where to compute: cpu, or with the feature cuda cuda:N
@@ -71,7 +80,7 @@ pub(super) struct RunArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::read(&args.run.recipe)?;
     if recipe.quantise.is_some() {
         bail!(
@@ -91,15 +100,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl RunArgs {
-    /// Trains a student; prints where it lies. `source`: what its file says about its origin.
+    /// Trains a student; prints where it lies, or how to go on if a signal ended the run. `source`: what its file says about its origin.
     pub(super) fn train(
         self,
         recipe: Recipe,
         teacher_model: &TeacherModel,
         start: Option<&Model>,
         source: String,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<ExitCode> {
         let launch = Launch::from_env()?;
+        let is_first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
+        let interrupts = Interrupts::listen(is_first.then(|| Words {
+            stopping: "interrupted: a checkpoint is written after this step; a second signal ends the program at once".into(),
+            at_once: "interrupted before the first step: nothing is lost".into(),
+        }))?;
         let device = device(&self.device, launch.as_ref())?;
         let rank = launch.as_ref().map_or(0, |launch| launch.rank);
         let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
@@ -130,7 +144,11 @@ impl RunArgs {
             output: self.output,
             resume: self.resume,
             stop_after: self.stop_after,
-            checkpoint_every: self.checkpoint_every,
+            checkpoint_every: CheckpointEvery {
+                steps: self.checkpoint_every,
+                time: Duration::from_secs(self.checkpoint_minutes.get().saturating_mul(60)),
+            },
+            stop: interrupts.stop.clone(),
             validate_every: self.validate_every,
             workers: self.workers.map_or_else(|| dinov2_cpu::default_threads().get(), usize::from),
             device,
@@ -139,16 +157,27 @@ impl RunArgs {
             recipe,
         };
         if rank > 0 {
-            distil(&config, start, teacher.as_mut(), dataset, &mut |_| {})
+            let outcome = distil(&config, start, teacher.as_mut(), dataset, &mut |_| {})
                 .map_err(|error| blame_recipe(error, &self.recipe))?;
-            return Ok(());
+            return Ok(match outcome {
+                Outcome::Student(_) => ExitCode::SUCCESS,
+                Outcome::Stopped { .. } => interrupts.exit_code(),
+            });
         }
         let mut told = Told::new(&config)?;
-        let path = distil(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))
+        let outcome = distil(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))
             .map_err(|error| blame_recipe(error, &self.recipe))?;
-        told.finish()?;
-        println!("{}", path.display());
-        Ok(())
+        match outcome {
+            Outcome::Student(path) => {
+                told.finish()?;
+                println!("{}", path.display());
+                Ok(ExitCode::SUCCESS)
+            }
+            Outcome::Stopped { steps } => {
+                told.stopped(steps);
+                Ok(interrupts.exit_code())
+            }
+        }
     }
 }
 
@@ -159,18 +188,33 @@ struct Told {
     progress: Progress,
     device: Device,
     normalisation: Normalisation,
+    /// Steps of the whole run.
+    steps: u64,
+    /// The last checkpoint.
+    checkpoint: Option<PathBuf>,
     trouble: Option<anyhow::Error>,
 }
 
 impl Told {
     fn new(config: &RunConfig) -> anyhow::Result<Self> {
-        // A run that ended before its first checkpoint is gone on with from its beginning.
-        let done = if config.resume { Some(steps_done(&config.output)?.unwrap_or(0)) } else { None };
+        let kept = if config.resume { steps_done(&config.output)? } else { None };
+        if config.resume {
+            match kept {
+                Some(steps) => eprintln!("going on after step {steps} of {}", config.recipe.steps()),
+                None => {
+                    let folder = checkpoint_folder(&config.output);
+                    eprintln!("note: no checkpoint in {}, starting over", folder.display());
+                }
+            }
+        }
+        let done = config.resume.then_some(kept.unwrap_or(0));
         Ok(Self {
             metrics: Metrics::create(&config.output, done)?,
             progress: Progress::new(config.recipe.steps(), done.unwrap_or(0)),
             device: config.device.clone(),
             normalisation: config.card.preprocessing.normalisation(),
+            steps: config.recipe.steps(),
+            checkpoint: None,
             trouble: None,
         })
     }
@@ -213,7 +257,7 @@ impl Told {
                 }
                 self.metrics.flush(steps)?;
             }
-            Event::Checkpoint(_) => {}
+            Event::Checkpoint(path) => self.checkpoint = Some(path.into()),
             Event::Unreadable(count) => self.progress.note(&format!("{count} images cannot be read")),
         }
         Ok(())
@@ -237,6 +281,20 @@ impl Told {
             });
         }
         Ok(contact_sheet(&sheet)?)
+    }
+
+    /// Says how far a run came that a signal ended, and how to go on.
+    fn stopped(self, steps: u64) {
+        self.progress.finish();
+        if let Some(error) = &self.trouble {
+            self.progress.note(&format!("note: not all metrics are written: {error:#}"));
+        }
+        let path = self.checkpoint.unwrap_or_default();
+        self.progress.note(&format!(
+            "stopped after step {steps} of {}; the same command with --resume goes on: {}",
+            self.steps,
+            path.display()
+        ));
     }
 
     fn finish(self) -> anyhow::Result<()> {

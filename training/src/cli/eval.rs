@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
-    ClassFolders, Classification, Depth, Fidelity, Judged, Latency, ModelChoice, Pictures, Report,
+    ClassFolders, Classification, Depth, Fidelity, Ignore, Judged, Latency, ModelChoice, Pictures, Report,
     Robustness, Segmentation, Sequences,
 };
 
@@ -37,9 +37,10 @@ pub(crate) struct Args {
     /// Folder with train, trainannot, val and valannot (mIoU of a linear probe)
     #[arg(long, value_name = "DIR")]
     segmentation: Option<PathBuf>,
-    /// Label of pixels that do not count, in --segmentation and --sequences
-    #[arg(long, value_name = "ID", default_value_t = 255)]
-    ignore: u8,
+    /// Label of pixels that do not count, in --segmentation and --sequences, or `none` [default: 255; in --sequences 255 is the object
+    /// of a sequence whose label maps hold nothing but 0 and 255, as those of DAVIS 2016 do]
+    #[arg(long, value_name = "ID", value_parser = ignore)]
+    ignore: Option<Ignore>,
     /// Folder with train, traindepth, val and valdepth, depths being grey PNGs of 16 bits, 0 for none (RMSE of a linear probe)
     #[arg(long, value_name = "DIR")]
     depth: Option<PathBuf>,
@@ -120,6 +121,13 @@ fn background(word: &str) -> Result<Background, String> {
     }
 }
 
+fn ignore(word: &str) -> Result<Ignore, String> {
+    match word {
+        "none" => Ok(Ignore::Nothing),
+        _ => word.parse().map(Ignore::Label).map_err(|_| "expected 0..=255 or none".into()),
+    }
+}
+
 fn positive(word: &str) -> Result<f64, String> {
     let value = word.parse().ok().filter(|value: &f64| value.is_finite() && *value > 0.0);
     value.ok_or_else(|| "expected a positive number".into())
@@ -182,7 +190,12 @@ impl Config {
         });
         let segmentation = args.segmentation.map(|folder| -> anyhow::Result<Segmentation> {
             let [train, val] = pairs(&folder, "annot")?;
-            Ok(Segmentation::new(train, val, args.ignore, args.dense_size)?)
+            let ignore = match args.ignore {
+                None | Some(Ignore::ByContent) => 255,
+                Some(Ignore::Label(label)) => label,
+                Some(Ignore::Nothing) => bail!("--ignore: expected an ID for --segmentation, got none"),
+            };
+            Ok(Segmentation::new(train, val, ignore, args.dense_size)?)
         });
         let depth = args.depth.map(|folder| -> anyhow::Result<Depth> {
             let [train, val] = pairs(&folder, "depth")?;
@@ -193,7 +206,7 @@ impl Config {
                 bail!("eval: expected --sequences FRAMES,LABELS, got {}", folders.first.display());
             };
             let (background, size) = (args.background.0, args.sequence_size);
-            Ok(Sequences::open(&folders.first, labels, background, args.ignore, size)?)
+            Ok(Sequences::open(&folders.first, labels, background, args.ignore.unwrap_or_default(), size)?)
         });
         let fidelity = args.teacher.is_some().then_some(Fidelity { images, sizes: args.fidelity_size });
         let latency = (!args.latency.is_empty())
@@ -287,7 +300,11 @@ impl Config {
         }
         // The teacher is the first column, and as true to itself as can be.
         if let (Some(fidelity), Some(teacher), 1..) = (&self.fidelity, &self.teacher, column) {
-            report.add(column, fidelity.judge(&mut teacher.load(self.threads)?, judged)?);
+            let mut teacher = teacher.load(self.threads)?;
+            report.add(column, fidelity.judge(&mut teacher, judged)?);
+            let [of_teacher, own] = fidelity.image_sides(&teacher, judged)?;
+            report.add(0, of_teacher);
+            report.add(column, own);
         }
         if let Some(robustness) = &self.robustness {
             report.add(column, robustness.judge(judged, embeddings.as_ref())?);

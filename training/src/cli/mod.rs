@@ -4,6 +4,7 @@ mod cache;
 mod curate;
 mod distil;
 mod eval;
+mod interrupt;
 mod models;
 mod qat;
 
@@ -33,17 +34,17 @@ enum Command {
     Qat(qat::Args),
 }
 
-/// Runs the program: 0 done, 1 failed, 2 wrong usage.
+/// Runs the program: 0 done, 1 failed, 2 wrong usage, 128 and the number of the signal that ended it.
 pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Cache(args) => cache::run(args),
-        Command::Curate(args) => curate::run(args),
+        Command::Curate(args) => curate::run(args).map(|()| ExitCode::SUCCESS),
         Command::Distill(args) => distil::run(args),
-        Command::Eval(args) => eval::run(args),
+        Command::Eval(args) => eval::run(args).map(|()| ExitCode::SUCCESS),
         Command::Qat(args) => qat::run(args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {}", in_one_line(&error));
             ExitCode::FAILURE

@@ -1,6 +1,7 @@
 //! `qat`: a student learns with the roundings of the int8 engine.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::bail;
 use dinov2_weights::{Model, Storage};
@@ -24,7 +25,7 @@ pub(crate) struct Args {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut recipe = Recipe::read(&args.run.recipe)?;
     if recipe.student.start != Start::Model {
         bail!("recipe: student.start: expected \"model\" for qat: {}", args.run.recipe.display());

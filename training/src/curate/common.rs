@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use dinov2_heads::{MAX_FIT_PATCHES, Pca};
@@ -73,9 +73,13 @@ impl Common {
     /// # Errors
     /// A file that cannot be read, or is none.
     pub(super) fn read(path: &Path) -> Result<Self, CurateError> {
+        Self::from_reader(&mut File::open(path).map_err(CurateError::file(path))?, path)
+    }
+
+    /// The same of what is open already; `path` stands for it in messages.
+    pub(super) fn from_reader(reader: &mut dyn Read, path: &Path) -> Result<Self, CurateError> {
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(CurateError::file(path))?;
-        file.take(MOST_BYTES).read_to_end(&mut bytes).map_err(CurateError::file(path))?;
+        reader.take(MOST_BYTES).read_to_end(&mut bytes).map_err(CurateError::file(path))?;
         let common: Self = serde_json::from_slice(&bytes)
             .map_err(|error| wrong("a mean and directions".into(), error.to_string(), path))?;
         let dim = common.made_by.dim;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use dinov2_cpu::CpuPrecision;
 use serde::Serialize;
 
-use super::CurateError;
+use super::{CurateError, CurateModel};
 
 /// Largest number of neighbours: the memory of a million points with 256 is 2 GB.
 const MAX_NEIGHBOURS: usize = 256;
@@ -42,8 +42,8 @@ pub struct CurateConfig {
     pub reference: Vec<String>,
     /// Folder for manifest, report and what a second run need not compute again.
     pub out: PathBuf,
-    /// Model file whose class tokens are the embeddings.
-    pub model: PathBuf,
+    /// The model whose class tokens are the embeddings.
+    pub model: CurateModel,
     /// Arithmetic of the model.
     pub precision: CpuPrecision,
     /// Square side to which images are brought for the model, whatever their aspect; a multiple of the patch size.

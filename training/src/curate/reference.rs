@@ -30,8 +30,8 @@ impl Reference {
         told: &mut dyn FnMut(&'static str, f64),
     ) -> Result<Self, CurateError> {
         let directions = config.common_directions;
-        let read = |common: Common, path: &Path| {
-            let of = format!("{} images: {}", common.images(), path.display());
+        let read = |common: Common, path: &str| {
+            let of = format!("{} images: {path}", common.images());
             Self::new(common, config, &of, Vec::new())
         };
         if config.reference.iter().any(|source| source.ends_with(".json")) {
@@ -44,17 +44,18 @@ impl Reference {
                 });
             };
             let path = Path::new(file);
-            return Ok(read(Common::read(path)?.fitting(directions, scanner.made_by(), path)?, path));
+            return Ok(read(Common::read(path)?.fitting(directions, scanner.made_by(), path)?, file));
         }
         if !config.reference.is_empty() {
             return Self::of_others(config, scanner, told);
         }
         let usable = scan.usable();
-        let known = Common::path_for(&config.model);
         let mut advice = Vec::new();
-        if (usable.len() < common::LEAST || !config.frames.is_empty()) && known.exists() {
-            match Common::read(&known)?.fitting(directions, scanner.made_by(), &known) {
-                Ok(common) => return Ok(read(common, &known)),
+        let is_alike = usable.len() < common::LEAST || !config.frames.is_empty();
+        let known = if is_alike { config.model.common()? } else { None };
+        if let Some((common, place)) = known {
+            match common.fitting(directions, scanner.made_by(), Path::new(&place)) {
+                Ok(common) => return Ok(read(common, &place)),
                 Err(error) => advice.push(format!("{error}: it is not used")),
             }
         }

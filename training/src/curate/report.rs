@@ -78,12 +78,7 @@ fn settings(config: &CurateConfig, summary: &Summary) -> String {
     row("robot's frames", list(&config.seeds));
     row(
         "embeddings",
-        format!(
-            "class tokens of {}, {:?}, at {2}x{2}",
-            config.model.display(),
-            config.precision,
-            config.side_px
-        ),
+        format!("class tokens of {}, {:?}, at {2}x{2}", config.model, config.precision, config.side_px),
     );
     row("taken out of them", summary.common.clone());
     row(

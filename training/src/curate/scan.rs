@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use dinov2_core::{Extractor, Features, ImageView, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine};
 use dinov2_io::Resampler;
-use dinov2_weights::Model;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -84,7 +83,7 @@ struct Looked {
 
 impl Scanner {
     pub(super) fn new(config: &CurateConfig) -> Result<Self, CurateError> {
-        let model = Model::open(&config.model)?;
+        let (model, sha256) = config.model.open()?;
         let patch_size = model.spec().patch_size;
         if config.side_px == 0 || !config.side_px.is_multiple_of(patch_size) || config.side_px > 1_022 {
             let expected = format!("a multiple of the patch size {patch_size}, at most 1022");
@@ -93,12 +92,9 @@ impl Scanner {
         let mut settings = CpuConfig::with_threads(config.threads);
         settings.precision = config.precision;
         let engine = CpuEngine::new(&model, settings)?;
-        let mut hash = Sha256::new();
-        let mut file = File::open(&config.model).map_err(CurateError::file(&config.model))?;
-        std::io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(CurateError::file(&config.model))?;
         let features = std::iter::repeat_with(Features::new).take(BATCH).collect();
         let made_by = MadeBy {
-            model: hex(&hash.finalize()),
+            model: hex(&sha256),
             precision: format!("{:?}", engine.precision()),
             side_px: config.side_px,
             dim: engine.spec().dim,
@@ -235,19 +231,6 @@ fn look(
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 fn open(path: &PathBuf) -> Result<File, CurateError> {

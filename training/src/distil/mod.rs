@@ -21,7 +21,9 @@ pub use error::DistilError;
 pub use export::{StudentCard, write_int8_student, write_student};
 pub use memory::step_bytes;
 pub use observe::fit_objective;
-pub use run::{Event, RunConfig, STUDENT_FILE, distil, steps_done};
+pub use run::{
+    CheckpointEvery, Event, Outcome, RunConfig, STUDENT_FILE, checkpoint_folder, distil, steps_done,
+};
 pub use start::{Student, student_spec};
 pub use step::{Learner, StepReport};
 pub use validate::{Agreement, agreements, tokens as held_out_tokens};

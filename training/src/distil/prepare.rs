@@ -44,7 +44,8 @@ impl Prepare<'_> {
         let heads = objective.head_parameters(spec.dim, &mut random)?;
         let student = Student::new(spec, &first, &heads, recipe, &config.device)?;
         let normalisation = config.card.preprocessing.normalisation();
-        Learner::new(student, objective, recipe, normalisation, (&config.device, group))
+        let learner = Learner::new(student, objective, recipe, normalisation, (&config.device, group))?;
+        Ok(learner.with_stop(config.stop.clone()))
     }
 
     /// The loss, standardised as before or by what the teacher makes of the first views.

@@ -1,5 +1,7 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use dinov2_weights::Model;
@@ -15,7 +17,9 @@ use crate::allocator::keep_pages;
 use crate::data::{self, Batch, Dataset, Pixels, Unreadable, UnreadableList};
 use crate::loss::Targets;
 use crate::parallel::{Group, Launch};
+use crate::partial::remove_partial;
 use crate::recipe::{Recipe, Stage};
+use crate::stop::Stop;
 use crate::teacher::Teacher;
 use crate::vit::Vit;
 
@@ -35,8 +39,10 @@ pub struct RunConfig {
     pub resume: bool,
     /// End after this step, as if killed after its checkpoint.
     pub stop_after: Option<u64>,
-    /// Steps between checkpoints.
-    pub checkpoint_every: u64,
+    /// When checkpoints are written besides.
+    pub checkpoint_every: CheckpointEvery,
+    /// Ends the run after the step in progress, with a checkpoint.
+    pub stop: Stop,
     /// Steps between measurements on held-out images.
     pub validate_every: u64,
     /// Threads that load images.
@@ -49,6 +55,28 @@ pub struct RunConfig {
     pub teacher: String,
     /// The processes of the run, where there are several. They share the folder; the first one writes.
     pub launch: Option<Launch>,
+}
+
+/// When a checkpoint is due: by whichever comes first, and always at the end of a run, early or not. What is learnt does not depend on
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointEvery {
+    /// Steps between those whose numbers are its multiples; by time alone if there is none.
+    pub steps: Option<u64>,
+    /// Time since the last one, or since the first step.
+    pub time: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a student, which lies here.
+    Student(PathBuf),
+    /// Early, because somebody asked; a checkpoint was written after these steps.
+    Stopped {
+        /// Steps done.
+        steps: u64,
+    },
 }
 
 /// What happens in a run.
@@ -82,7 +110,7 @@ pub enum Event<'a> {
     Unreadable(usize),
 }
 
-/// Distils; returns where the student lies. Of several processes only the first validates and writes, and has events about it.
+/// Distils. Of several processes only the first validates and writes, and has events about it.
 ///
 /// `start`: the model that the student is cut out of, unless it starts from scratch. On a CPU, mimalloc keeps freed pages from then on
 /// ([`keep_pages`]).
@@ -95,7 +123,7 @@ pub fn distil(
     teacher: &mut dyn Teacher,
     dataset: Dataset,
     on_event: &mut dyn FnMut(Event<'_>),
-) -> Result<PathBuf, DistilError> {
+) -> Result<Outcome, DistilError> {
     let group = match &config.launch {
         None => Group::alone(),
         Some(launch) => Group::join(launch, &config.device)?,
@@ -129,17 +157,28 @@ pub fn distil(
     }
     learner.meet(step)?;
     let rank = config.launch.as_ref().map_or(0, |launch| launch.rank);
+    if rank == 0 {
+        let folder = checkpoint_folder(&config.output);
+        remove_partial(&folder).map_err(DistilError::file("clear", folder))?;
+    }
     let path = config.output.join(format!("unreadable{}.txt", suffix(rank)));
     let unreadable = UnreadableList::open(path.clone()).map_err(DistilError::file("read", path))?;
-    let mut run = Run { config, learner, held_out: unseen, fingerprint, unreadable, on_event };
+    let kept = Instant::now();
+    let mut run = Run { config, learner, held_out: unseen, fingerprint, unreadable, kept, on_event };
     run.list_unreadable(&not_seen)?;
+    config.stop.heed();
     while let Some(stage) = config.recipe.stage(step).filter(|_| step < steps.end) {
-        step = run.stage(stage, &train, teacher, step, steps.end)?;
+        match run.stage(stage, &train, teacher, step..steps.end)? {
+            Done { steps, stop: true } if steps < config.recipe.steps() => {
+                return Ok(Outcome::Stopped { steps });
+            }
+            Done { steps, .. } => step = steps,
+        }
     }
     if run.is_first() {
         run.write_student(&held_out, train.len())?;
     }
-    Ok(config.output.join(STUDENT_FILE))
+    Ok(Outcome::Student(config.output.join(STUDENT_FILE)))
 }
 
 /// Held-out images with what the teacher makes of them, and those that cannot be read.
@@ -164,12 +203,17 @@ fn check_parts(recipe: &Recipe, world: usize) -> Result<(), DistilError> {
     }
 }
 
+/// Where a run in this folder keeps its checkpoints.
+pub fn checkpoint_folder(output: &Path) -> PathBuf {
+    output.join(CHECKPOINTS)
+}
+
 /// Steps that a run in this folder has done, by its last checkpoint.
 ///
 /// # Errors
 /// A folder or checkpoint that cannot be read.
 pub fn steps_done(output: &Path) -> Result<Option<u64>, DistilError> {
-    let path = latest_checkpoint(&output.join(CHECKPOINTS))?;
+    let path = latest_checkpoint(&checkpoint_folder(output))?;
     path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
 }
 
@@ -177,7 +221,7 @@ pub(super) type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String
 
 /// The checkpoint to go on from.
 fn open_checkpoint(config: &RunConfig, dataset: &str) -> Result<Option<Opened>, DistilError> {
-    let folder = config.output.join(CHECKPOINTS);
+    let folder = checkpoint_folder(&config.output);
     let Some(path) = latest_checkpoint(&folder)? else { return Ok(None) };
     let wrong = |problem: &str| DistilError::Checkpoint { path: path.clone(), problem: problem.into() };
     if !config.resume {
@@ -202,7 +246,16 @@ struct Run<'a, 'b> {
     held_out: Vec<(Batch, Targets)>,
     fingerprint: String,
     unreadable: UnreadableList,
+    /// When the last checkpoint was written, or the first step began.
+    kept: Instant,
     on_event: &'b mut dyn FnMut(Event<'_>),
+}
+
+/// How far a stage came.
+struct Done {
+    steps: u64,
+    /// Whether the run is to end.
+    stop: bool,
 }
 
 impl Run<'_, '_> {
@@ -211,15 +264,15 @@ impl Run<'_, '_> {
         self.config.launch.as_ref().is_none_or(|launch| launch.rank == 0)
     }
 
-    /// Goes on from `step` to the end of its stage, or to `end`; returns the next step.
+    /// Does `steps`, as far as they are of this stage and nobody asks to end.
     fn stage(
         &mut self,
         stage: &Stage,
         train: &Arc<Dataset>,
         teacher: &mut dyn Teacher,
-        mut step: u64,
-        end: u64,
-    ) -> Result<u64, DistilError> {
+        steps: Range<u64>,
+    ) -> Result<Done, DistilError> {
+        let (mut step, end) = (steps.start, steps.end);
         let place = self.config.launch.as_ref().map_or((0, 1), |launch| (launch.rank, launch.world));
         let mut loader = loader(self.config, place, stage, train, step)?;
         while step < end && self.config.recipe.stage(step) == Some(stage) {
@@ -232,15 +285,26 @@ impl Run<'_, '_> {
             }
             (self.on_event)(Event::Step { step, images: batch.samples.len(), report: &report });
             step += 1;
-            let is_due = |every: u64| step.is_multiple_of(every) || step == end;
-            if self.is_first() && is_due(self.config.validate_every) {
+            let (is_last, stop) = (step == end, report.stop);
+            // Whoever asks to end does not wait for a measurement.
+            let is_measured = step.is_multiple_of(self.config.validate_every) && !stop;
+            if self.is_first() && (is_measured || is_last) {
                 self.validate(step)?;
             }
-            if self.is_first() && is_due(self.config.checkpoint_every) {
+            if self.is_first() && (is_last || stop || self.is_due(step)) {
                 self.checkpoint(step)?;
             }
+            if stop {
+                return Ok(Done { steps: step, stop });
+            }
         }
-        Ok(step)
+        Ok(Done { steps: step, stop: false })
+    }
+
+    /// Whether a checkpoint is to be written after so many steps, in the midst of the run.
+    fn is_due(&self, steps: u64) -> bool {
+        let every = self.config.checkpoint_every;
+        every.steps.is_some_and(|every| steps.is_multiple_of(every)) || self.kept.elapsed() >= every.time
     }
 
     /// Writes the averaged student: in int8 if it learnt with roundings, with what these cost on held-out images. `images`: how many it
@@ -276,7 +340,8 @@ impl Run<'_, '_> {
             dataset: self.fingerprint.clone(),
             teacher: self.config.teacher.clone(),
         };
-        let path = checkpoint.write(&self.learner, &self.config.output.join(CHECKPOINTS))?;
+        let path = checkpoint.write(&self.learner, &checkpoint_folder(&self.config.output))?;
+        self.kept = Instant::now();
         (self.on_event)(Event::Checkpoint(&path));
         Ok(())
     }

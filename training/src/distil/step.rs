@@ -9,6 +9,7 @@ use crate::loss::{Masked, Objective, Prediction, Targets};
 use crate::optimise::{AdamW, AdamWConfig, Average, Gradients, Schedule, clip, gradients};
 use crate::parallel::Group;
 use crate::recipe::{ComputePrecision, Recipe};
+use crate::stop::Stop;
 use crate::vit::{Images, Recomputation, Request, Tokens, Vit};
 
 /// What a step came to.
@@ -22,6 +23,8 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
+    /// Whether the run is to end after this step, because one of its processes was asked to: the same in all.
+    pub stop: bool,
 }
 
 /// Indices of the student's blocks that are compared.
@@ -49,6 +52,7 @@ pub struct Learner {
     taps: Vec<usize>,
     device: Device,
     group: Group,
+    stop: Stop,
 }
 
 impl Learner {
@@ -76,7 +80,14 @@ impl Learner {
             taps,
             device: device.clone(),
             group,
+            stop: Stop::default(),
         })
+    }
+
+    /// The same, which tells after each step whether somebody asks it to end.
+    #[must_use]
+    pub fn with_stop(self, stop: Stop) -> Self {
+        Self { stop, ..self }
     }
 
     /// Makes sure that all processes begin at the same step with the same weights: those of the first.
@@ -138,12 +149,12 @@ impl Learner {
             return Err(DistilError::Student("batch: expected images, got none".into()));
         };
         terms.iter_mut().for_each(|(_, term)| *term /= parts as f64);
-        let loss = self.add_up(loss, &mut gradients)?;
+        let (loss, stop) = self.add_up(loss, &mut gradients)?;
         let parts = parts * self.group.world();
         let share = 1.0 / parts as f64;
         let (loss, learning_rate) = (loss * share, self.schedule.at(step));
         if !loss.is_finite() {
-            return Ok(StepReport { loss, terms, gradient_norm: f64::NAN, learning_rate });
+            return Ok(StepReport { loss, terms, gradient_norm: f64::NAN, learning_rate, stop });
         }
         for gradient in gradients.values_mut().filter(|_| parts > 1) {
             *gradient = (&*gradient * share)?;
@@ -153,21 +164,22 @@ impl Learner {
             self.optimiser.step(&self.student.variables, &gradients, learning_rate, step)?;
             self.average.update(&self.student.variables, step)?;
         }
-        Ok(StepReport { loss, terms, gradient_norm, learning_rate })
+        Ok(StepReport { loss, terms, gradient_norm, learning_rate, stop })
     }
 
-    /// Adds what all processes have found up: gradients, and the loss that is returned.
-    fn add_up(&mut self, loss: f64, gradients: &mut Gradients) -> Result<f64, DistilError> {
+    /// Adds what all processes have found up: gradients, and the loss that is returned, with whether one of them is to end.
+    fn add_up(&mut self, loss: f64, gradients: &mut Gradients) -> Result<(f64, bool), DistilError> {
+        let stop = self.stop.is_requested();
         if self.group.world() == 1 {
-            return Ok(loss);
+            return Ok((loss, stop));
         }
-        // The loss, and of every variable in how many processes it has a gradient.
-        let mut counts = vec![loss];
+        // The loss, how many processes are to end, and of every variable in how many processes it has a gradient.
+        let mut counts = vec![loss, f64::from(u8::from(stop))];
         let variables = || self.student.variables.iter();
         counts.extend(variables().map(|(name, _)| f64::from(u8::from(gradients.contains_key(name)))));
         self.group.sum(&mut counts)?;
         let found: Vec<_> = variables()
-            .zip(&counts[1..])
+            .zip(&counts[2..])
             .filter(|(_, count)| **count > 0.0)
             .map(|(named, _)| named)
             .collect();
@@ -183,7 +195,7 @@ impl Learner {
             gradients.insert(name.to_owned(), sums.narrow(0, start, count)?.reshape(variable.shape())?);
             start += count;
         }
-        Ok(counts[0])
+        Ok((counts[0], counts[1] > 0.0))
     }
 
     /// Forward and backward for some of the images.

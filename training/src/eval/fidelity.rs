@@ -10,7 +10,7 @@ use super::images::{fitted, grid};
 use super::left_out::LeftOut;
 use super::progress::bar;
 use super::segmentation::new_fit;
-use super::table::{Measure, Unit};
+use super::table::{Measure, Unit, short_side};
 use super::{EvalError, Judged};
 use crate::statistics::{cosine, quantile};
 
@@ -76,10 +76,27 @@ impl Fidelity {
         Ok(compared.measures(&format!("fidelity {size}")))
     }
 
+    /// Short side of the images that the teacher and a student see, size by size; none where they are seen as they are.
+    ///
+    /// # Errors
+    /// A size off the teacher's patches.
+    pub fn image_sides(&self, teacher: &Judged, student: &Judged) -> Result<[Vec<Measure>; 2], EvalError> {
+        let [own, other] = [teacher, student].map(|model| model.spec().patch_size);
+        let mut measures = [Vec::new(), Vec::new()];
+        for size in self.sizes.iter().filter(|size| **size != Size::Native) {
+            let side = short_side(*size, own)?;
+            for (measures, side) in measures.iter_mut().zip([side, side / own * other]) {
+                measures.push(Measure::image_side(&format!("fidelity {size}"), side));
+            }
+        }
+        Ok(measures)
+    }
+
     /// How it is measured.
     pub fn note(&self) -> String {
         format!(
-            "fidelity: to the teacher, on {} images; cosines where both features have the same width, CKA always",
+            "fidelity: to the teacher, on {} images; a student of other patches sees them at the size that gives it the teacher's grid; \
+             cosines where both features have the same width, CKA always",
             self.images.len()
         )
     }

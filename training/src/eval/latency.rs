@@ -6,7 +6,7 @@ use dinov2_core::ImageView;
 use dinov2_io::Size;
 
 use super::progress::bar;
-use super::table::{Measure, Unit};
+use super::table::{Measure, Unit, short_side};
 use super::{EvalError, Judged};
 use crate::statistics::median;
 
@@ -32,10 +32,12 @@ impl Latency {
         for &size in &self.sizes {
             let task = format!("latency {size}");
             let times_ms = self.times(size, models)?;
-            for (own, measures) in times_ms.iter().zip(&mut measures) {
+            for ((own, measures), model) in times_ms.iter().zip(&mut measures).zip(models.iter()) {
                 let ratios = own.iter().zip(&times_ms[0]).map(|(own, first)| own / first).collect();
                 measures.push(Measure::new(&task, "median", Unit::Milliseconds, median(own.clone())));
                 measures.push(Measure::new(&task, "ratio to the first", Unit::Ratio, median(ratios)));
+                let side = short_side(size, model.spec().patch_size)?;
+                measures.push(Measure::image_side(&task, side));
             }
         }
         Ok(measures)
@@ -68,7 +70,8 @@ impl Latency {
     /// How it is measured.
     pub fn note(&self) -> String {
         format!(
-            "latency: one picture, models in turn, {} rounds after {WARM_UP_ROUNDS}; medians of times and of ratios within a round",
+            "latency: one picture, models in turn, {} rounds after {WARM_UP_ROUNDS}; medians of times and of ratios within a round; \
+             a size is brought to whole patches, so it may differ between models (short side of the images)",
             self.rounds
         )
     }

@@ -23,7 +23,8 @@ pub(super) fn read_pair(image: &Path, labels: &Path, frame: &mut Frame) -> Resul
     Ok(map)
 }
 
-fn read_labels(path: &Path) -> Result<Labels, EvalError> {
+/// Reads a label map.
+pub(super) fn read_labels(path: &Path) -> Result<Labels, EvalError> {
     Labels::read(path).map_err(|error| match other_kind(path) {
         Some(kind) => {
             let expected = "a grey or palette PNG of at most 8 bits, whose values are class ids";

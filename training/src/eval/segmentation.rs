@@ -48,7 +48,11 @@ impl Segmentation {
             let got = format!("only those of the ignored class {ignore}");
             return Err(EvalError::input("segmentation", "labelled training pixels", got));
         };
-        let task = Self { train, val, classes: usize::from(largest).max(1) + 1, ignore, size };
+        if largest == 0 {
+            let got = format!("label 0 alone besides the ignored {ignore}; --ignore names another one");
+            return Err(EvalError::input("segmentation", "training pixels of two classes at least", got));
+        }
+        let task = Self { train, val, classes: usize::from(largest) + 1, ignore, size };
         visit_labels(&task.val, VALIDATION, |labels, path| task.map(&labels, path).map(|_| ()))?;
         Ok(task)
     }

@@ -8,10 +8,11 @@ use dinov2_heads::{LabelMap, LabelPropagation, PropagationConfig, upsample};
 use dinov2_io::{Frame, Labels, PairedImages, Size};
 
 use super::davis::{Mask, boundary_measure, region_similarity};
+use super::ignore::{self, Held, Ignore, in_words, name};
 use super::images::{fitted, grid};
 use super::left_out::LeftOut;
 use super::pairs::read_pair;
-use super::progress::bar;
+use super::progress::{bar, note};
 use super::segmentation::{covered, new_fit};
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
@@ -19,15 +20,17 @@ use crate::statistics::mean;
 
 /// Frames of a sequence, at least: the first and the last do not count.
 const LEAST_FRAMES: usize = 3;
+/// Class of pixels that belong to none.
+const NO_CLASS: u8 = u8::MAX;
 
 /// Sequences of frames with label maps.
 #[derive(Clone, Debug)]
 pub struct Sequences {
     sequences: Vec<PairedImages>,
+    /// Of each, the label of pixels that do not count, if there is one.
+    ignore: Vec<Option<u8>>,
     /// The class that is no object; none if all are.
     background: Option<u8>,
-    /// Label of pixels that do not count.
-    ignore: u8,
     size: Size,
 }
 
@@ -36,6 +39,10 @@ pub struct Sequences {
 struct Scores {
     regions: Vec<f64>,
     boundaries: Vec<f64>,
+    /// Labels of first frames.
+    first: Option<Held>,
+    /// Sequences without an object in their first frame.
+    empty: Vec<String>,
 }
 
 impl Sequences {
@@ -43,12 +50,13 @@ impl Sequences {
     /// subfolders.
     ///
     /// # Errors
-    /// Folders that cannot be read, frames without label maps, or sequences of fewer than three frames.
+    /// Folders that cannot be read, frames without label maps, sequences of fewer than three frames, or label maps of which it is not
+    /// clear what does not count.
     pub fn open(
         frames: &Path,
         labels: &Path,
         background: Option<u8>,
-        ignore: u8,
+        ignore: Ignore,
         size: Size,
     ) -> Result<Self, EvalError> {
         let folders = subfolders(frames)?;
@@ -66,7 +74,8 @@ impl Sequences {
                 return Err(EvalError::input("sequences", expected, got));
             }
         }
-        Ok(Self { sequences, background, ignore, size })
+        let ignore = ignore.decide(&sequences, background)?;
+        Ok(Self { sequences, ignore, background, size })
     }
 
     /// Size of the frames.
@@ -85,9 +94,9 @@ impl Sequences {
         let bar = bar("sequences", judged.name(), frames, "frames");
         let mut left_out = LeftOut::new("sequences", "sequences", self.sequences.len());
         let mut done = 0;
-        for sequence in &self.sequences {
-            if let Err(error) = self.follow(sequence, judged, &mut scores, || bar.inc(1)) {
-                bar.suspend(|| left_out.add(folder(sequence), error))?;
+        for (sequence, ignore) in self.sequences.iter().zip(&self.ignore) {
+            if let Err(error) = self.follow(sequence, *ignore, judged, &mut scores, || bar.inc(1)) {
+                bar.suspend(|| left_out.add(name(sequence), error))?;
             }
             done += sequence.len() as u64;
             bar.set_position(done);
@@ -95,8 +104,18 @@ impl Sequences {
         bar.finish_and_clear();
         left_out.finish(judged)?;
         if scores.regions.is_empty() {
-            return Err(EvalError::input("sequences", "objects in the first frames", "none"));
+            return Err(self.no_objects(&scores));
         }
+        if let Some(first) = scores.empty.first() {
+            let (count, total) = (scores.empty.len(), self.sequences.len());
+            let line = format!(
+                "sequences: {count} of {total} without an object in the first frame, which do not count: {first}{}",
+                if count > 1 { format!(" (+ {} more)", count - 1) } else { String::new() }
+            );
+            note(&line);
+            judged.note(line);
+        }
+        judged.note(format!("sequences: {} objects", scores.regions.len()));
         let (task, regions, boundaries) =
             (format!("sequences {}", self.size), mean(&scores.regions), mean(&scores.boundaries));
         Ok(vec![
@@ -106,10 +125,23 @@ impl Sequences {
         ])
     }
 
+    /// What the first frames hold instead of objects.
+    fn no_objects(&self, scores: &Scores) -> EvalError {
+        let mut got = in_words(&scores.first.unwrap_or([false; 256]));
+        if let Some(label) = self.background {
+            got.push_str(&format!("; {label} is the background (--background)"));
+        }
+        if let Some(label) = self.ignore.iter().flatten().next() {
+            got.push_str(&format!("; {label} does not count (--ignore)"));
+        }
+        EvalError::input("sequences", "objects in the first frames", got)
+    }
+
     /// Adds to `scores` at the end alone.
     fn follow(
         &self,
         sequence: &PairedImages,
+        ignore: Option<u8>,
         judged: &mut Judged,
         scores: &mut Scores,
         mut done: impl FnMut(),
@@ -127,9 +159,14 @@ impl Sequences {
             match &mut following {
                 None => {
                     let config = PropagationConfig { threads, ..PropagationConfig::default() };
-                    following =
-                        self.begin(config, grid, (features.patches(), features.dim()), &labels, path)?;
+                    let first = scores.first.get_or_insert([false; 256]);
+                    labels.pixels.iter().for_each(|label| first[usize::from(*label)] = true);
+                    let features = (features.patches(), features.dim());
+                    following = self.begin(config, grid, features, (&labels, ignore), path)?;
                     if following.is_none() {
+                        let name = name(sequence);
+                        let name = name.file_name().unwrap_or(name.as_os_str());
+                        scores.empty.push(name.to_string_lossy().into_owned());
                         return Ok(());
                     }
                 }
@@ -145,7 +182,7 @@ impl Sequences {
                     }
                     let found = following.find(features.patches(), (labels.width_px, labels.height_px))?;
                     if number < last {
-                        following.score(&found, &labels, self.ignore);
+                        following.score(&found, &labels, ignore);
                     }
                 }
             }
@@ -164,23 +201,35 @@ impl Sequences {
         config: PropagationConfig,
         grid: PatchGrid,
         features: (&[f32], usize),
-        labels: &Labels,
+        (first, ignore): (&Labels, Option<u8>),
         path: &Path,
     ) -> Result<Option<Following>, EvalError> {
-        let mut there = [false; 256];
-        labels.pixels.iter().for_each(|label| there[usize::from(*label)] = true);
-        let known = (0..=u8::MAX).filter(|label| there[usize::from(*label)] && *label != self.ignore);
-        let Some(largest) = known.clone().max() else { return Ok(None) };
-        let classes = usize::from(largest) + 1;
-        let map = LabelMap::new(&labels.pixels, (labels.width_px, labels.height_px), classes, self.ignore)
+        let mut there: Held = [false; 256];
+        first.pixels.iter().for_each(|label| there[usize::from(*label)] = true);
+        let labels: Vec<u8> =
+            ignore::labels(&there).into_iter().filter(|label| Some(*label) != ignore).collect();
+        let classes = labels.len();
+        if classes > usize::from(NO_CLASS) {
+            let got = format!("{classes} in {}", path.display());
+            return Err(EvalError::input("label map", format!("at most {NO_CLASS} labels"), got));
+        }
+        let mut class_of = [NO_CLASS; 256];
+        (0..).zip(&labels).for_each(|(class, label)| class_of[usize::from(*label)] = class);
+        let pixels: Vec<u8> = first.pixels.iter().map(|label| class_of[usize::from(*label)]).collect();
+        let map = LabelMap::new(&pixels, (first.width_px, first.height_px), classes, NO_CLASS)
             .map_err(|error| EvalError::Label { error, path: path.display().to_string() })?;
         let mut shares = Vec::new();
         map.patch_shares(grid, &mut shares);
+        let objects: Vec<Object> = labels
+            .iter()
+            .filter(|label| Some(**label) != self.background)
+            .map(|label| Object::new(*label))
+            .collect();
+        if objects.is_empty() {
+            return Ok(None);
+        }
         let propagation = LabelPropagation::new(config, grid, features, (&shares, classes))?;
-        let objects: Vec<Object> =
-            known.filter(|label| Some(*label) != self.background).map(Object::new).collect();
-        let following = Following { propagation, grid, classes, objects, shares, pixels: Vec::new() };
-        Ok((!following.objects.is_empty()).then_some(following))
+        Ok(Some(Following { propagation, grid, labels, objects, shares, pixels: Vec::new() }))
     }
 
     /// How it is measured.
@@ -188,9 +237,10 @@ impl Sequences {
         let frames: usize = self.sequences.iter().map(PairedImages::len).sum();
         format!(
             "sequences: {} of {frames} frames, size {}; labels of the first frame carried on by the last 7 frames' patches, radius \
-             12, top 5, weights exp(cosine / 0.1); means over objects, first and last frame not counted",
+             12, top 5, weights exp(cosine / 0.1); means over objects, first and last frame not counted{}",
             self.sequences.len(),
-            self.size
+            self.size,
+            if self.ignore.contains(&None) { ", label 255 not ignored" } else { "" }
         )
     }
 }
@@ -199,7 +249,8 @@ impl Sequences {
 struct Following {
     propagation: LabelPropagation,
     grid: PatchGrid,
-    classes: usize,
+    /// Of every class, ascending.
+    labels: Vec<u8>,
     objects: Vec<Object>,
     /// `[rows, cols, classes]`
     shares: Vec<f32>,
@@ -221,17 +272,19 @@ impl Object {
 }
 
 impl Following {
-    /// The class of every pixel of the next frame, `[height_px, width_px]`.
+    /// The label of every pixel of the next frame, `[height_px, width_px]`.
     ///
     /// As in DINO's evaluation, every class' map is stretched to 0..=1 before the largest is taken, so that a thing which fades
     /// is not swallowed by what surrounds it.
     fn find(&mut self, patches: &[f32], size: (usize, usize)) -> Result<Vec<u8>, EvalError> {
         self.propagation.propagate(patches, &mut self.shares)?;
-        let (mut found, mut largest) = (vec![0; size.0 * size.1], vec![f32::NEG_INFINITY; size.0 * size.1]);
+        let first = self.labels.first().copied().unwrap_or_default();
+        let (mut found, mut largest) =
+            (vec![first; size.0 * size.1], vec![f32::NEG_INFINITY; size.0 * size.1]);
         let mut map = Vec::with_capacity(self.grid.len());
-        for class in 0..self.classes {
+        for (class, label) in self.labels.iter().enumerate() {
             map.clear();
-            map.extend(self.shares.iter().skip(class).step_by(self.classes));
+            map.extend(self.shares.iter().skip(class).step_by(self.labels.len()));
             upsample(&map, self.grid, 1, size, &mut self.pixels)?;
             let most = self.pixels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let least = self.pixels.iter().copied().fold(f32::INFINITY, f32::min);
@@ -239,7 +292,7 @@ impl Following {
             for ((found, largest), value) in found.iter_mut().zip(&mut largest).zip(&self.pixels) {
                 let value = (value - least) * stretch;
                 if value > *largest {
-                    (*found, *largest) = (class as u8, value);
+                    (*found, *largest) = (*label, value);
                 }
             }
         }
@@ -247,9 +300,10 @@ impl Following {
     }
 
     /// Adds J and F of a frame. Ignored pixels belong to nothing.
-    fn score(&mut self, found: &[u8], truth: &Labels, ignore: u8) {
+    fn score(&mut self, found: &[u8], truth: &Labels, ignore: Option<u8>) {
         let counted = |labels: &[u8], label: u8| -> Vec<bool> {
-            labels.iter().zip(&truth.pixels).map(|(own, truth)| *own == label && *truth != ignore).collect()
+            let pixels = labels.iter().zip(&truth.pixels);
+            pixels.map(|(own, truth)| *own == label && Some(*truth) != ignore).collect()
         };
         for object in &mut self.objects {
             let (own, other) = (counted(found, object.label), counted(&truth.pixels, object.label));
@@ -259,12 +313,6 @@ impl Following {
             object.boundaries.push(boundary_measure(own, other));
         }
     }
-}
-
-/// The folder of a sequence's frames.
-fn folder(sequence: &PairedImages) -> &Path {
-    let first = sequence.iter().next().map(|(frame, _)| frame);
-    first.and_then(Path::parent).unwrap_or(Path::new(""))
 }
 
 /// Names of the folders in a folder, in natural order, without hidden ones.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use dinov2_io::Size;
 use serde::Serialize;
 
-use super::ModelFacts;
+use super::{EvalError, ModelFacts};
 
 /// What a figure is, which decides how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +19,8 @@ pub enum Unit {
     Metres,
     /// Milliseconds.
     Milliseconds,
+    /// Pixels.
+    Pixels,
     /// A number without a unit.
     Ratio,
 }
@@ -40,6 +43,23 @@ impl Measure {
     pub fn new(task: &str, name: impl Into<String>, unit: Unit, value: f64) -> Self {
         Self { task: task.into(), name: name.into(), unit, value }
     }
+
+    /// The size of the images that a task shows to a model.
+    pub(super) fn image_side(task: &str, side_px: usize) -> Self {
+        Self::new(task, "short side of the images", Unit::Pixels, side_px as f64)
+    }
+}
+
+/// Short side in pixels of a square picture that is brought to a size for patches of `patch_size`.
+pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalError> {
+    let side = match size {
+        Size::Short(side) => side,
+        Size::Exact { width_px, height_px } => width_px.max(height_px),
+        Size::Native => return Err(EvalError::input("size", "one in pixels", "native")),
+    };
+    let target = size.target(side, side, patch_size);
+    let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
+    Ok(width.min(height))
 }
 
 /// A row of a [`Report`].
@@ -156,6 +176,7 @@ fn figure(value: Option<f64>, unit: Unit) -> String {
         Unit::Similarity => format!("{value:.4}"),
         Unit::Metres => format!("{value:.3} m"),
         Unit::Milliseconds => format!("{value:.1} ms"),
+        Unit::Pixels => format!("{value} px"),
         Unit::Ratio => format!("{value:.3}"),
     }
 }

@@ -1,14 +1,18 @@
 //! A small teacher, pictures, and runs on them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use candle_core::Device;
 use dinov2_cpu::CpuConfig;
 use dinov2_weights::{ConvertOptions, Model, Storage, convert};
 use tempfile::TempDir;
 use training::data::Dataset;
-use training::distil::{Agreement, DistilError, Event, RunConfig, StudentCard, distil};
+use training::distil::{
+    Agreement, CheckpointEvery, DistilError, Event, Outcome, RunConfig, StudentCard, distil,
+};
 use training::recipe::Recipe;
+use training::stop::Stop;
 use training::teacher::EngineTeacher;
 
 /// A small teacher: dim 48, 3 blocks, random weights by transformers (`tests/fixtures/make_golden.py`).
@@ -73,7 +77,8 @@ impl Bench {
             output: self.folder.path().join(run),
             resume: false,
             stop_after: None,
-            checkpoint_every: 2,
+            checkpoint_every: CheckpointEvery { steps: Some(2), time: Duration::MAX },
+            stop: Stop::default(),
             validate_every: 1000,
             workers: 2,
             device: Device::Cpu,
@@ -108,7 +113,7 @@ impl Bench {
         let dataset = self.dataset();
         std::fs::create_dir_all(&config.output).unwrap();
         let (mut losses, mut last) = (Vec::new(), None);
-        let path = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| {
+        let outcome = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| {
             on_event(&event);
             match event {
                 Event::Step { report, .. } => losses.push(report.loss),
@@ -116,6 +121,9 @@ impl Bench {
                 _ => {}
             }
         })?;
-        Ok((path, losses, last))
+        match outcome {
+            Outcome::Student(path) => Ok((path, losses, last)),
+            Outcome::Stopped { steps } => panic!("nobody asked to stop after {steps} steps"),
+        }
     }
 }

@@ -14,7 +14,9 @@ use super::format::{CacheError, CacheManifest, held_out_path, shard_path};
 use super::{Compression, read};
 use crate::data::{Dataset, Loader, LoaderPlan, UnreadableList, held_out};
 use crate::loss::{Statistics, Targets};
+use crate::partial::remove_partial;
 use crate::recipe::Recipe;
+use crate::stop::Stop;
 use crate::teacher::Teacher;
 
 /// What to keep, and where.
@@ -30,6 +32,8 @@ pub struct CacheConfig {
     pub teacher: String,
     /// Threads that load images.
     pub workers: usize,
+    /// Ends the work after the step in progress.
+    pub stop: Stop,
 }
 
 /// How far it is.
@@ -43,7 +47,8 @@ pub struct CacheProgress {
     pub images: usize,
 }
 
-/// Computes and keeps the targets of all steps of a recipe. Shards that are there already are kept.
+/// Computes and keeps the targets of all steps of a recipe; returns how many steps are kept, which are all unless somebody asks to
+/// end. Shards that are there already are kept; a shard is written when it is whole.
 ///
 /// # Errors
 /// Images, teacher or files that fail; a folder with a cache of something else.
@@ -52,9 +57,10 @@ pub fn write_cache(
     teacher: &mut dyn Teacher,
     dataset: Dataset,
     progress: &mut dyn FnMut(CacheProgress),
-) -> Result<(), CacheError> {
+) -> Result<u64, CacheError> {
     let folder = &config.output;
     std::fs::create_dir_all(folder).map_err(CacheError::file("create", folder))?;
+    remove_partial(folder).map_err(CacheError::file("clear", folder))?;
     let fingerprint = dataset.fingerprint_hex();
     let manifest = CacheManifest::new(
         teacher.spec().clone(),
@@ -76,17 +82,21 @@ pub fn write_cache(
     let mut writer = Writer { basis, unreadable };
     manifest.write(folder)?;
     let train = Arc::new(train);
+    config.stop.heed();
     let total = config.recipe.steps();
     let mut step = 0;
     while step < total {
         let next = total.min(step + manifest.shard_steps);
-        if !shard_path(folder, step).exists() {
-            writer.shard(config, teacher, &train, step..next, progress)?;
+        if config.stop.is_requested()
+            || !shard_path(folder, step).exists()
+                && !writer.shard(config, teacher, &train, step..next, progress)?
+        {
+            break;
         }
         step = next;
         progress(CacheProgress { steps: step, total, images: 0 });
     }
-    Ok(())
+    Ok(step)
 }
 
 /// Keeps the targets of held-out images and, where it is needed, what integers are made by.
@@ -135,7 +145,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Computes and writes a shard. Numbers are brought into their form beside the teacher, which is not to wait for that.
+    /// Computes and writes a shard, unless somebody asks to end: whether it did. Numbers are brought into their form beside the teacher, which is not to wait for that.
     fn shard(
         &mut self,
         config: &CacheConfig,
@@ -143,17 +153,20 @@ impl Writer {
         train: &Arc<Dataset>,
         steps: Range<u64>,
         progress: &mut dyn FnMut(CacheProgress),
-    ) -> Result<(), CacheError> {
+    ) -> Result<bool, CacheError> {
         let path = shard_path(&config.output, steps.start);
         let (targets, of_steps) = sync_channel(1);
-        let parts = thread::scope(|scope| {
+        let (parts, is_whole) = thread::scope(|scope| {
             let basis = self.basis.as_ref();
             let encoder = scope.spawn(move || encode(basis, of_steps));
             let computed = compute(config, teacher, train, steps, targets, &mut self.unreadable, progress);
             let parts = encoder.join().unwrap_or_else(|panic| resume_unwind(panic))?;
-            computed.map(|()| parts)
+            computed.map(|is_whole| (parts, is_whole))
         })?;
-        write_parts(&path, &parts)
+        if is_whole {
+            write_parts(&path, &parts)?;
+        }
+        Ok(is_whole)
     }
 }
 
@@ -186,7 +199,7 @@ fn encoded(basis: Option<&Basis>, name: &str, targets: &Targets) -> Result<Vec<P
     Ok(parts)
 }
 
-/// Computes the targets of some steps and hands them over, as long as somebody takes them.
+/// Computes the targets of some steps and hands them over, as long as somebody takes them and nobody asks to end: whether all are.
 fn compute(
     config: &CacheConfig,
     teacher: &mut dyn Teacher,
@@ -195,7 +208,7 @@ fn compute(
     targets: SyncSender<(u64, Targets)>,
     unreadable: &mut UnreadableList,
     progress: &mut dyn FnMut(CacheProgress),
-) -> Result<(), CacheError> {
+) -> Result<bool, CacheError> {
     let mut step = steps.start;
     while step < steps.end {
         let Some(stage) = config.recipe.stage(step) else { break };
@@ -212,14 +225,17 @@ fn compute(
             let batch = loader.next()?;
             unreadable.add(&loader.unreadable()).map_err(CacheError::file("write", unreadable.path()))?;
             if targets.send((step, teacher.targets(&batch)?)).is_err() {
-                return Ok(());
+                return Ok(false);
             }
             step += 1;
             let total = config.recipe.steps();
             progress(CacheProgress { steps: step, total, images: batch.samples.len() });
+            if config.stop.is_requested() && step < steps.end {
+                return Ok(false);
+            }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Targets in 16-bit floats.

@@ -1,0 +1,103 @@
+//! Which pixels of a sequence's label maps do not count.
+
+use std::path::Path;
+
+use dinov2_io::PairedImages;
+
+use super::EvalError;
+use super::pairs::read_labels;
+
+/// What DAVIS 2017 calls void, and DAVIS 2016 the object.
+pub(super) const VOID: u8 = 255;
+
+/// The label of pixels that do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ignore {
+    /// 255, except in a sequence whose label maps hold nothing but 0 (the background) and 255: there 255 is the object, as in DAVIS
+    /// 2016. Refused where both are found in one set.
+    #[default]
+    ByContent,
+    /// All pixels count.
+    Nothing,
+    /// This one.
+    Label(u8),
+}
+
+/// What the label maps of a sequence hold: `[256]`, by label.
+pub(super) type Held = [bool; 256];
+
+impl Ignore {
+    /// The ignored label of every sequence.
+    ///
+    /// # Errors
+    /// Label maps of colours, and sequences that contradict each other about what 255 is.
+    pub(super) fn decide(
+        self,
+        sequences: &[PairedImages],
+        background: Option<u8>,
+    ) -> Result<Vec<Option<u8>>, EvalError> {
+        match self {
+            Self::Nothing => return Ok(vec![None; sequences.len()]),
+            Self::Label(label) => return Ok(vec![Some(label); sequences.len()]),
+            Self::ByContent => {}
+        }
+        let held = sequences.iter().map(held).collect::<Result<Vec<_>, _>>()?;
+        let is_mask = |held: &Held| background == Some(0) && labels(held) == [0, VOID];
+        let has_void = |held: &Held| held[usize::from(VOID)] && labels(held).len() > 2;
+        let (mask, void) = (held.iter().position(is_mask), held.iter().position(has_void));
+        if let (Some(mask), Some(void)) = (mask, void) {
+            return Err(EvalError::input(
+                "sequences",
+                "--ignore 255 or --ignore none, because it is not clear what label 255 is",
+                format!(
+                    "{} with nothing but 0 and 255, {} with {}",
+                    name(&sequences[mask]).display(),
+                    name(&sequences[void]).display(),
+                    in_words(&held[void])
+                ),
+            ));
+        }
+        Ok(held.iter().map(|held| (!is_mask(held)).then_some(VOID)).collect())
+    }
+}
+
+/// Labels of all maps of a sequence that can be read; the others are told when their turn comes.
+fn held(sequence: &PairedImages) -> Result<Held, EvalError> {
+    let mut held = [false; 256];
+    for (_, path) in sequence.iter() {
+        match read_labels(path) {
+            Ok(labels) => labels.pixels.iter().for_each(|label| held[usize::from(*label)] = true),
+            Err(EvalError::Source(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(held)
+}
+
+/// The labels that are held, ascending.
+pub(super) fn labels(held: &Held) -> Vec<u8> {
+    (0..=u8::MAX).filter(|label| held[usize::from(*label)]).collect()
+}
+
+/// Most labels that a message names.
+const NAMED: usize = 8;
+
+/// `labels 0, 1 and 255`; of many the first ones and the last.
+pub(super) fn in_words(held: &Held) -> String {
+    let all = labels(held);
+    let words: Vec<String> = all.iter().map(u8::to_string).collect();
+    match &words[..] {
+        [] => "no labels".into(),
+        [one] => format!("label {one} alone"),
+        [first @ .., last] if first.len() < NAMED => format!("labels {} and {last}", first.join(", ")),
+        [first @ .., last] => {
+            format!("{} labels, {}, … and {last}", all.len(), first[..NAMED].join(", "))
+        }
+    }
+}
+
+/// The folder of a sequence's frames.
+pub(super) fn name(sequence: &PairedImages) -> &Path {
+    let first = sequence.iter().next().map(|(frame, _)| frame);
+    first.and_then(Path::parent).unwrap_or(Path::new(""))
+}
