@@ -39,7 +39,9 @@ pub use choice::{Backend, ChoiceError, Precision};
 #[cfg(feature = "wgpu")]
 pub use comparison::{Comparison, last_comparison, open_gpu};
 pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
-pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matrix, default_threads};
+pub use dinov2_cpu::{
+    CpuConfig, CpuEngine, CpuGrant, CpuPrecision, Incremental, Isa, Matrix, default_threads,
+};
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;
