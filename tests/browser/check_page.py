@@ -55,8 +55,8 @@ PATCH_COLOUR = """([id, row, col]) => {
 class Server:
     """The example, with the square where it was told to be."""
 
-    def __init__(self, program, port, token=None):
-        command = [program, f"127.0.0.1:{port}"] + ([token] if token else [])
+    def __init__(self, program, port, token="", model="one"):
+        command = [program, f"127.0.0.1:{port}", token, model]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.lines = []
         self.news = threading.Condition()
@@ -223,6 +223,17 @@ def check_restart(watched, server, start):
     watched.wait_for_state("live")
     watched.complaints.clear()
     watched.wait_for_frames()
+    # The pick was of the square, which is elsewhere now.
+    watched.wait_for_heat(6, 8, True)
+    server.kill()
+    watched.wait_for_state("lost")
+    server = start(model="another")
+    server.move(6, 8)
+    watched.wait_for_state("live")
+    watched.complaints.clear()
+    told = "() => document.getElementById('hint').textContent.includes('another model')"
+    watched.wait_for("the page says that the model is another", told)
+    assert watched.page.locator("#heat").is_hidden(), "features of two models compared"
     watched.click_patch("#pickable", 8, 10)
     watched.wait_for_heat(6, 8, True)
     return server
@@ -299,7 +310,7 @@ def main():
         options.shots.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
-    start = lambda: Server(options.program, port)
+    start = lambda **what: Server(options.program, port, **what)
     server = start()
     try:
         with sync_playwright() as playwright:

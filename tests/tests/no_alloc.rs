@@ -120,6 +120,11 @@ fn steady_frames_allocate_nothing() {
             let mut batch = vec![Features::new(); 3];
             let got = steady(|| engine.extract_batch(&images, &taps, &mut batch).expect("features"));
             assert_eq!(got, 0, "{}", what("batches"));
+            #[cfg(not(emulated))]
+            fitted_frames_allocate_nothing(
+                CpuEngine::new(&converted.model, config).expect("engine"),
+                &case.name,
+            );
             // Pictures that differ in a few patches, then in all, and a refresh.
             config.incremental = Incremental::new(0.05, NonZeroUsize::new(7).expect("7"));
             let mut engine = CpuEngine::new(&converted.model, config).expect("engine");
@@ -131,5 +136,23 @@ fn steady_frames_allocate_nothing() {
             });
             assert_eq!(got, 0, "{}", what("incremental frames"));
         }
+    }
+}
+
+/// Through the facade, which resizes or crops every frame first.
+#[cfg(not(emulated))]
+fn fitted_frames_allocate_nothing(engine: CpuEngine, name: &str) {
+    use dinov2_edge::{ImageExtractor, io::Size};
+    let patch = engine.spec().patch_size;
+    let frame = Picture::pattern(5 * patch + 3, 4 * patch + 5);
+    let mut engine = Some(engine);
+    for size in [Size::Short(3 * patch), Size::Native] {
+        let mut extractor = ImageExtractor::new(engine.take().expect("given back"), size).expect("a size");
+        let mut features = Features::new();
+        let got = steady(|| {
+            extractor.extract(frame.view(), &Taps::none(), &mut features).expect("features");
+        });
+        assert_eq!(got, 0, "{name}: allocations in 20 frames fitted to {size}");
+        engine = Some(extractor.into_engine());
     }
 }

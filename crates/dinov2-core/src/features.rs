@@ -81,6 +81,19 @@ impl Features {
         if self.tokens.is_empty() { &[] } else { &self.tokens[(1 + self.registers) * self.dim..] }
     }
 
+    /// The feature of one patch, `[dim]`. Row and column from 0, from the top left; [`crate::PatchGeometry`] finds those of a pixel.
+    ///
+    /// # Panics
+    /// If the grid has no such patch.
+    pub fn patch(&self, row: usize, col: usize) -> &[f32] {
+        let PatchGrid { rows, cols } = self.grid;
+        assert!(
+            row < rows && col < cols,
+            "patch: expected within {rows}x{cols}, got row {row}, column {col}"
+        );
+        &self.patches()[(row * cols + col) * self.dim..][..self.dim]
+    }
+
     /// What one tap wrote, in the shape that [`Tap`] states; `None` if it was not asked for.
     pub fn tap(&self, wanted: Tap) -> Option<&[f32]> {
         self.taps.iter().find(|(tap, _)| *tap == wanted).map(|(_, values)| values.as_slice())
@@ -99,6 +112,8 @@ impl Features {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::Facet;
 
@@ -117,5 +132,18 @@ mod tests {
         assert_eq!(features.tap(facet).map(<[f32]>::len), Some(11 * 384));
         assert_eq!(features.tap(Tap::ClsAttention).map(<[f32]>::len), Some(11 * 6));
         assert!(features.tap(Tap::Layer { layer: 3, norm: false }).is_none());
+    }
+
+    #[test]
+    fn a_patch_is_its_part_of_the_patches() {
+        let spec = VitSpec { registers: 4, ..crate::spec::tests::vits14() };
+        let mut features = Features::new();
+        features.prepare(&spec, PatchGrid { rows: 2, cols: 3 }, &Taps::none());
+        features.tokens_mut().iter_mut().enumerate().for_each(|(at, value)| *value = (at / 384) as f32);
+        // Behind CLS and four registers.
+        assert!(features.patch(0, 0).iter().all(|value| *value == 5.0) && features.patch(0, 0).len() == 384);
+        assert!(features.patch(1, 2).iter().all(|value| *value == 10.0));
+        assert!(std::panic::catch_unwind(|| features.patch(0, 3)[0]).is_err());
+        assert!(std::panic::catch_unwind(|| Features::new().patch(0, 0).len()).is_err());
     }
 }

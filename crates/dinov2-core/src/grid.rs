@@ -1,5 +1,7 @@
 use core::fmt;
 
+use crate::PatchIndex;
+
 /// Rows and columns of patches. Patches are numbered row by row, from the top left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
@@ -41,6 +43,14 @@ impl PatchGrid {
         self.rows * self.cols
     }
 
+    /// Row and column of patch number `index`. Beyond the last patch, the row is beyond the last row.
+    ///
+    /// # Panics
+    /// If the grid has no columns.
+    pub const fn patch(self, index: usize) -> PatchIndex {
+        PatchIndex { row: index / self.cols, col: index % self.cols }
+    }
+
     /// True for a grid without patches.
     pub const fn is_empty(self) -> bool {
         self.len() == 0
@@ -57,6 +67,15 @@ impl fmt::Display for PatchGrid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patches_are_numbered_row_by_row() {
+        let grid = PatchGrid { rows: 2, cols: 3 };
+        assert_eq!(
+            [0, 2, 3, 5].map(|index| grid.patch(index)).map(|patch| (patch.row, patch.col)),
+            [(0, 0), (0, 2), (1, 0), (1, 2)]
+        );
+    }
 
     #[test]
     fn grid_needs_whole_patches() {

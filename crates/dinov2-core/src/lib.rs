@@ -1,5 +1,5 @@
 //! The vocabulary that every other crate speaks: the shape of a model ([`VitSpec`]), the patch grid of a frame
-//! ([`PatchGrid`]), pixels ([`ImageView`]), what to read out ([`Taps`]), what comes back ([`Features`]) and the one
+//! ([`PatchGrid`]), pixels ([`ImageView`]), what to read out ([`Taps`]), what comes back ([`Features`]), where patches lie in the image ([`PatchGeometry`]) and the one
 //! trait that engines implement ([`Extractor`]).
 //!
 //! Way of the data: an RGB u8 image whose sides are multiples of the patch size goes in; per patch one `dim`-vector
@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod extractor;
 mod features;
+mod geometry;
 mod grid;
 mod image;
 mod spec;
@@ -17,6 +18,7 @@ mod taps;
 
 pub use extractor::{ExtractError, Extractor};
 pub use features::Features;
+pub use geometry::{Crop, PatchGeometry, PatchIndex, PixelPoint, PixelRect};
 pub use grid::{GridError, PatchGrid};
 pub use image::{ImageError, ImageView, PIXEL_CENTRE};
 pub use spec::{MlpKind, PositionConvention, SpecError, VitSpec, limits};

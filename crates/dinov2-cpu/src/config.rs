@@ -50,7 +50,7 @@ pub enum Matrix {
 pub type Observer<'a> = dyn FnMut(usize, Matrix, &[f32]) + 'a;
 
 impl Default for CpuConfig {
-    /// f32, one thread per physical core that this process may use, and the widest instruction set of the CPU.
+    /// f32, the threads of [`crate::CpuGrant::threads`], and the widest instruction set of the CPU.
     fn default() -> Self {
         Self {
             threads: crate::default_threads(),

@@ -29,4 +29,4 @@ pub use engine::CpuEngine;
 pub use incremental::Incremental;
 pub use load::LoadError;
 pub use stages::{Stage, StageTimes};
-pub use threads::default_threads;
+pub use threads::{CpuGrant, default_threads};

@@ -1,6 +1,7 @@
 //! The choice of an engine: made once, from the model and what the user asks for.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,29 @@ impl Weights {
             Self::Onnx(path) => path.display().to_string(),
         }
     }
+
+    /// Tells models apart whose features cannot be compared: the model's name with a hash of its file's header and of its smallest
+    /// tensors; of an ONNX file, path, length and time of change. The same file gives the same words in every run.
+    pub fn identity(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Self::Model(model) => {
+                model.header_bytes().hash(&mut hasher);
+                for name in ["cls_token", "norm.weight", "norm.bias"] {
+                    let values = model.f32(name).unwrap_or_default();
+                    values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+                }
+                format!("{} {:016x}", model.spec().name(), hasher.finish())
+            }
+            Self::Onnx(path) => {
+                path.hash(&mut hasher);
+                if let Ok(facts) = path.metadata() {
+                    (facts.len(), facts.modified().ok()).hash(&mut hasher);
+                }
+                format!("ONNX {:016x}", hasher.finish())
+            }
+        }
+    }
 }
 
 /// What the user asks of an engine.
@@ -56,7 +80,7 @@ pub struct EngineConfig {
     pub backend: Backend,
     /// Which arithmetic.
     pub precision: Precision,
-    /// Threads; `None` for one per physical core.
+    /// Threads; `None` for those of [`dinov2_cpu::CpuGrant::threads`].
     pub threads: Option<NonZeroUsize>,
     /// Instruction set of the CPU engine; `None` for the best that this CPU has.
     pub isa: Option<Isa>,

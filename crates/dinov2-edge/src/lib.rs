@@ -1,19 +1,25 @@
 //! Dense DINOv2 features in real time.
 //!
 //! ```
-//! use dinov2_edge::{CpuConfig, CpuEngine, Extractor, Features, ImageView, Taps};
+//! use dinov2_edge::io::Size;
+//! use dinov2_edge::{CpuConfig, CpuEngine, Features, ImageExtractor, ImageView, Taps};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = dinov2_edge::bundled_model()?;
-//! let mut engine = CpuEngine::new(&model, CpuConfig::default())?;
-//! let pixels = vec![127u8; 224 * 140 * 3]; // RGB, rows from the top; sides are multiples of the patch size, 14
+//! let engine = CpuEngine::new(&model, CpuConfig::default())?;
+//! let mut extractor = ImageExtractor::new(engine, Size::Short(224))?;
+//! let pixels = vec![127u8; 320 * 240 * 3]; // RGB, rows from the top, any size
 //! let mut features = Features::new(); // reused from frame to frame
-//! engine.extract(ImageView::new(&pixels, 224, 140)?, &Taps::none(), &mut features)?;
+//! let geometry = extractor.extract(ImageView::new(&pixels, 320, 240)?, &Taps::none(), &mut features)?;
 //! let patches = features.patches(); // [rows, cols, dim]
-//! assert_eq!(patches.len(), 10 * 16 * 384);
+//! assert_eq!(patches.len(), 16 * 21 * 384);
+//! let centre = geometry.centre(0, 20); // of the patch at the upper right, in pixels of the image
+//! assert!(centre.x_px > 310.0 && centre.y_px == 7.5);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Images whose sides are multiples of the patch size go into an engine as they are: [`Extractor::extract`].
 //!
 //! This crate is the facade and the command line. The parts are crates of their own: `dinov2-core` (vocabulary),
 //! `dinov2-weights` (checkpoints, the model file), `dinov2-cpu`, `dinov2-wgpu` and `dinov2-onnx` (engines), `dinov2-io` (frames in,
@@ -28,6 +34,7 @@ mod choice;
 mod comparison;
 mod engine;
 pub mod hub;
+mod image_extractor;
 pub mod machine;
 pub mod pipeline;
 pub mod quantise;
@@ -38,8 +45,13 @@ pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use choice::{Backend, ChoiceError, Precision};
 #[cfg(feature = "wgpu")]
 pub use comparison::{Comparison, last_comparison, open_gpu};
-pub use dinov2_core::{ExtractError, Extractor, Facet, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
-pub use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental, Isa, Matrix, default_threads};
+pub use dinov2_core::{
+    Crop, ExtractError, Extractor, Facet, Features, ImageView, PatchGeometry, PatchGrid, PatchIndex,
+    PixelPoint, PixelRect, Tap, Taps, VitSpec,
+};
+pub use dinov2_cpu::{
+    CpuConfig, CpuEngine, CpuGrant, CpuPrecision, Incremental, Isa, Matrix, default_threads,
+};
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
 pub use dinov2_onnx as onnx;
@@ -49,4 +61,5 @@ pub use dinov2_weights as weights;
 #[cfg(feature = "wgpu")]
 pub use dinov2_wgpu as gpu;
 pub use engine::{Engine, EngineConfig, EngineError, Runner, Weights};
+pub use image_extractor::{ImageExtractError, ImageExtractor};
 pub use similarity::cosine;

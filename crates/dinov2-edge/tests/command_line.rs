@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fails, files, media, succeeds};
+use common::{fails, files, media, program, succeeds};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -314,6 +314,20 @@ fn bench_sets_stages_beside_the_peaks() {
     }
     assert!(report["stage_rate"].get("layer_norm").is_none());
     assert!(succeeds(&words).contains("of peak"));
+}
+
+/// Against the kernel itself: what `taskset` grants is what is counted.
+#[cfg(target_os = "linux")]
+#[test]
+fn doctor_shows_the_reckoning_of_threads() {
+    let whole = program(&["doctor", "--json"]);
+    let mut pinned = std::process::Command::new("taskset");
+    pinned.args(["-c", "0"]).arg(whole.get_program()).args(whole.get_args());
+    let output = pinned.env("DINOV2_EDGE_MODELS", "no-such-folder").output().expect("util-linux");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let threads = report["threads"].as_str().unwrap();
+    assert!(threads.starts_with("1 thread: 1 CPU granted on 1 core"), "{threads}");
+    assert!(report["engine"].as_str().unwrap().ends_with(" 1 thread"), "{report}");
 }
 
 #[test]

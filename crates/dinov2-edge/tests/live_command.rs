@@ -19,6 +19,14 @@ fn starts(words: &[&str]) -> Child {
     program(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
+/// The line that says where the page is, and its address.
+fn page_of(child: &mut Child) -> (String, String) {
+    let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = stderr.map(Result::unwrap).find(|line| line.starts_with("live page: ")).unwrap();
+    let address = line.trim_start_matches("live page: http://").split('/').next().unwrap().to_string();
+    (line, address)
+}
+
 /// Sends a signal, waits for the end and returns the exit code and how long it took.
 fn ends_by(mut child: Child, signal: &str) -> (Option<i32>, Duration) {
     let asked = Instant::now();
@@ -94,9 +102,7 @@ fn a_killed_recorder_leaves_a_readable_recording() {
 #[test]
 fn the_page_answers_while_frames_come() {
     let mut child = starts(&[&CAMERA[..], &["--view", "127.0.0.1:0"]].concat());
-    let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = stderr.map(Result::unwrap).find(|line| line.starts_with("live page: ")).unwrap();
-    let address = line.trim_start_matches("live page: http://").trim_end_matches('/').to_string();
+    let (_, address) = page_of(&mut child);
     let deadline = Instant::now() + Duration::from_secs(60);
     let metrics = loop {
         let metrics = get(&address, "/metrics");
@@ -142,6 +148,47 @@ fn limits_end_a_run() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn tokens_come_from_files_and_the_environment_and_are_not_printed() {
+    use std::os::unix::fs::PermissionsExt;
+    const TOKEN: &str = "correct-horse-battery";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    let file = file.to_str().unwrap();
+    let view = ["--view", "127.0.0.1:0"];
+    mode(0o600);
+    for from_file in [true, false] {
+        let source: &[&str] = if from_file { &["--token-file", file] } else { &[] };
+        let mut command = program(&[&CAMERA[..], &view, source].concat());
+        // The file goes before the environment.
+        command.env("DINOV2_EDGE_TOKEN", if from_file { "another-word-there" } else { TOKEN });
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let (line, address) = page_of(&mut child);
+        assert!(!line.contains("horse") && line.contains("?token=TOKEN"), "{line}");
+        assert!(get(&address, "/metrics").starts_with("HTTP/1.1 401"));
+        assert!(get(&address, &format!("/metrics?token={TOKEN}")).starts_with("HTTP/1.1 200"));
+        assert_eq!(ends_by(child, "-TERM").0, Some(0));
+    }
+    let run = [&["run", "--input", "test:", "--frames", "1"], &view[..]].concat();
+    mode(0o644);
+    fails(&[&run[..], &["--token-file", file]].concat(), 2, "0644");
+    mode(0o600);
+    std::fs::write(file, "short\n").unwrap();
+    fails(&[&run[..], &["--token-file", file]].concat(), 2, "got 5 bytes");
+    fails(&[&run[..], &["--token-file", "no-such-file"]].concat(), 1, "no-such-file");
+    fails(&[&run[..], &["--token-file", "/dev/zero"]].concat(), 2, "/dev/zero");
+    let open =
+        program(&[&run[..], &["--insecure"]].concat()).env("DINOV2_EDGE_TOKEN", TOKEN).output().unwrap();
+    let told = String::from_utf8_lossy(&open.stderr);
+    assert!(
+        open.status.code() == Some(2) && told.contains("DINOV2_EDGE_TOKEN") && !told.contains(TOKEN),
+        "{told}"
+    );
+}
+
 #[test]
 fn mistakes_are_told_in_one_line() {
     fails(&["run", "--camera", "/dev/no-such-camera"], 1, "/dev/no-such-camera");
@@ -162,6 +209,9 @@ fn mistakes_are_told_in_one_line() {
         &["--camera", "test:", "--camera-format", "h264"],
         &["--input", "test:", "--frames", "0"],
         &["--input", "test:", "--token", "word-of-viewers"],
+        &["--input", "test:", "--token-file", "token"],
+        &["--input", "test:", "--view", "--token", "word-of-viewers", "--token-file", "token"],
+        &["--input", "test:", "--view", "--insecure", "--token-file", "token"],
         &["--input", "test:", "--view", "localhost"],
     ] {
         let output = program(&[&["run"], words].concat()).output().unwrap();

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use dinov2_core::{ImageView, PatchGrid, limits::MAX_PATCHES};
+use dinov2_core::{Crop, ImageView, PatchGeometry, PatchGrid, limits::MAX_PATCHES};
 
 use crate::limits::{MAX_PIXELS, MAX_SIDE_PX};
 use crate::resample::Resampler;
@@ -141,19 +141,6 @@ fn nearest_multiple(side: usize, numerator: usize, denominator: usize, patch_siz
     patches.max(1).saturating_mul(patch_size)
 }
 
-/// The part of an image that lies under the patch grid, in pixels of the image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Crop {
-    /// Columns left of it.
-    pub left_px: usize,
-    /// Rows above it.
-    pub top_px: usize,
-    /// Its width.
-    pub width_px: usize,
-    /// Its height.
-    pub height_px: usize,
-}
-
 /// Brings frames to the patch grid of a model. Keeps its buffers from frame to frame.
 ///
 /// Resampling equals `PIL.Image.resize(size, BICUBIC)` of Pillow 13 to the bit: a = -0.5, antialiased.
@@ -202,6 +189,14 @@ impl Fit {
         } else {
             Crop { left_px: 0, top_px: 0, width_px, height_px }
         })
+    }
+
+    /// Where the patches of a frame of this size lie in it.
+    ///
+    /// # Errors
+    /// As [`Self::fit`].
+    pub fn geometry(&self, width_px: usize, height_px: usize) -> Result<PatchGeometry, FitError> {
+        Ok(PatchGeometry::new(self.grid(width_px, height_px)?, self.crop(width_px, height_px)?))
     }
 
     /// Brings `image` to the grid. A frame that already has the right size is returned as it is, without a copy.

@@ -20,8 +20,9 @@ mod sink;
 mod source;
 mod statistics;
 
+pub use dinov2_core::Crop;
 pub use error::{FormatError, SourceError};
-pub use fit::{Crop, Fit, FitError, Size};
+pub use fit::{Fit, FitError, Size};
 pub use frame::Frame;
 pub use jpeg::JpegEncoder;
 pub use resample::Resampler;

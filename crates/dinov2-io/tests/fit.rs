@@ -145,3 +145,27 @@ fn the_crop_is_the_part_that_was_fitted() {
     let (width_px, height_px) = (photo.width_px, photo.height_px);
     assert_eq!(whole, dinov2_io::Crop { left_px: 0, top_px: 0, width_px, height_px });
 }
+
+/// A white dot at the centre of a patch, as the geometry has it, is brightest in that patch of what the engine sees.
+#[test]
+fn patches_lie_where_their_pixels_come_from() {
+    let sizes =
+        [Size::Short(42), Size::Short(112), Size::Exact { width_px: 70, height_px: 42 }, Size::Native];
+    for (size, (width, height)) in
+        sizes.iter().flat_map(|size| [(151, 113), (64, 97)].map(|image| (*size, image)))
+    {
+        let mut fit = Fit::new(size, 14).unwrap();
+        let geometry = fit.geometry(width, height).unwrap();
+        for index in 0..geometry.grid().len() {
+            let patch = geometry.grid().patch(index);
+            let centre = geometry.centre(patch.row, patch.col);
+            let mut pixels = vec![0; width * height * 3];
+            pixels[(centre.y_px as usize * width + centre.x_px as usize) * 3..][..3].fill(255);
+            let fitted = fit.fit(ImageView::new(&pixels, width, height).unwrap()).unwrap();
+            let green = fitted.pixels().chunks_exact(3).map(|pixel| pixel[1]);
+            let (brightest, _) = green.enumerate().max_by_key(|(_, value)| *value).unwrap();
+            let at = (brightest / fitted.width_px() / 14, brightest % fitted.width_px() / 14);
+            assert_eq!(at, (patch.row, patch.col), "{size} of {width}x{height}");
+        }
+    }
+}

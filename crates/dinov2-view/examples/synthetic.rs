@@ -1,7 +1,7 @@
 //! A live page without a camera and without a model: a square moves over a ground, and the patches of each have
 //! features of their own.
 //!
-//!     cargo run -p dinov2-view --example synthetic -- 127.0.0.1:8080 [TOKEN]
+//!     cargo run -p dinov2-view --example synthetic -- 127.0.0.1:8080 [TOKEN [MODEL]]
 //!
 //! The square goes round by itself; with lines `ROW COL` on standard input it goes where they say. What viewers
 //! ask for is printed.
@@ -118,9 +118,10 @@ fn orders() -> Receiver<Place> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".into()).parse()?;
-    let access = arguments.next().map_or(Access::Local, Access::Token);
+    let access = arguments.next().filter(|token| !token.is_empty()).map_or(Access::Local, Access::Token);
     let mut config = ViewConfig::new(address, access)?;
     config.title = "synthetic <b>square</b>".into();
+    config.model = arguments.next().unwrap_or_default();
     let view = View::start(config)?;
     println!("listening {}", view.address());
 

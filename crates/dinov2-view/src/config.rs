@@ -22,6 +22,9 @@ pub struct ViewConfig {
     pub(crate) access: Access,
     /// Shown on the page: what runs here, such as model and engine.
     pub title: String,
+    /// What makes features comparable: the same words, the same model. A page that was connected before keeps its picked feature if
+    /// they are the same.
+    pub model: String,
     /// Names of the cameras, in the order of their numbers. One by default.
     pub cameras: Vec<String>,
     /// How the colours behave until a viewer asks for something else.
@@ -98,6 +101,7 @@ impl ViewConfig {
             address,
             access,
             title: String::from("dinov2-edge"),
+            model: String::new(),
             cameras: vec![String::from("camera")],
             pca: PcaMode::Follow,
             max_fps: 15.0,
@@ -105,6 +109,14 @@ impl ViewConfig {
             stall_timeout: Duration::from_secs(10),
             silence_timeout: Duration::from_secs(5),
         })
+    }
+
+    /// What viewers must know, if anything.
+    pub fn token(&self) -> Option<&str> {
+        match &self.access {
+            Access::Token(token) => Some(token),
+            Access::Local | Access::Insecure => None,
+        }
     }
 
     /// Checks what was set after [`Self::new`].

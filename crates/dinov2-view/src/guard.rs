@@ -7,6 +7,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -16,6 +18,7 @@ use subtle::ConstantTimeEq;
 
 use crate::config::{Access, is_loopback};
 use crate::limits::WRONG_TOKEN_DELAY;
+use crate::places::{AnsweringBody, Place, Purpose};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
@@ -32,16 +35,22 @@ const HEADERS: [(&str, &str); 6] = [
     ("cache-control", "no-store"),
 ];
 
-pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(
+    State(shared): State<Arc<Shared>>,
+    Extension(place): Extension<Place>,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut response = match admit(&shared, &request) {
         Ok(cookie) => {
-            let mut response = next.run(request).await;
+            let mut response = answer(&place, request, next).await;
             if let Some(cookie) = cookie {
                 response.headers_mut().insert(SET_COOKIE, cookie);
             }
             response
         }
         Err(refused) => {
+            // Meanwhile the connection counts as one that waits: a wrong token holds no place.
             if refused == Refusal::Token {
                 tokio::time::sleep(WRONG_TOKEN_DELAY).await;
             }
@@ -52,6 +61,17 @@ pub(crate) async fn guard(State(shared): State<Arc<Shared>>, request: Request, n
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response
+}
+
+/// Answers a request that may be answered, and keeps the connection until the answer is sent.
+async fn answer(place: &Place, request: Request, next: Next) -> Response {
+    let purpose = match request.uri().path() {
+        "/healthz" | "/metrics" => Purpose::Monitoring,
+        _ => Purpose::Ordinary,
+    };
+    let Some(answering) = place.answer(purpose) else { return Refusal::Busy.into_response() };
+    let response = next.run(request).await;
+    response.map(|body| Body::new(AnsweringBody { body, _answering: answering }))
 }
 
 /// The cookie to set, where the token came in the address; or the refusal.

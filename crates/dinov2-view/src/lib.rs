@@ -18,6 +18,7 @@ mod metrics;
 mod page;
 mod patience;
 mod picture;
+mod places;
 mod protocol;
 mod pulse;
 mod refusal;

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
-/// Connections served at once; more wait until one ends.
+/// Connections at once. For one more, the one that has waited longest without a request is ended.
 pub const MAX_CONNECTIONS: usize = 64;
+/// Of these, the ones that only `/healthz` and `/metrics` may keep busy.
+pub const RESERVED_CONNECTIONS: usize = 16;
+/// Connections of one address (IPv6: of one /64 network) that may wait for their next request; loopback addresses have no limit
+/// of their own, because a reverse proxy may stand there. Browsers open six.
+pub const MAX_WAITING_PER_PEER: usize = 16;
 /// Largest head of a request, and what is buffered for a connection, in bytes.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Longest time for the head of a request to come, and for a kept connection to stay idle.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest message from a client, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 4 << 10;
+/// Largest message from a client, in bytes: a feature of [`dinov2_core::limits::MAX_DIM`] numbers as JSON, as many digits as f64 prints.
+pub const MAX_MESSAGE_BYTES: usize = 512 << 10;
 /// Messages from one client per second.
 pub const MAX_MESSAGES_PER_S: u32 = 60;
 /// What the system keeps for a client that reads slowly, in bytes (it may double this): what is sent is not much

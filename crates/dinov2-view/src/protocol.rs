@@ -48,6 +48,8 @@ pub(crate) enum Dtype {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Wish {
     Pick(Point),
+    /// A feature `[dim]` to compare with, such as one that `picked` told.
+    Query(Vec<f32>),
     Unpick(bool),
     Subscribe(Topic),
     Unsubscribe(Topic),
@@ -78,10 +80,11 @@ pub(crate) enum Topic {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Answer<'a> {
-    Hello { version: u8, title: &'a str, cameras: &'a [String], camera: usize, pca: PcaMode },
+    Hello { version: u8, title: &'a str, model: &'a str, cameras: &'a [String], camera: usize, pca: PcaMode },
     Stats { stats: &'a LiveStats, clients: usize, pca: PcaMode, trouble: Option<String> },
     Grid { camera: usize, rows: usize, cols: usize, dim: usize, width_px: usize, height_px: usize },
-    Picked { camera: usize, frame: u64, row: usize, col: usize },
+    Picked { camera: usize, frame: u64, row: usize, col: usize, feature: &'a [f32] },
+    Queried { camera: usize, frame: u64 },
     Unpicked,
     Subscribed { topic: Topic },
     Unsubscribed { topic: Topic },
@@ -104,6 +107,9 @@ pub(crate) fn parse_wish(text: &str) -> Result<Wish, String> {
     match wish {
         Wish::Pick(Point { x, y }) if !(0.0..=1.0).contains(&x) || !(0.0..=1.0).contains(&y) => {
             Err(format!("pick: expected x and y in 0..=1, got {x} and {y}"))
+        }
+        Wish::Query(feature) if !feature.iter().all(|value| value.is_finite()) => {
+            Err(String::from("query: expected finite numbers"))
         }
         Wish::Unpick(false) => Err(String::from("unpick: expected true")),
         wish => Ok(wish),

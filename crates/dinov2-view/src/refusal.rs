@@ -2,6 +2,8 @@ use axum::http::StatusCode;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 
+use crate::limits::{MAX_CONNECTIONS, RESERVED_CONNECTIONS};
+
 /// Why a request gets nothing. Its text is for whoever reads the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -19,6 +21,8 @@ pub(crate) enum Refusal {
     Camera { camera: usize, last: usize },
     #[error("clients: expected at most {most} at once")]
     Full { most: usize },
+    #[error("connections: expected at most {} that are answered at once", MAX_CONNECTIONS - RESERVED_CONNECTIONS)]
+    Busy,
     #[error("no frame came within {seconds} s")]
     NoFrame { seconds: u64 },
 }
@@ -30,7 +34,7 @@ impl IntoResponse for Refusal {
             Self::Host | Self::Origin | Self::Site => (StatusCode::FORBIDDEN, text).into_response(),
             Self::Token => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], text).into_response(),
             Self::Camera { .. } => (StatusCode::NOT_FOUND, text).into_response(),
-            Self::Full { .. } | Self::NoFrame { .. } => {
+            Self::Full { .. } | Self::Busy | Self::NoFrame { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], text).into_response()
             }
         }

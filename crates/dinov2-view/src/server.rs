@@ -7,19 +7,21 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{HEAD_TIMEOUT, MAX_CONNECTIONS, MAX_HEAD_BYTES, SEND_BUFFER_BYTES};
+use crate::limits::{HEAD_TIMEOUT, MAX_HEAD_BYTES, SEND_BUFFER_BYTES};
 use crate::patience::Patience;
+use crate::places::{Place, Places};
 use crate::shared::Shared;
 use crate::{guard, metrics, page, socket, stream};
 
-/// Connections that the system keeps until they are accepted.
-const BACKLOG: u32 = 64;
+/// Connections that the system keeps until they are accepted; where it has no room for one, its sender waits for a second.
+const BACKLOG: u32 = 1024;
 /// Pause after the system refused a connection, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -39,13 +41,15 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let stall_timeout = shared.config.stall_timeout;
     let router = router(shared);
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::default();
     loop {
-        let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                // Without a place it is closed at once.
+                let Some(place) = places.take(peer.ip()) else { continue };
                 let connection = Patience::new(without_delay(stream), stall_timeout);
-                tokio::spawn(answer(connection, router.clone(), place));
+                let task = tokio::spawn(answer(connection, router.clone(), place.clone()));
+                place.ends(task.abort_handle());
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -58,16 +62,20 @@ fn without_delay(stream: TcpStream) -> TcpStream {
     stream
 }
 
-async fn answer(connection: Patience, router: Router, place: OwnedSemaphorePermit) {
+async fn answer(connection: Patience, router: Router, place: Place) {
+    let router = TowerToHyperService::new(router);
+    let with_place = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(place.clone());
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(connection), with_place)
         .with_upgrades();
     // Clients go away in the middle of everything; that is no news.
     let _ = served.await;
-    drop(place);
 }
 
 fn router(shared: Arc<Shared>) -> Router {

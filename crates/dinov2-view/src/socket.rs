@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
 use axum::response::Response;
@@ -13,6 +14,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::feed::Shot;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S};
 use crate::picture::Picture;
+use crate::places::{Place, Purpose};
 use crate::protocol::{self, Answer, Point, Topic, VERSION, Wish};
 use crate::refusal::Refusal;
 use crate::shared::{Shared, lock};
@@ -39,26 +41,35 @@ impl From<axum::Error> for Gone {
 
 pub(crate) async fn upgrade(
     State(shared): State<Arc<Shared>>,
+    Extension(place): Extension<Place>,
     Query(choice): Query<Choice>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refusal> {
+    // The answer ends with the upgrade; the socket goes on.
+    let answering = place.answer(Purpose::Ordinary).ok_or(Refusal::Busy)?;
     let viewer = Viewer::new(shared, choice.camera)?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
-    Ok(upgrade.on_upgrade(|socket| Client::new(socket, viewer).serve()))
+    Ok(upgrade.on_upgrade(|socket| async {
+        Client::new(socket, viewer).serve().await;
+        drop(answering);
+    }))
 }
 
-/// The patch that a client picked.
-struct Pick {
-    at: Point,
-    /// Its feature `[dim]`, once a frame came that has it.
-    query: Option<Vec<f32>>,
+/// What patches are compared with.
+enum Reference {
+    /// The patch at this point of the next frame.
+    Point(Point),
+    /// A feature `[dim]` that the client sent; the next frame shows whether it fits.
+    Given(Vec<f32>),
+    /// The feature `[dim]` of all frames from now on.
+    Fixed(Vec<f32>),
 }
 
 struct Client {
     socket: WebSocket,
     viewer: Viewer,
     topics: Vec<Topic>,
-    pick: Option<Pick>,
+    reference: Option<Reference>,
     similarities: Vec<f32>,
     /// rows, cols, dim, width and height that it was told last.
     told: Option<[usize; 5]>,
@@ -68,7 +79,7 @@ struct Client {
 impl Client {
     fn new(socket: WebSocket, viewer: Viewer) -> Self {
         let (topics, similarities) = (Vec::new(), Vec::new());
-        Self { socket, viewer, topics, pick: None, similarities, told: None, messages_this_second: 0 }
+        Self { socket, viewer, topics, reference: None, similarities, told: None, messages_this_second: 0 }
     }
 
     /// Runs until the client goes away.
@@ -100,8 +111,8 @@ impl Client {
     async fn hello(&mut self) -> Result<(), Gone> {
         let (config, camera) = (&self.viewer.shared.config, self.viewer.camera);
         let pca = self.viewer.shared.pca_mode();
-        let (title, cameras) = (config.title.as_str(), config.cameras.as_slice());
-        let hello = Answer::Hello { version: VERSION, title, cameras, camera, pca }.to_text();
+        let (title, model, cameras) = (&*config.title, &*config.model, &*config.cameras);
+        let hello = Answer::Hello { version: VERSION, title, model, cameras, camera, pca }.to_text();
         self.tell(hello).await
     }
 
@@ -137,17 +148,10 @@ impl Client {
 
     async fn grant(&mut self, wish: Wish) -> Result<(), Gone> {
         match wish {
-            Wish::Pick(at) => {
-                self.pick = Some(Pick { at, query: None });
-                self.watch();
-                match self.viewer.fresh() {
-                    Some(shot) => self.show(&shot).await,
-                    // The next frame will do it.
-                    None => Ok(()),
-                }
-            }
+            Wish::Pick(at) => self.compare_with(Reference::Point(at)).await,
+            Wish::Query(feature) => self.compare_with(Reference::Given(feature)).await,
             Wish::Unpick(_) => {
-                self.pick = None;
+                self.reference = None;
                 self.watch();
                 self.tell(Answer::Unpicked.to_text()).await
             }
@@ -170,15 +174,25 @@ impl Client {
         }
     }
 
+    async fn compare_with(&mut self, reference: Reference) -> Result<(), Gone> {
+        self.reference = Some(reference);
+        self.watch();
+        match self.viewer.fresh() {
+            Some(shot) => self.show(&shot).await,
+            // The next frame will do it.
+            None => Ok(()),
+        }
+    }
+
     /// Frames are wanted while they would be sent.
     fn watch(&mut self) {
-        let wanted = self.pick.is_some() || !self.topics.is_empty();
+        let wanted = self.reference.is_some() || !self.topics.is_empty();
         self.viewer.watch(wanted);
     }
 
     /// Sends what the client wants of a frame, the picture last: with it, everything of the frame is there.
     async fn show(&mut self, shot: &Shot) -> Result<(), Gone> {
-        if self.pick.is_none() && self.topics.is_empty() {
+        if self.reference.is_none() && self.topics.is_empty() {
             return Ok(());
         }
         self.grid(shot).await?;
@@ -210,25 +224,29 @@ impl Client {
     }
 
     async fn similarity(&mut self, shot: &Shot) -> Result<(), Gone> {
-        let camera = self.viewer.camera;
-        let Some(pick) = &mut self.pick else { return Ok(()) };
-        // Another width of features is another model: its patch at the same place.
-        let fits = pick.query.as_ref().is_some_and(|query| query.len() == shot.dim);
-        let mut picked = None;
-        if !fits {
-            let Some((feature, row, col)) = shot.patch_at(pick.at.x, pick.at.y) else { return Ok(()) };
-            pick.query = Some(feature.to_vec());
-            picked = Some(Answer::Picked { camera, frame: shot.index, row, col }.to_text());
+        let Some(reference) = self.reference.take() else { return Ok(()) };
+        let (camera, frame) = (self.viewer.camera, shot.index);
+        let (feature, news) = match reference {
+            Reference::Point(at) => {
+                let Some((feature, row, col)) = shot.patch_at(at.x, at.y) else { return Ok(()) };
+                (feature.to_vec(), Some(Answer::Picked { camera, frame, row, col, feature }.to_text()))
+            }
+            Reference::Given(feature) => (feature, Some(Answer::Queried { camera, frame }.to_text())),
+            Reference::Fixed(feature) => (feature, None),
+        };
+        if feature.len() != shot.dim {
+            self.watch();
+            return self.error(format!("query: expected {} numbers, got {}", shot.dim, feature.len())).await;
         }
-        let query = pick.query.as_deref().unwrap_or_default();
-        if let Err(error) = similarity_map(&shot.patches, query, &mut self.similarities) {
+        if let Err(error) = similarity_map(&shot.patches, &feature, &mut self.similarities) {
+            self.watch();
             return self.error(error.to_string()).await;
         }
-        let map = protocol::similarity(camera, shot, &self.similarities);
-        if let Some(picked) = picked {
-            self.tell(picked).await?;
+        self.reference = Some(Reference::Fixed(feature));
+        if let Some(news) = news {
+            self.tell(news).await?;
         }
-        self.send(Message::Binary(map)).await
+        self.send(Message::Binary(protocol::similarity(camera, shot, &self.similarities))).await
     }
 
     async fn error(&mut self, message: String) -> Result<(), Gone> {

@@ -21,7 +21,7 @@ pub(crate) struct EngineArgs {
     /// Arithmetic: auto, f32, bf16, f16 or int8
     #[arg(long, default_value = "auto")]
     pub(crate) precision: Precision,
-    /// Threads [default: one per physical core]
+    /// Threads [default: one per core that is granted, within the CPU quota]
     #[arg(long, value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
     /// Instruction set of the CPU engine, to measure or to rule out what the CPU has [default: the best]

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Stop after this many images
     #[arg(long)]
     frames: Option<usize>,
-    /// Threads [default: one per physical core]
+    /// Threads [default: one per core that is granted, within the CPU quota]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::process::Command;
 
 use dinov2_edge::machine;
-use dinov2_edge::{Engine, EngineConfig, Extractor, Isa, Weights};
+use dinov2_edge::{CpuGrant, Engine, EngineConfig, Extractor, Isa, Weights};
 use serde_json::{Value, json};
 
 use super::args::{EngineArgs, open_weights};
@@ -39,13 +39,13 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
 }
 
 fn machine_findings() -> Vec<Finding> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cpu = machine::cpu_model().unwrap_or_else(|| "unknown".into());
     let memory = machine::available_memory_bytes().map(|bytes| format!("{} MiB available", bytes >> 20));
     let cameras = machine::cameras().into_iter().map(|camera| format!("{} ({})", camera.device, camera.name));
     vec![
         Finding { key: "version", value: json!(env!("CARGO_PKG_VERSION")) },
-        Finding { key: "cpu", value: json!(format!("{cpu}, {cores} hardware threads granted")) },
+        Finding { key: "cpu", value: json!(cpu) },
+        Finding { key: "threads", value: json!(CpuGrant::of_this_process().to_string()) },
         Finding { key: "features", value: json!(machine::cpu_features()) },
         Finding { key: "memory", value: json!(memory) },
         Finding { key: "gpus", value: json!(machine::gpus()) },

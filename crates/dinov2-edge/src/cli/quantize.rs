@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Largest weight in units of its scale. 64 is as fast as can be on CPUs with AVX2 but no VNNI; 127 is the most precise
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(7..=127))]
     weight_limit: u8,
-    /// Threads [default: one per physical core]
+    /// Threads [default: one per core that is granted, within the CPU quota]
     #[arg(long, value_parser = threads)]
     threads: Option<NonZeroUsize>,
     /// One JSON object instead of text

@@ -2,8 +2,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dinov2_core::{Features, ImageView};
-use dinov2_io::{Crop, Frame};
+use dinov2_core::{Crop, Features, ImageView, PatchGeometry};
+use dinov2_io::Frame;
 
 /// A frame on its way, with what the stages so far have added.
 #[derive(Debug, Default)]
@@ -53,6 +53,11 @@ impl FeatureFrame {
     pub fn image(&self) -> ImageView<'_> {
         let (width, height) = self.fitted_px;
         ImageView::new(&self.fitted, width, height).expect("fitted pixels match the fitted size")
+    }
+
+    /// Where the patches lie in the frame as it came from its source.
+    pub fn geometry(&self) -> PatchGeometry {
+        PatchGeometry::new(self.features.grid(), self.crop)
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn program(words: &[&str]) -> Command {
     command.args(words).stdin(Stdio::null());
     // Whatever this machine has pulled must not matter.
     command.env("DINOV2_EDGE_MODELS", "no-such-folder");
+    command.env_remove("DINOV2_EDGE_TOKEN");
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     // Mesa complains on stderr where there is none.
     command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"));

@@ -20,7 +20,9 @@ let pictureAt = null; // Last picture of this connection.
 let trouble = null; // What the server says is wrong.
 let fps = 0;
 let grid = { rows: 1, cols: 1, width_px: 4, height_px: 3 };
-let pick = null; // { x, y }, 0..1
+let model = ""; // Features of the same model can be compared.
+let pick = null; // { x, y }, 0..1; once the server told it, also its feature and the model that it is of
+let unasked = false; // This connection has not been asked for the pick of the one before.
 let cursor = null; // { row, col } of the keyboard
 let frozen = false;
 let colours = null; // Newest of each, waiting for their picture.
@@ -59,7 +61,8 @@ function connect() {
 function lost(wasConnected) {
   if (socket) socket.close();
   socket = null;
-  clearPick();
+  // The pick stays for the next connection; its map, of a frame that nobody sees any longer, goes.
+  hideMap();
   failures += 1;
   const pause = Math.min(MAX_PAUSE_MS, 250 * 2 ** failures) * (0.75 + Math.random() / 2);
   retry = setTimeout(connect, pause);
@@ -110,6 +113,9 @@ function watchdog() {
 
 function told(message) {
   if (message.type === "hello") {
+    model = message.model;
+    unasked = pick !== null;
+    if (pick?.feature && pick.model !== model) forgetPick("The server has another model now: pick again.");
     document.title = message.title;
     at("title").textContent = message.title;
     pictureAt = null;
@@ -120,6 +126,9 @@ function told(message) {
     for (const picture of document.querySelectorAll(".picture")) {
       picture.style.aspectRatio = `${grid.width_px} / ${grid.height_px}`;
     }
+    if (unasked) askAgain();
+  } else if (message.type === "picked") {
+    if (pick && !pick.feature) pick = { ...pick, feature: message.feature, model };
   } else if (message.type === "stats") {
     trouble = message.trouble;
     showMode(message.pca);
@@ -249,20 +258,42 @@ function mark(id, x, y) {
 function pickAt(x, y) {
   if (!socket) return;
   pick = { x, y };
+  unasked = false;
   send({ pick });
   mark("origin", x, y);
   at("clear").disabled = false;
   at("scale").hidden = false;
 }
 
+/** After a lost connection: the same feature, whatever lies at its place by now. */
+function askAgain() {
+  unasked = false;
+  if (!pick) return;
+  if (pick.feature && pick.feature.length !== grid.dim) {
+    forgetPick("The server has another model now: pick again.");
+  } else {
+    send(pick.feature ? { query: pick.feature } : { pick: { x: pick.x, y: pick.y } });
+  }
+}
+
 function clearPick() {
   if (!pick) return;
-  pick = null;
-  similarity = null;
   send({ unpick: true });
-  for (const id of ["heat", "origin", "best", "cursor", "scale"]) at(id).hidden = true;
+  forgetPick("Tap a picture: everything that is similar to that patch lights up.");
+}
+
+function forgetPick(hint) {
+  pick = null;
+  unasked = false;
+  hideMap();
+  for (const id of ["origin", "cursor", "scale"]) at(id).hidden = true;
   at("clear").disabled = true;
-  at("hint").textContent = "Tap a picture: everything that is similar to that patch lights up.";
+  at("hint").textContent = hint;
+}
+
+function hideMap() {
+  similarity = null;
+  for (const id of ["heat", "best"]) at(id).hidden = true;
 }
 
 function moveCursor(down, right) {

@@ -1,5 +1,6 @@
 //! The server by its clients' eyes.
 
 mod common;
+mod crowd;
 mod http;
 mod socket;

@@ -100,6 +100,10 @@ impl Client {
 
     fn error_of(&mut self, message: Message) -> String {
         self.0.send(message).unwrap();
+        self.error()
+    }
+
+    fn error(&mut self) -> String {
         self.answer("error")["message"].as_str().unwrap().to_owned()
     }
 
@@ -141,6 +145,48 @@ fn maps_are_the_similarity_to_the_picked_patch_while_frames_go_on() {
     client.send(&json!({"unpick": true}));
     client.answer("unpicked");
     until("nobody wants frames any longer", || !fed.view.wants_frame(0));
+}
+
+#[test]
+fn a_restarted_server_goes_on_with_the_feature_that_was_picked() {
+    let first = fed();
+    let mut before = Client::new(&first.view);
+    before.send(&json!({"pick": {"x": 0.4, "y": 0.6}}));
+    let picked = before.answer("picked");
+    let (row, col) = (picked["row"].as_u64().unwrap() as usize, picked["col"].as_u64().unwrap() as usize);
+    assert_eq!((row, col), (2, 2));
+    let origin = Scene::new(picked["frame"].as_u64().unwrap());
+    let query = &origin.features.patches()[(row * GRID.cols + col) * DIM..][..DIM];
+    let told: Vec<f32> = serde_json::from_value(picked["feature"].clone()).unwrap();
+    assert_eq!(told, query, "the feature is told to the bit");
+    drop((before, first));
+
+    let again = fed();
+    let mut after = Client::new(&again.view);
+    after.send(&json!({"query": picked["feature"]}));
+    after.answer("queried");
+    for _ in 0..4 {
+        let packet = after.packet(1);
+        for (got, expected) in packet.floats().iter().zip(packet.scene.similarities(query)) {
+            assert!((f64::from(*got) - expected).abs() < 1e-6, "{got} not {expected}");
+        }
+    }
+    // Of another model.
+    after.send(&json!({"query": vec![0.5; DIM + 1]}));
+    let refused = after.error();
+    assert!(refused.contains("19") && refused.contains("20"), "{refused}");
+    until("a refused query wants no frames", || !again.view.wants_frame(0));
+    after.send(&json!({"pick": {"x": 0.0, "y": 0.0}}));
+    after.answer("picked");
+}
+
+#[test]
+fn the_largest_feature_is_no_message_too_large() {
+    let fed = fed();
+    let mut client = Client::new(&fed.view);
+    let feature = vec![-1.234_567_9e-10_f32; dinov2_core::limits::MAX_DIM];
+    client.send(&json!({"query": feature}));
+    assert!(client.error().contains("16384"));
 }
 
 #[test]
@@ -235,6 +281,10 @@ fn wrong_messages_are_answered_and_survived() {
         r#"{"pick": {"x": 0.1, "y": 0.1, "z": 0.1}}"#,
         r#"{"pick": {"x": 0.1, "y": 0.1}, "unpick": true}"#,
         r#"{"unpick": false}"#,
+        r#"{"query": 1}"#,
+        r#"{"query": [null]}"#,
+        r#"{"query": [1e39]}"#,
+        r#"{"query": []}"#,
         r#"{"subscribe": "everything"}"#,
         r#"{"pca": "Freeze"}"#,
     ];
@@ -242,7 +292,7 @@ fn wrong_messages_are_answered_and_survived() {
         assert!(!client.error_of(Message::text(text)).is_empty(), "{text}");
     }
     assert!(client.error_of(Message::binary(vec![1, 2, 3])).contains("binary"));
-    let deep = "[".repeat(4000);
+    let deep = "[".repeat(200 << 10);
     client.error_of(Message::text(deep));
     client.send(&json!({"pick": {"x": 0.5, "y": 0.5}}));
     client.answer("picked");
@@ -253,7 +303,7 @@ fn wrong_messages_are_answered_and_survived() {
 fn too_much_ends_the_connection_and_nothing_else() {
     let fed = fed();
     let mut large = Client::new(&fed.view);
-    large.0.send(Message::text("x".repeat(5000))).unwrap();
+    large.0.send(Message::text("x".repeat(600 << 10))).unwrap();
     large.assert_closed();
     let mut many = Client::new(&fed.view);
     for _ in 0..1000 {

@@ -4,6 +4,8 @@ mod results;
 mod sources;
 mod status;
 #[cfg(feature = "view")]
+mod token;
+#[cfg(feature = "view")]
 mod view;
 
 use std::num::NonZeroU64;
@@ -98,6 +100,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let total = len.into_iter().chain(most).min();
     let output = args.output.as_deref().map(|path| Output::from_path(path, total != Some(1))).transpose();
     let output = output.map_err(usage)?.map(|output| output.with_folder_format(args.format));
+    #[cfg(feature = "view")]
+    let page = args.view.config()?;
     let (weights, mut engine) = args.engine.load_incremental(args.reuse.config())?;
     let config = pipeline_config(args, &engine, &sources)?;
     let meta = feature_meta(&weights, &engine);
@@ -106,7 +110,19 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     }
     tell!("{}: {}, {engine}", meta.model_file, meta.model);
     let bar = progress::counter(total.map(|total| total as u64), "frames");
-    let mut sinks = live_sinks(args, &meta, sources.len(), &config.pca)?;
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    // The page first: where it cannot be, no empty recording is left.
+    #[cfg(feature = "view")]
+    if let Some(page) = page {
+        let title = &format!("{}, {}", meta.model, meta.engine);
+        let (model, cameras) = (weights.identity(), args.source.names(sources.len()));
+        let view = view::start(page, view::Told { title, model, cameras })?;
+        sinks.push(Box::new(ViewSink::new(view, config.pca.clone())));
+    }
+    #[cfg(feature = "record")]
+    if let Some(path) = &args.record {
+        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(&meta, sources.len()))?));
+    }
     let lines = match (args.json, live) {
         (true, _) => Lines::Json,
         (false, true) => Lines::None,
@@ -154,28 +170,6 @@ fn feature_meta(weights: &Weights, engine: &Engine) -> FeatureMeta {
         precision: engine.precision().into(),
         extra: Vec::new(),
     }
-}
-
-/// The live page and the recording, if asked for. The page first: where it cannot be, no empty recording is left.
-#[allow(unused_mut, unused_variables, reason = "either may be left out of the build")]
-fn live_sinks(
-    args: &Args,
-    meta: &FeatureMeta,
-    cameras: usize,
-    pca: &PcaControl,
-) -> anyhow::Result<Vec<Box<dyn Sink>>> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    #[cfg(feature = "view")]
-    if let Some(view) =
-        args.view.start(&format!("{}, {}", meta.model, meta.engine), args.source.names(cameras))?
-    {
-        sinks.push(Box::new(ViewSink::new(view, pca.clone())));
-    }
-    #[cfg(feature = "record")]
-    if let Some(path) = &args.record {
-        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(meta, cameras))?));
-    }
-    Ok(sinks)
 }
 
 #[cfg(feature = "record")]

@@ -1,0 +1,96 @@
+use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGeometry, Taps};
+use dinov2_io::{Fit, FitError, Size};
+
+/// Why an image has no features.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageExtractError {
+    /// It cannot be brought to the size.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// The engine failed.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+}
+
+/// An engine that takes images of any size: resizes or crops them to the model's patch grid, as `dinov2-edge run --size` does, and tells
+/// where the patches lie in the image. For images that are already on the grid, use the engine itself ([`Extractor`]); for cameras
+/// and files, [`crate::pipeline::Pipeline`].
+///
+/// ```
+/// use dinov2_edge::io::Size;
+/// use dinov2_edge::{CpuConfig, CpuEngine, Features, ImageExtractor, ImageView, Taps};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let model = dinov2_edge::bundled_model()?;
+/// let engine = CpuEngine::new(&model, CpuConfig::default())?;
+/// let mut extractor = ImageExtractor::new(engine, Size::Short(112))?;
+///
+/// let pixels = vec![127u8; 640 * 480 * 3]; // RGB, rows from the top
+/// let mut features = Features::new(); // reused from frame to frame
+/// let geometry = extractor.extract(ImageView::new(&pixels, 640, 480)?, &Taps::none(), &mut features)?;
+///
+/// let at = geometry.patch_at(320.5, 240.5).expect("inside of the image"); // pixel (320, 240) of the image
+/// let feature = features.patch(at.row, at.col); // [dim]
+/// assert_eq!(feature.len(), 384);
+/// let rect = geometry.rect(at.row, at.col); // what that patch covers, in pixels of the image
+/// assert!(rect.left_px <= 320.5 && 320.5 < rect.left_px + rect.width_px);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct ImageExtractor<E> {
+    engine: E,
+    fit: Fit,
+}
+
+impl<E: Extractor> ImageExtractor<E> {
+    /// `size`: what images are brought to; the patch size is the model's.
+    ///
+    /// # Errors
+    /// An exact size off the patch grid or beyond the limits.
+    pub fn new(engine: E, size: Size) -> Result<Self, FitError> {
+        let fit = Fit::new(size, engine.spec().patch_size)?;
+        Ok(Self { engine, fit })
+    }
+
+    /// Extracts the features of one image: RGB u8 of any size. Replaces what was in `out`; returns where its patches lie in the image.
+    /// After the first image of a size nothing is allocated.
+    ///
+    /// # Errors
+    /// An image without pixels, or smaller than one patch with [`Size::Native`]; a result beyond the limits; what
+    /// [`Extractor::extract`] says.
+    pub fn extract(
+        &mut self,
+        image: ImageView<'_>,
+        taps: &Taps,
+        out: &mut Features,
+    ) -> Result<PatchGeometry, ImageExtractError> {
+        let geometry = self.geometry(image.width_px(), image.height_px())?;
+        self.engine.extract(self.fit.fit(image)?, taps, out)?;
+        Ok(geometry)
+    }
+
+    /// Where the patches of an image of this size lie in it.
+    ///
+    /// # Errors
+    /// As [`Self::extract`].
+    pub fn geometry(&self, width_px: usize, height_px: usize) -> Result<PatchGeometry, FitError> {
+        self.fit.geometry(width_px, height_px)
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    /// The engine, for its notes and settings.
+    pub fn engine_mut(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// Gives the engine back.
+    pub fn into_engine(self) -> E {
+        self.engine
+    }
+}
