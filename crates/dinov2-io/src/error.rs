@@ -104,7 +104,7 @@ pub enum SourceError {
     },
     /// A video of which something is missing. All frames that could be decoded have been given before.
     #[error(
-        "video: expected whole data, got damaged or missing data around {frames} good frames ({message}): {path}"
+        "video: expected whole data, got a damaged or cut-off file, of which {frames} frames were decoded ({message}): {path}"
     )]
     Damaged {
         /// Frames that were decoded.

@@ -88,7 +88,7 @@ fn pixels(path: &Path) -> Vec<u8> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-i"])
         .arg(path)
-        .args(["-map", "0:V:0", "-vsync", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+        .args(["-map", "0:V:0", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
         .output()
         .unwrap();
     output.stdout
@@ -100,7 +100,7 @@ const COUNTED: &str = "-f lavfi -i testsrc=s=66x50:r=25:d=1.2";
 fn frames_and_times_are_those_that_ffprobe_lists() {
     let Some(studio) = Studio::open() else { return };
     let sound = "-f lavfi -i sine=d=2";
-    let uneven = "-vf setpts=PTS+gte(N\\,10)*(N-10)*0.013/TB -enc_time_base 1:90000 -vsync passthrough";
+    let uneven = "-vf setpts=PTS+gte(N\\,10)*(N-10)*0.013/TB -enc_time_base 1:90000 -fps_mode passthrough";
     let b_frames = "-c:v libx264 -bf 3 -g 12";
     let clips = [
         format!("{COUNTED} {b_frames} cfr.mp4"),
@@ -140,7 +140,7 @@ fn frames_and_times_are_those_that_ffprobe_lists() {
 fn frames_of_one_time_keep_it() {
     let Some(studio) = Studio::open() else { return };
     let path = studio
-        .make(&format!("{COUNTED} -vf setpts=floor(N/3)*0.12/TB -vsync passthrough -c:v ffv1 same.mkv"));
+        .make(&format!("{COUNTED} -vf setpts=floor(N/3)*0.12/TB -fps_mode passthrough -c:v ffv1 same.mkv"));
     let times: Vec<Option<i64>> = listed(&path).iter().map(|(time, ..)| *time).collect();
     assert_eq!(times[..4], [Some(0), Some(0), Some(0), Some(120_000)]);
     assert_eq!(times_us(&read(&path).0), times);

@@ -30,6 +30,9 @@ const CONSEQUENCES: [&str; 16] = [
 /// Warnings that mean that data is missing; all others are about how a file was made.
 const SERIOUS_WARNING: &str = "orrupt";
 
+/// Errors by their level that lose nothing: metadata of webcams' JPEGs, and a repeated order to forget a frame.
+const HARMLESS: [&str; 2] = ["unable to decode APP fields", "mmco: unref short failure"];
+
 /// What was said, in short.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
@@ -63,7 +66,9 @@ impl Complaints {
         self.unknown_option |= line.contains("Unrecognized option");
         self.no_video |= line.contains("matches no streams");
         let Line { speaker, level, words } = Line::parse(line);
-        if words.is_empty() || (level == Some("warning") && !words.contains(SERIOUS_WARNING)) {
+        let is_harmless = HARMLESS.iter().any(|harmless| words.contains(harmless))
+            || (level == Some("warning") && !words.contains(SERIOUS_WARNING));
+        if words.is_empty() || is_harmless {
             return;
         }
         let is_consequence = CONSEQUENCES.iter().any(|start| words.contains(start));
