@@ -71,7 +71,45 @@ pub enum SourceError {
     /// `ffmpeg` gave up.
     #[error("ffmpeg: {message} in {path}")]
     Ffmpeg {
-        /// Its last line, or its exit status.
+        /// Its reason, or its exit status.
+        message: String,
+        /// The video.
+        path: String,
+    },
+    /// A HEIC or AVIF photograph, but no program of libheif to decode it.
+    #[error(
+        "HEIC or AVIF image: expected libheif's program `heif-dec` or `heif-convert` to decode it, got none (Debian: apt install libheif-examples, macOS: brew install libheif): {path}"
+    )]
+    HeifMissing {
+        /// The photograph.
+        path: String,
+    },
+    /// libheif's program gave up.
+    #[error("{program}: {message}: {path}")]
+    Heif {
+        /// Its name.
+        program: &'static str,
+        /// What it says, or how it ended.
+        message: String,
+        /// The photograph.
+        path: String,
+    },
+    /// A file without a video stream.
+    #[error(
+        "video: expected a video stream, got a file without one (only sound, subtitles or a cover picture): {path}"
+    )]
+    NoVideo {
+        /// The file.
+        path: String,
+    },
+    /// A video of which something is missing. All frames that could be decoded have been given before.
+    #[error(
+        "video: expected whole data, got a damaged or cut-off file, of which {frames} frames were decoded ({message}): {path}"
+    )]
+    Damaged {
+        /// Frames that were decoded.
+        frames: u64,
+        /// What ffmpeg found first.
         message: String,
         /// The video.
         path: String,

@@ -14,8 +14,8 @@ pub struct Frame {
     pub width_px: usize,
     /// Height in pixels.
     pub height_px: usize,
-    /// When the frame was taken, where its source tells it: in a video, since the start of the stream; of cameras and
-    /// recordings, UNIX time.
+    /// When the frame was taken, where its source tells it: of a video file the presentation time in the file, which need
+    /// not start at 0; of y4m and animations, since the first frame; of cameras and recordings, UNIX time.
     pub capture_ns: Option<u64>,
     /// The same moment on this machine's monotonic clock, of live sources: what latency is counted from.
     pub captured: Option<Instant>,

@@ -8,6 +8,8 @@ pub const MAX_PIXELS: usize = 1 << 28;
 pub const MAX_IMAGE_FILE_BYTES: u64 = 1 << 30;
 /// Most memory that an image decoder may take besides the pixels that it returns.
 pub const MAX_DECODER_BYTES: u64 = 1 << 30;
+/// Longest that libheif's program may take for one image, in seconds: 50 megapixels take some five.
+pub const MAX_HEIF_SECONDS: u64 = 120;
 /// Largest JPEG within an MJPEG stream; 8K cameras stay below 16 MiB.
 pub const MAX_MJPEG_FRAME_BYTES: usize = 64 << 20;
 /// Most pixels per encoded byte of a JPEG, whose decoder paints missing data grey instead of failing. A real one stays

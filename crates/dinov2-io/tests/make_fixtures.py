@@ -97,6 +97,11 @@ def streams(photo):
     rgb = ["-c:v", "ffv1", "-pix_fmt", "bgr0", "-f", "matroska", FIXTURES / "clip.mkv"]
     subprocess.run(ffmpeg + source + exact + rgb, input=raw, check=True)
     save_png(Image.fromarray(numpy.frombuffer(raw, numpy.uint8).reshape(3 * 26, 34, 3)), "clip_rgb.png")
+    # The same clip as dinov2-io asks ffmpeg for it: first columns and frames in NUT.
+    split = "[0:V:0]format=rgb24,split[frames][all];[all]crop=1:ih:0:0[columns]"
+    maps = ["-filter_complex", split, "-map", "[columns]", "-map", "[frames]", "-enc_time_base", "1:1000000000"]
+    nut = ["-fps_mode", "passthrough", "-c:v", "rawvideo", "-f", "nut", FIXTURES / "clip.nut"]
+    subprocess.run(ffmpeg + ["-i", FIXTURES / "clip.mkv"] + maps + nut, check=True)
     upright, turned = FIXTURES / "upright.mp4", FIXTURES / "turned.mp4"
     subprocess.run(ffmpeg + source + exact + ["-c:v", "mpeg4", upright], input=raw, check=True)
     subprocess.run(ffmpeg + ["-i", upright, "-c", "copy", "-metadata:s:v", "rotate=90", turned], check=True)

@@ -22,6 +22,7 @@ mod recording_sink;
 mod sink;
 mod stages;
 mod supervisor;
+mod thinning;
 #[cfg(feature = "view")]
 mod view_sink;
 
@@ -66,7 +67,8 @@ pub struct PipelineConfig {
     pub frames: Option<NonZeroU64>,
     /// Ends after so long.
     pub duration: Option<Duration>,
-    /// Least time from one frame to the next.
+    /// Least time from one frame to the next: of files between the times that their frames have in them, of cameras, and of
+    /// frames without a time, by the clock.
     pub period: Option<Duration>,
     /// Ends with an error when engine or sink take longer than this for one frame.
     pub watchdog: Option<Duration>,

@@ -13,6 +13,7 @@ use super::mailbox::{Mailbox, Put};
 use super::metrics::{Dropped, Metrics};
 use super::pca_colours::PcaColours;
 use super::sink::{PcaWish, Sink};
+use super::thinning::Thinning;
 use super::{PipelineEngine, PipelineError};
 
 /// What all stages share.
@@ -92,6 +93,7 @@ impl Beat {
 pub(crate) struct Capture {
     pub(crate) camera: usize,
     pub(crate) source: Box<dyn Source>,
+    pub(crate) thinning: Thinning,
     pub(crate) shared: Arc<Shared>,
     pub(crate) captured: Arc<Mailbox<Pooled>>,
 }
@@ -103,6 +105,9 @@ impl Capture {
             let asked = Instant::now();
             if !self.source.next_frame(&mut frame.frame)? {
                 break;
+            }
+            if !self.thinning.keeps(&frame.frame) {
+                continue;
             }
             let began = frame.frame.captured.unwrap_or(asked);
             frame.camera = self.camera;
@@ -180,7 +185,9 @@ impl Extract {
         let mut frames: Vec<Pooled> = Vec::new();
         let mut due = Instant::now();
         while self.left() > 0 && self.pause_until(due) && self.fitted.take_all(&mut frames) {
-            due = self.period.map_or(due, |period| (due + period).max(Instant::now()));
+            if !frames.iter().all(|frame| Thinning::applies_to(&frame.frame)) {
+                due = self.period.map_or(due, |period| (due + period).max(Instant::now()));
+            }
             frames.truncate(self.left());
             self.extract(&mut frames)?;
             self.shared.note(self.engine.take_notes());

@@ -11,6 +11,7 @@ use super::mailbox::{Mailbox, WhenFull};
 use super::metrics::Metrics;
 use super::pca_colours::PcaColours;
 use super::stages::{Beat, Capture, Extract, Feeding, Fitting, Heads, Sent, Shared};
+use super::thinning::Thinning;
 use super::{Observation, Pipeline, PipelineError, Summary};
 use crate::machine::thermals;
 
@@ -139,7 +140,8 @@ impl Supervisor {
             let (shared_by_fit, fitted, from) = (shared.clone(), fitted.clone(), captured.clone());
             let fitting = Fitting { camera, fit, shared: shared_by_fit, captured: from, fitted };
             spawn(Stage::Fit, &sender, fitting, Fitting::run)?;
-            let capture = Capture { camera, source, shared: shared.clone(), captured };
+            let thinning = Thinning::new(config.period);
+            let capture = Capture { camera, source, thinning, shared: shared.clone(), captured };
             spawn(Stage::Capture, &sender, capture, Capture::run)?;
         }
         let (stats_place, watchdog) = (cameras, config.watchdog);

@@ -2,11 +2,11 @@
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::still::supported_format;
-use super::y4m;
+use super::{animation, heif, y4m};
 use crate::SourceError;
 use crate::limits::MAX_LISTED_FILES;
 
@@ -15,6 +15,8 @@ use crate::limits::MAX_LISTED_FILES;
 pub(crate) enum Input {
     /// An image file.
     Still(PathBuf),
+    /// A GIF, WebP or PNG of several frames.
+    Animation(PathBuf),
     /// A y4m file.
     Y4m(PathBuf),
     /// A file of concatenated JPEGs.
@@ -36,11 +38,20 @@ impl Input {
     pub(crate) fn is_still(&self) -> bool {
         matches!(self, Self::Still(_))
     }
+
+    /// The file or device, where there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Still(path) | Self::Animation(path) | Self::Y4m(path) | Self::Mjpeg(path) => Some(path),
+            Self::Recording(path) | Self::Video(path) | Self::Pipe(path) => Some(path),
+            Self::Stdin | Self::Pattern(_) => None,
+        }
+    }
 }
 
-const IMAGE_EXTENSIONS: [&str; 15] = [
+const IMAGE_EXTENSIONS: [&str; 20] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "pnm", "ppm", "pgm", "pbm",
-    "qoi",
+    "qoi", "heic", "heif", "hif", "heix", "avif",
 ];
 const MJPEG_EXTENSIONS: [&str; 3] = ["mjpg", "mjpeg", "mjpe"];
 const VIDEO_EXTENSIONS: [&str; 26] = [
@@ -64,7 +75,7 @@ pub(crate) fn expand(inputs: &[String], notes: &mut Vec<String>) -> Result<Vec<I
         } else if let Some(words) = input.strip_prefix("test:") {
             expanded.push(Input::Pattern(words.to_string()));
         } else if path.is_dir() {
-            expanded.extend(list_folder(path, notes)?.into_iter().map(Input::Still));
+            expanded.extend(list_folder(path, notes)?);
         } else if input.contains(['*', '?', '[']) && !path.exists() {
             expand_glob(input, &mut expanded, notes)?;
         } else {
@@ -96,7 +107,7 @@ fn classify(path: &Path) -> Result<Input, SourceError> {
     }
     let kind = kind_of_file(path).map_err(SourceError::read(path.display()))?;
     kind.ok_or_else(|| SourceError::Input {
-        expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI), a video (y4m, MJPEG, or what ffmpeg reads) or a recording (MCAP)"
+        expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI, HEIC, AVIF), a video (y4m, MJPEG, or what ffmpeg reads) or a recording (MCAP)"
             .into(),
         got: path.display().to_string(),
     })
@@ -120,6 +131,11 @@ fn kind_of_file(path: &Path) -> std::io::Result<Option<Input>> {
     } else if mjpeg && !is_video_container(&head) {
         Input::Mjpeg(path_buf)
     } else if supported_format(&head).is_some() {
+        match animation::is_animated(BufReader::new(File::open(path)?)) {
+            true => Input::Animation(path_buf),
+            false => Input::Still(path_buf),
+        }
+    } else if heif::is_photograph(&head) {
         Input::Still(path_buf)
     } else if is_video_container(&head) || has_extension(path, &VIDEO_EXTENSIONS) {
         Input::Video(path_buf)
@@ -141,43 +157,86 @@ fn is_video_container(head: &[u8]) -> bool {
     mp4 || riff || transport || plain.iter().any(|magic| at(0, magic))
 }
 
-/// Images of a folder in natural order, without those of its subfolders.
-fn list_folder(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, SourceError> {
+/// What is in a folder, by kind, in natural order; nothing of its subfolders.
+#[derive(Default)]
+struct Folder {
+    images: Vec<PathBuf>,
+    videos: Vec<Input>,
+    others: Vec<PathBuf>,
+}
+
+fn read_folder(folder: &Path) -> Result<Folder, SourceError> {
     let read = |error| SourceError::read(folder.display())(error);
-    let (mut images, mut ignored) = (Vec::new(), 0);
+    let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if hidden || !path.is_file() {
+        if !hidden && path.is_file() {
+            check_count(paths.len(), folder)?;
+            paths.push(path);
+        }
+    }
+    sort_naturally(&mut paths);
+    let mut sorted = Folder::default();
+    for path in paths {
+        // Folders of images are large: one is not opened before its turn, where its name says what it is.
+        if has_extension(&path, &IMAGE_EXTENSIONS) {
+            sorted.images.push(path);
             continue;
         }
-        if has_extension(&path, &IMAGE_EXTENSIONS) || matches!(kind_of_file(&path), Ok(Some(Input::Still(_))))
-        {
-            check_count(images.len(), folder)?;
-            images.push(path);
-        } else {
-            ignored += 1;
+        match kind_of_file(&path) {
+            Ok(Some(Input::Still(path) | Input::Animation(path))) => sorted.images.push(path),
+            Ok(Some(video)) => sorted.videos.push(video),
+            Ok(None) | Err(_) => sorted.others.push(path),
         }
     }
-    if images.is_empty() {
-        return Err(SourceError::Input {
-            expected: "a folder with images".into(),
-            got: format!("none among {ignored} files in {}", folder.display()),
-        });
-    }
-    if ignored > 0 {
-        notes.push(format!("{}: ignored {ignored} files that are not images", folder.display()));
-    }
-    sort_naturally(&mut images);
-    Ok(images)
+    Ok(sorted)
 }
 
-/// Images of a folder in natural order, without those of its subfolders.
+/// The images of a folder; of one without images, its videos. A folder of images is not turned into a video by a clip that
+/// lies there, so what is left out is told.
+fn list_folder(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
+    let Folder { images, videos, others } = read_folder(folder)?;
+    let name = |path: Option<&Path>| {
+        path.and_then(Path::file_name).map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    if images.is_empty() && videos.is_empty() {
+        return Err(SourceError::Input {
+            expected: "a folder with images or videos".into(),
+            got: format!("none among {} files in {}", others.len(), folder.display()),
+        });
+    }
+    let folder = folder.display();
+    if let (false, Some(video)) = (images.is_empty(), videos.first()) {
+        notes.push(format!(
+            "{folder}: ignored {} videos beside the images, such as {} (videos are read if given by path or glob)",
+            videos.len(),
+            name(video.path())
+        ));
+    }
+    if !others.is_empty() {
+        notes.push(format!(
+            "{folder}: ignored {} files that are neither images nor videos, such as {}",
+            others.len(),
+            name(others.first().map(PathBuf::as_path))
+        ));
+    }
+    Ok(if images.is_empty() { videos } else { images.into_iter().map(Input::Still).collect() })
+}
+
+/// Images of a folder in natural order, without those of its subfolders. Animations count as images.
 ///
 /// # Errors
 /// A folder that cannot be read, holds no images, or more files than [`crate::limits`] allow.
 pub fn list_images(folder: &Path) -> Result<Vec<PathBuf>, SourceError> {
-    list_folder(folder, &mut Vec::new())
+    let Folder { images, videos, others } = read_folder(folder)?;
+    if images.is_empty() {
+        return Err(SourceError::Input {
+            expected: "a folder with images".into(),
+            got: format!("none among {} files in {}", videos.len() + others.len(), folder.display()),
+        });
+    }
+    Ok(images)
 }
 
 fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>) -> Result<(), SourceError> {

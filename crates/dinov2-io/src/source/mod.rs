@@ -3,7 +3,9 @@
 //! A new kind of file or pipe is one more file here with an `impl Stream`, one more variant of `inputs::Input`, and the
 //! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
 
+mod animation;
 mod ffmpeg;
+mod heif;
 mod inputs;
 mod labelled;
 mod labels;
@@ -87,7 +89,12 @@ impl Default for SourceOptions {
 }
 
 /// Opens image files, folders, globs, videos, recordings, `-` (standard input) and `test:` patterns, in this order. Frames of
-/// several inputs follow each other.
+/// several inputs follow each other. A folder stands for its images, one without images for its videos, in natural order;
+/// what is left out is noted. GIF, WebP and PNG animations give all their frames. Of a video file with several streams the
+/// first is read, which is noted. Times ([`Frame::capture_ns`]) are those that the file has for its frames.
+///
+/// HEIC and AVIF photographs need the program `heif-dec` or `heif-convert` of libheif, other videos than y4m and MJPEG
+/// `ffmpeg`.
 ///
 /// # Errors
 /// An input that does not exist or is of no known kind; a folder or glob without images; a first input that cannot
@@ -109,8 +116,9 @@ pub fn open(inputs: &[String], options: &SourceOptions) -> Result<Box<dyn Source
         notes,
     };
     // A video that cannot be opened should be known before a model is loaded for it.
-    if is_video && alone {
-        let input = chain.inputs.next().expect("one input");
+    let stream = |input: &&Input| !matches!(input, Input::Still(_) | Input::Animation(_));
+    if let (true, Some(input)) = (alone, chain.inputs.as_slice().first().filter(stream).cloned()) {
+        chain.inputs.next();
         let current = chain.open_stream(&input)?;
         chain.len_hint = current.stream.len_hint();
         chain.current = Some(current);
@@ -166,8 +174,13 @@ impl Source for Chain {
             }
             match self.inputs.next() {
                 None => return Ok(false),
-                Some(Input::Still(path)) => {
-                    self.still.read_into(&path, frame)?;
+                Some(Input::Still(path) | Input::Animation(path)) => {
+                    if let Some(animation) = self.still.load(&path)? {
+                        let stem = stem_of(&path);
+                        self.current = Some(Current { stream: Box::new(animation), stem, frames: 0 });
+                        continue;
+                    }
+                    self.still.decode_into(&path, frame)?;
                     frame.name.clear();
                     frame.name.push_str(&stem_of(&path));
                     return Ok(self.count(frame));
@@ -199,14 +212,10 @@ impl Chain {
 
     fn open_stream(&self, input: &Input) -> Result<Current, SourceError> {
         let open = |path: &Path| File::open(path).map_err(SourceError::read(path.display()));
-        let stem = match input {
-            Input::Still(path) | Input::Y4m(path) | Input::Mjpeg(path) => stem_of(path),
-            Input::Video(path) | Input::Pipe(path) | Input::Recording(path) => stem_of(path),
-            Input::Stdin => "stdin".to_string(),
-            Input::Pattern(_) => "test".to_string(),
-        };
+        let unnamed = if matches!(input, Input::Stdin) { "stdin" } else { "test" };
+        let stem = input.path().map_or_else(|| unnamed.to_string(), stem_of);
         let stream: Box<dyn Stream> = match input {
-            Input::Still(_) => unreachable!("images are not opened as streams"),
+            Input::Still(_) | Input::Animation(_) => unreachable!("images are read whole, not opened"),
             Input::Y4m(path) => Box::new(Y4mStream::of_file(open(path)?, path)?),
             Input::Mjpeg(path) => {
                 Box::new(MjpegStream::new(Box::new(open(path)?), path.display(), Some(path)))

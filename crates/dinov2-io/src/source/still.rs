@@ -1,4 +1,4 @@
-//! Image files: PNG, JPEG, WebP, BMP, GIF (first frame), TIFF, PNM and QOI.
+//! Image files: PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI, and by `heif` HEIC and AVIF.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -7,6 +7,8 @@ use std::path::Path;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::animation::{AnimationStream, is_animated};
+use super::heif;
 use super::mjpeg::{Piece, Splitter};
 use crate::limits::{
     MAX_DECODER_BYTES, MAX_IMAGE_FILE_BYTES, MAX_JPEG_PIXELS_PER_BYTE, MAX_SIDE_PX, check_frame_size,
@@ -20,28 +22,51 @@ pub(crate) struct StillDecoder {
 }
 
 impl StillDecoder {
-    /// Reads and decodes one file into `frame`: pixels, size and path.
+    /// Reads and decodes one file into `frame`: pixels, size and path. Of an animation the first frame.
     pub(crate) fn read_into(&mut self, path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
+        self.read(path)?;
+        self.decode_into(path, frame)
+    }
+
+    /// Reads one file; if it has several frames, they are returned, and nothing is left to be decoded here.
+    pub(crate) fn load(&mut self, path: &Path) -> Result<Option<AnimationStream>, SourceError> {
+        self.read(path)?;
+        if !is_animated(Cursor::new(&self.encoded)) {
+            return Ok(None);
+        }
+        AnimationStream::new(std::mem::take(&mut self.encoded), path).map(Some)
+    }
+
+    /// Decodes what was read from `path`.
+    pub(crate) fn decode_into(&mut self, path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
+        match heif::is_photograph(&self.encoded) {
+            true => heif::decode(&self.encoded, path, frame)?,
+            false => decode_still(&self.encoded, frame).map_err(SourceError::format(path.display()))?,
+        }
+        frame.path = Some(path.to_path_buf());
+        Ok(())
+    }
+
+    fn read(&mut self, path: &Path) -> Result<(), SourceError> {
         let file = File::open(path).map_err(SourceError::read(path.display()))?;
         self.encoded.clear();
         let most = MAX_IMAGE_FILE_BYTES + 1;
         file.take(most).read_to_end(&mut self.encoded).map_err(SourceError::read(path.display()))?;
-        decode_still(&self.encoded, frame).map_err(SourceError::format(path.display()))?;
-        frame.path = Some(path.to_path_buf());
         Ok(())
     }
 }
 
-/// Reads and decodes an image file into `frame`: pixels, size and path.
+/// Reads and decodes an image file into `frame`: pixels, size and path. Of an animation the first frame.
 ///
 /// # Errors
-/// As [`decode_still`], and a file that cannot be read.
+/// As [`decode_still`], and a file that cannot be read; HEIC and AVIF without libheif's program.
 pub fn read_still(path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
     StillDecoder::default().read_into(path, frame)
 }
 
 /// Decodes one encoded image into `frame`: pixels and size. The EXIF orientation is applied; alpha is dropped, 16-bit
-/// values are scaled to 8 bits, grey becomes RGB.
+/// values are scaled to 8 bits, grey becomes RGB. Of an animation the first frame. HEIC and AVIF are decoded by
+/// [`read_still`] only, as a program does it.
 ///
 /// # Errors
 /// Bytes that are no image of a known format, are cut short, or are larger than [`crate::limits`] allow.
@@ -51,6 +76,13 @@ pub fn decode_still(encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError
             what: "image file",
             expected: format!("at most {MAX_IMAGE_FILE_BYTES} bytes"),
             got: "more".into(),
+        });
+    }
+    if heif::is_photograph(encoded) {
+        return Err(FormatError::Field {
+            what: "image",
+            expected: "PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or QOI".into(),
+            got: "HEIC or AVIF, which is read from files only".into(),
         });
     }
     let format = supported_format(encoded).ok_or_else(not_an_image)?;
@@ -67,14 +99,37 @@ pub(crate) fn supported_format(head: &[u8]) -> Option<ImageFormat> {
     matches!(format, Bmp | Gif | Jpeg | Png | Pnm | Qoi | Tiff | WebP).then_some(format)
 }
 
-/// [`decode_still`] for bytes of a known format; a cut-off JPEG is not noticed.
-pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
-    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+/// What an image decoder may take.
+pub(crate) fn decoder_limits() -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_image_width = Some(MAX_SIDE_PX as u32);
     limits.max_image_height = Some(MAX_SIDE_PX as u32);
     limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
+    limits
+}
+
+/// [`decode_still`] for bytes of a known format; a cut-off JPEG is not noticed.
+pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
+    decode(format, encoded, frame, |decoder| decoder.orientation().unwrap_or(Orientation::NoTransforms))
+}
+
+/// [`decode_as`] for an image that stands upright whatever its EXIF says.
+pub(crate) fn decode_upright(
+    format: ImageFormat,
+    encoded: &[u8],
+    frame: &mut Frame,
+) -> Result<(), FormatError> {
+    decode(format, encoded, frame, |_| Orientation::NoTransforms)
+}
+
+fn decode(
+    format: ImageFormat,
+    encoded: &[u8],
+    frame: &mut Frame,
+    orientation: impl FnOnce(&mut dyn ImageDecoder) -> Orientation,
+) -> Result<(), FormatError> {
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+    reader.limits(decoder_limits());
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     let (width_px, height_px) = (width as usize, height as usize);
@@ -86,7 +141,7 @@ pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) 
             got: format!("{width_px}x{height_px} in {} bytes", encoded.len()),
         });
     }
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation(&mut decoder);
     if decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms {
         frame.resize(width_px, height_px);
         decoder.read_image(&mut frame.pixels)?;
@@ -103,7 +158,7 @@ pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) 
 fn not_an_image() -> FormatError {
     FormatError::Field {
         what: "image",
-        expected: "PNG, JPEG, WebP, BMP, GIF, TIFF, PNM or QOI".into(),
+        expected: "PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI, HEIC or AVIF".into(),
         got: "something else".into(),
     }
 }

@@ -164,6 +164,10 @@ impl Stream for FfmpegReader {
     fn len_hint(&self) -> Option<usize> {
         FfmpegReader::len_hint(self)
     }
+
+    fn take_note(&mut self) -> Option<String> {
+        FfmpegReader::take_note(self)
+    }
 }
 
 impl Stream for Pattern {

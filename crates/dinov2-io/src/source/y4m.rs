@@ -191,7 +191,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// Time of frame `index` at `over / under` frames per second.
-pub(crate) fn frame_time_ns(index: u64, over: u32, under: u32) -> u64 {
+fn frame_time_ns(index: u64, over: u32, under: u32) -> u64 {
     let time = u128::from(index) * u128::from(under) * 1_000_000_000 / u128::from(over.max(1));
     u64::try_from(time).unwrap_or(u64::MAX)
 }

@@ -58,7 +58,7 @@ pub(crate) struct Args {
     /// Stop after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
-    /// At most so many frames per second
+    /// At most so many frames per second; of files by the times of their frames, without waiting
     #[arg(long, value_name = "RATE", value_parser = period)]
     fps: Option<Duration>,
     /// Fail when one frame takes longer than this, so that a service manager starts anew; 0 for never [default: 60 for cameras]
