@@ -21,6 +21,7 @@ mod v4l2;
 pub mod y4m;
 mod yuv;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,7 @@ pub use v4l2::{
 };
 pub use yuv::YuvRange;
 
+use crate::names::{self, Named};
 use crate::{Frame, SourceError};
 use ffmpeg::FfmpegReader;
 use inputs::Input;
@@ -65,6 +67,11 @@ pub trait Source: Send {
         None
     }
 
+    /// Files that frames come from: what no output may replace.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.
     fn take_notes(&mut self) -> Vec<String>;
 }
@@ -87,19 +94,26 @@ impl Default for SourceOptions {
 }
 
 /// Opens image files, folders, globs, videos, recordings, `-` (standard input) and `test:` patterns, in this order. Frames of
-/// several inputs follow each other.
+/// several inputs follow each other. A frame is named after its file, and where several files have one name, after their
+/// folders as well, whatever the order of the inputs.
 ///
 /// # Errors
 /// An input that does not exist or is of no known kind; a folder or glob without images; a first input that cannot
 /// be opened.
-pub fn open(inputs: &[String], options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+pub fn open(inputs: &[impl AsRef<OsStr>], options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     let mut notes = Vec::new();
     let inputs = inputs::expand(inputs, &mut notes)?;
     let is_video = !inputs.iter().all(Input::is_still);
     let len_hint = (!is_video).then_some(inputs.len());
     let alone = inputs.len() == 1;
+    let named: Vec<Named> = inputs.iter().map(Input::named).collect();
+    let (names, renamed) = names::plan(&named);
+    if let (true, Some(example)) = (renamed, names.first()) {
+        notes.push(format!("several inputs have the same name: frames are named like {example:?}"));
+    }
     let mut chain = Chain {
-        inputs: inputs.into_iter(),
+        files: named.into_iter().filter_map(Named::into_path).collect(),
+        inputs: inputs.into_iter().zip(names).collect::<Vec<_>>().into_iter(),
         options: options.clone(),
         current: None,
         still: StillDecoder::default(),
@@ -110,8 +124,8 @@ pub fn open(inputs: &[String], options: &SourceOptions) -> Result<Box<dyn Source
     };
     // A video that cannot be opened should be known before a model is loaded for it.
     if is_video && alone {
-        let input = chain.inputs.next().expect("one input");
-        let current = chain.open_stream(&input)?;
+        let (input, name) = chain.inputs.next().expect("one input");
+        let current = chain.open_stream(&input, name)?;
         chain.len_hint = current.stream.len_hint();
         chain.current = Some(current);
     }
@@ -129,7 +143,9 @@ fn parse_size(size: &str) -> Option<(usize, usize)> {
 
 /// Opens one input after the other.
 struct Chain {
-    inputs: std::vec::IntoIter<Input>,
+    /// Each with the name of its frames.
+    inputs: std::vec::IntoIter<(Input, String)>,
+    files: Vec<PathBuf>,
     options: SourceOptions,
     current: Option<Current>,
     still: StillDecoder,
@@ -166,13 +182,12 @@ impl Source for Chain {
             }
             match self.inputs.next() {
                 None => return Ok(false),
-                Some(Input::Still(path)) => {
+                Some((Input::Still(path), name)) => {
                     self.still.read_into(&path, frame)?;
-                    frame.name.clear();
-                    frame.name.push_str(&stem_of(&path));
+                    frame.name = name;
                     return Ok(self.count(frame));
                 }
-                Some(input) => self.current = Some(self.open_stream(&input)?),
+                Some((input, name)) => self.current = Some(self.open_stream(&input, name)?),
             }
         }
     }
@@ -183,6 +198,10 @@ impl Source for Chain {
 
     fn is_video(&self) -> bool {
         self.is_video
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
     }
 
     fn take_notes(&mut self) -> Vec<String> {
@@ -197,14 +216,8 @@ impl Chain {
         true
     }
 
-    fn open_stream(&self, input: &Input) -> Result<Current, SourceError> {
+    fn open_stream(&self, input: &Input, stem: String) -> Result<Current, SourceError> {
         let open = |path: &Path| File::open(path).map_err(SourceError::read(path.display()));
-        let stem = match input {
-            Input::Still(path) | Input::Y4m(path) | Input::Mjpeg(path) => stem_of(path),
-            Input::Video(path) | Input::Pipe(path) | Input::Recording(path) => stem_of(path),
-            Input::Stdin => "stdin".to_string(),
-            Input::Pattern(_) => "test".to_string(),
-        };
         let stream: Box<dyn Stream> = match input {
             Input::Still(_) => unreachable!("images are not opened as streams"),
             Input::Y4m(path) => Box::new(Y4mStream::of_file(open(path)?, path)?),
@@ -231,9 +244,4 @@ impl Chain {
         };
         Ok(Current { stream, stem, frames: 0 })
     }
-}
-
-/// The file name without its last extension; never empty.
-fn stem_of(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "frame".into())
 }
