@@ -8,18 +8,20 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 /// Each crate of the workspace with the crates of ours that it may use. Development dependencies are free.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("dinov2-core", &[]),
+    ("dinov2-files", &[]),
     ("dinov2-kernels", &["dinov2-core"]),
-    ("dinov2-weights", &["dinov2-core"]),
+    ("dinov2-weights", &["dinov2-core", "dinov2-files"]),
     ("dinov2-cpu", &["dinov2-core", "dinov2-kernels", "dinov2-weights"]),
     ("dinov2-wgpu", &["dinov2-core", "dinov2-weights"]),
-    ("dinov2-onnx", &["dinov2-core", "dinov2-weights"]),
+    ("dinov2-onnx", &["dinov2-core", "dinov2-files", "dinov2-weights"]),
     ("dinov2-heads", &["dinov2-core", "dinov2-kernels"]),
-    ("dinov2-io", &["dinov2-core"]),
+    ("dinov2-io", &["dinov2-core", "dinov2-files"]),
     ("dinov2-view", &["dinov2-core", "dinov2-heads", "dinov2-io"]),
     (
         "dinov2-edge",
         &[
             "dinov2-core",
+            "dinov2-files",
             "dinov2-kernels",
             "dinov2-weights",
             "dinov2-cpu",
@@ -32,7 +34,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "training",
-        &["dinov2-core", "dinov2-kernels", "dinov2-weights", "dinov2-cpu", "dinov2-heads", "dinov2-io"],
+        &[
+            "dinov2-core",
+            "dinov2-files",
+            "dinov2-kernels",
+            "dinov2-weights",
+            "dinov2-cpu",
+            "dinov2-heads",
+            "dinov2-io",
+        ],
     ),
     ("dinov2-tests", &[]),
     ("xtask", &[]),

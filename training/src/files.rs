@@ -1,24 +1,21 @@
 //! Files that are whole or not there.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
+
+use dinov2_files::{Durability, Kind, WholeFile};
 
 /// Writes a file under a temporary name beside it, makes it durable and gives it its name.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_whole_by(path, |file| std::fs::write(file, bytes))
+    Ok(dinov2_files::write_whole(path, Kind::Any, Durability::Synced, |file| file.write_all(bytes))
+        .map(drop)?)
 }
 
 /// The same for what `write` writes under the temporary name that it gets.
 pub(crate) fn write_whole_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let file = tempfile::Builder::new().prefix(".training-").suffix(".partial").tempfile_in(folder)?;
-    write(file.path())?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    let file = WholeFile::create(path, Kind::Any)?;
+    write(file.temporary())?;
+    Ok(file.finish(Durability::Synced).map(drop)?)
 }
 
 /// A PNG of `pixels: [height, width, 3]`.

@@ -8,8 +8,8 @@ use dinov2_edge::io::{
     Frame, LiveHandle, LiveStats, Size, Source, SourceError, SourceOptions, TestCamera, open,
 };
 use dinov2_edge::pipeline::{
-    FeatureFrame, PcaControl, PcaMode, PcaWish, Pipeline, PipelineConfig, PipelineEngine, PipelineError,
-    Sink, SinkFailure, Summary,
+    BadInputs, FeatureFrame, PcaControl, PcaMode, PcaWish, Pipeline, PipelineConfig, PipelineEngine,
+    PipelineError, Sink, SinkFailure, Summary,
 };
 use dinov2_edge::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec};
 
@@ -136,11 +136,12 @@ fn config() -> PipelineConfig {
         period: None,
         watchdog: None,
         pca: PcaControl::new(PcaMode::Frozen),
+        bad_inputs: BadInputs::Stop,
     }
 }
 
 fn file(words: &str) -> Box<dyn Source> {
-    open(&[words.into()], &SourceOptions::default()).unwrap()
+    open(&[words], &SourceOptions::default()).unwrap()
 }
 
 fn camera(words: &str) -> Box<dyn Source> {
@@ -357,5 +358,8 @@ fn a_hanging_engine_is_noticed() {
 fn an_image_off_the_grid_is_told() {
     let config = PipelineConfig { size: Size::Native, ..config() };
     let (outcome, _) = run(vec![file("test:13x28@3")], FakeEngine::new(0), vec![FakeSink::new(0)], config);
-    assert!(matches!(outcome, Err(PipelineError::Fit(_))), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Err(PipelineError::Unfit { path, .. }) if path == "test_000000"),
+        "{outcome:?}"
+    );
 }

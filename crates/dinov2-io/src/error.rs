@@ -127,11 +127,11 @@ pub enum SourceError {
 impl SourceError {
     /// Adds the path to what a stream reader reports.
     pub(crate) fn format(path: impl ToString) -> impl FnOnce(FormatError) -> Self {
-        move |reason| Self::Format { reason, path: path.to_string() }
+        move |reason| Self::Format { reason, path: dinov2_files::shown(path.to_string()) }
     }
 
     /// Adds the path to what the system reports.
     pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: path.to_string() }
+        move |reason| Self::Read { reason, path: dinov2_files::shown(path.to_string()) }
     }
 }

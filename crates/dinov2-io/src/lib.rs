@@ -13,6 +13,7 @@ mod fit;
 mod frame;
 mod jpeg;
 pub mod limits;
+mod names;
 #[cfg(feature = "mcap")]
 mod recording;
 mod resample;

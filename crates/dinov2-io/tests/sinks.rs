@@ -206,10 +206,18 @@ fn a_folder_gets_a_file_per_frame_and_never_overwrites_one() {
     let mut output = Output::from_path(&target, true).unwrap().with_folder_format(Format::Npy);
     assert!(!target.exists());
     let features = features(4, 0, &Taps::none());
-    for name in ["cat", "clip_000000", "cat", "cat_2", "cat"] {
+    for name in ["cat", "clip_000000", "cat_2", "a/b"] {
         write(&mut output, &frame(name), &features).unwrap();
     }
-    assert_eq!(names(&target), ["cat.npy", "cat_2.npy", "cat_2_2.npy", "cat_3.npy", "clip_000000.npy"]);
+    for name in ["cat", "CAT", "a_b"] {
+        let error = write(&mut output, &frame(name), &features).unwrap_err();
+        assert!(matches!(error, SinkError::SameName { .. }), "{error}");
+    }
+    assert_eq!(names(&target), ["a_b.npy", "cat.npy", "cat_2.npy", "clip_000000.npy", "index.jsonl"]);
+    let index = fs::read_to_string(target.join("index.jsonl")).unwrap();
+    let files: Vec<&str> = index.lines().map(|line| line.split('"').nth(3).unwrap()).collect();
+    assert_eq!(files, ["cat.npy", "clip_000000.npy", "cat_2.npy", "a_b.npy"]);
+    assert!(index.lines().all(|line| line.contains(r#""source":"photos/cat.jpg""#)), "{index}");
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::io;
 use std::path::Path;
 
 use dinov2_core::TapError;
+use dinov2_files::FileError;
 use dinov2_weights::{ConvertError, ModelError};
 
 /// Why a model cannot be exported, or an ONNX file cannot be run.
@@ -13,6 +14,9 @@ pub enum OnnxError {
     /// The ONNX file cannot be read, or holds no DINOv2 backbone.
     #[error(transparent)]
     Import(#[from] ConvertError),
+    /// The ONNX file cannot be written where it should be.
+    #[error(transparent)]
+    Output(#[from] FileError),
     /// A tap that the model does not have.
     #[error(transparent)]
     Tap(#[from] TapError),

@@ -3,11 +3,11 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use dinov2_core::{PatchGrid, Taps};
+use dinov2_files::{Durability, Kind, Target, WholeFile};
 use dinov2_weights::Model;
 use dinov2_weights::onnx::PositionNote;
 use dinov2_weights::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use prost::Message;
-use tempfile::NamedTempFile;
 
 use crate::OnnxError;
 use crate::vit_graph::{GraphSize, vit_graph};
@@ -78,38 +78,41 @@ pub struct Exported {
     pub data: Option<PathBuf>,
 }
 
-/// Writes a model as an ONNX file (opset 17, standard operators only), replacing what was at `output`.
+/// Writes a model as an ONNX file (opset 17, standard operators only) to `output`, in the place of an ONNX file at most
+/// where the target does not say otherwise.
 ///
 /// Input `pixel_values [1, 3, height, width]`: RGB in 0..=1, normalised by the model's mean and standard deviation,
 /// which the file's metadata repeats. Output `last_hidden_state [1, n, dim]`: the final normed tokens, CLS, then
 /// registers, then patches row by row. Files have their names only once they are whole.
 ///
 /// # Errors
-/// A tap or grid that the model cannot have, weights beyond the range of f16 when that is asked for, or a file that
-/// cannot be written.
-pub fn export(model: &Model, config: &ExportConfig, output: &Path) -> Result<Exported, OnnxError> {
+/// A tap or grid that the model cannot have, weights beyond the range of f16 when that is asked for, a target that
+/// refuses, or a file that cannot be written.
+pub fn export(
+    model: &Model,
+    config: &ExportConfig,
+    output: impl Into<Target>,
+) -> Result<Exported, OnnxError> {
+    let output = output.into();
+    output.check(Kind::Onnx)?;
     config.taps.check(model.spec())?;
     let mut data = None;
     let weights = if estimated_bytes(model.spec(), config.precision) <= config.max_embedded_bytes {
         OnnxWeights::embedded(model, config.precision)?
     } else {
-        let path = data_path(output);
+        let path = data_path(output.path());
         let location = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let file = temporary_beside(&path)?;
-        let mut writer = BufWriter::new(file);
+        let mut writer = BufWriter::new(WholeFile::create(output.at(&path), Kind::Weights)?);
         let weights = OnnxWeights::external(model, config.precision, &mut writer, &location)?;
         let file = writer.into_inner().map_err(|error| OnnxError::io("write", &path, error.into_error()))?;
-        data = Some((file, path));
+        data = Some(file);
         weights
     };
     let bytes = model_proto(model, &weights, config)?.encode_to_vec();
-    let mut file = temporary_beside(output)?;
-    file.write_all(&bytes).map_err(|source| OnnxError::io("write", output, source))?;
-    let data = match data {
-        Some((file, path)) => Some(persist(file, path)?),
-        None => None,
-    };
-    Ok(Exported { model: persist(file, output.to_path_buf())?, data })
+    let mut file = WholeFile::create(&output, Kind::Onnx)?;
+    file.write_all(&bytes).map_err(|source| OnnxError::io("write", output.path(), source))?;
+    let data = data.map(|data| data.finish(Durability::Visible)).transpose()?;
+    Ok(Exported { model: file.finish(Durability::Visible)?, data })
 }
 
 /// A model as the bytes of one ONNX file, however large.
@@ -176,27 +179,4 @@ fn data_path(output: &Path) -> PathBuf {
     let mut path = OsString::from(output);
     path.push(".data");
     path.into()
-}
-
-/// A temporary file in the folder of `path`, with the permissions of an ordinary new file.
-fn temporary_beside(path: &Path) -> Result<NamedTempFile, OnnxError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".dinov2-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder).map_err(|source| OnnxError::io("create", path, source))
-}
-
-fn persist(file: NamedTempFile, path: PathBuf) -> Result<PathBuf, OnnxError> {
-    match file.persist(&path) {
-        Ok(_) => Ok(path),
-        Err(error) => Err(OnnxError::io("rename", &path, error.error)),
-    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use dinov2_core::{PositionConvention, VitSpec};
+use dinov2_files::Target;
 
 use crate::checkpoint::{Checkpoint, SourceKind, map_file};
 use crate::header::{Header, looks_like_safetensors};
@@ -70,7 +71,8 @@ pub struct Converted {
     pub file_bytes: u64,
 }
 
-/// Reads the checkpoint at `input` and writes a model file to `output`, replacing what was there.
+/// Reads the checkpoint at `input` and writes a model file to `output`, in the place of a model file
+/// at most where the target does not say otherwise.
 ///
 /// A model file as input is stored anew: its provenance and convention stay unless `options` say otherwise; what was
 /// measured of its quantisation does not hold for the new file and is left out. The output has its name only once it is
@@ -81,10 +83,12 @@ pub struct Converted {
 /// that is asked for, or an output that cannot be written.
 pub fn convert(
     input: &Path,
-    output: &Path,
+    output: impl Into<Target>,
     options: &ConvertOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Converted, ConvertError> {
+    let target = output.into();
+    let output = target.path();
     let matrix_dtype = match options.storage {
         Storage::F32 => StoredDtype::F32,
         Storage::F16 => StoredDtype::F16,
@@ -101,7 +105,7 @@ pub fn convert(
             (slot, dtype)
         })
         .collect();
-    let mut writer = ModelWriter::create(output, &source.metadata, &wanted)?;
+    let mut writer = ModelWriter::create(&target, &source.metadata, &wanted)?;
     for (done, (slot, _)) in wanted.iter().enumerate() {
         let values = source.read(&slot.name)?;
         if let Some((index, value)) = first_not_finite(&values) {

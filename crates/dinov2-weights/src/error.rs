@@ -2,6 +2,7 @@ use std::io;
 use std::path::Path;
 
 use dinov2_core::SpecError;
+use dinov2_files::FileError;
 
 /// Why a model file cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,9 @@ pub enum ConvertError {
     /// The input looks like a model file of ours and cannot be opened as one.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The model file cannot be written where it should be.
+    #[error(transparent)]
+    Output(#[from] FileError),
 }
 
 impl ConvertError {

@@ -1,7 +1,8 @@
 //! Writes model files: of weights that were trained, and of another model's with other numbers in some of its tensors.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+
+use dinov2_files::Target;
 
 use crate::layout::{SCALE_SUFFIX, ZERO_SUFFIX, slots};
 use crate::metadata::Quantisation;
@@ -42,15 +43,16 @@ impl Numbers {
 /// optional one out. Where the metadata's storage is int8, matrices are to be [`Numbers::Int8`]; all else is F32.
 ///
 /// # Errors
-/// The file cannot be written, or a tensor has another length than its shape says or is missing.
+/// The target refuses, the file cannot be written, or a tensor has another length than its shape says or is missing.
 ///
 /// # Panics
 /// When a tensor has another form than the storage says.
 pub fn write_model(
     metadata: &Metadata,
     tensor: &mut dyn FnMut(&str) -> Option<Numbers>,
-    path: &Path,
+    output: impl Into<Target>,
 ) -> Result<(), ConvertError> {
+    let output = output.into();
     let mut planned = Vec::new();
     let mut tensors = Vec::new();
     for slot in slots(&metadata.spec) {
@@ -73,13 +75,13 @@ pub fn write_model(
                     tensor: slot.name,
                     expected: format!("numbers of shape {:?}", slot.shape),
                     got,
-                    path: path.display().to_string(),
+                    path: dinov2_files::shown(output.path()),
                 }
                 .into());
             }
         }
     }
-    let mut writer = ModelWriter::create(path, metadata, &planned)?;
+    let mut writer = ModelWriter::create(&output, metadata, &planned)?;
     for ((slot, _), numbers) in planned.iter().zip(&tensors) {
         write_numbers(&mut writer, &slot.name, numbers)?;
     }
@@ -90,7 +92,7 @@ pub fn write_model(
 /// [`Model::int8`] gives it.
 ///
 /// # Errors
-/// The file cannot be written, or a tensor of the model cannot be read.
+/// The target refuses, the file cannot be written, or a tensor of the model cannot be read.
 ///
 /// # Panics
 /// When a replacement does not have the form and length of what it replaces.
@@ -98,7 +100,7 @@ pub fn write_quantised(
     model: &Model,
     replacements: &BTreeMap<String, Numbers>,
     quantisation: Quantisation,
-    path: &Path,
+    output: impl Into<Target>,
 ) -> Result<(), ConvertError> {
     let storage = if quantisation.int4_group.is_some() { Storage::Int4 } else { Storage::Int8 };
     let metadata = Metadata { storage, quantisation: Some(quantisation), ..model.metadata().clone() };
@@ -110,7 +112,7 @@ pub fn write_quantised(
             (slot, dtype)
         })
         .collect();
-    let mut writer = ModelWriter::create(path, &metadata, &planned)?;
+    let mut writer = ModelWriter::create(&output.into(), &metadata, &planned)?;
     for (slot, _) in &planned {
         let name = slot.name.as_str();
         match (slot.matrix, replacements.get(name)) {

@@ -1,10 +1,9 @@
 //! Writes a model file tensor by tensor, under a temporary name until it is whole.
 
 use std::collections::BTreeMap;
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{Seek, SeekFrom, Write};
 
-use tempfile::NamedTempFile;
+use dinov2_files::{Durability, Kind, Target, WholeFile};
 
 use crate::header::{TensorEntry, encode};
 use crate::layout::{Part, Slot};
@@ -14,8 +13,7 @@ use crate::{ConvertError, Metadata};
 
 /// A model file in the making. Dropped before [`ModelWriter::finish`], it leaves nothing behind.
 pub(crate) struct ModelWriter {
-    file: NamedTempFile,
-    path: PathBuf,
+    file: WholeFile,
     /// Byte range of each tensor in the file.
     ranges: BTreeMap<String, (u64, u64)>,
     total: u64,
@@ -24,7 +22,7 @@ pub(crate) struct ModelWriter {
 impl ModelWriter {
     /// Writes the header for these slots. Wider types come first, so that every tensor is aligned to its type.
     pub(crate) fn create(
-        path: &Path,
+        target: &Target,
         metadata: &Metadata,
         slots: &[(Slot, StoredDtype)],
     ) -> Result<Self, ConvertError> {
@@ -46,9 +44,9 @@ impl ModelWriter {
             (name, (data_start + start as u64, data_start + end as u64))
         });
         let ranges = ranges.collect();
-        let mut file = temporary_beside(path).map_err(|source| ConvertError::io("create", path, source))?;
-        file.write_all(&header).map_err(|source| ConvertError::io("write", path, source))?;
-        Ok(Self { file, path: path.into(), ranges, total: data_start + end as u64 })
+        let mut file = WholeFile::create(target, Kind::Model)?;
+        file.write_all(&header).map_err(|source| ConvertError::io("write", target.path(), source))?;
+        Ok(Self { file, ranges, total: data_start + end as u64 })
     }
 
     /// Bytes of the whole file.
@@ -61,30 +59,12 @@ impl ModelWriter {
         let (start, end) = self.ranges[name];
         assert_eq!(bytes.len() as u64, end - start, "bytes of {name}");
         let written = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.write_all(bytes));
-        written.map_err(|source| ConvertError::io("write", &self.path, source))
+        written.map_err(|source| ConvertError::io("write", self.file.target().path(), source))
     }
 
     /// Makes the file durable and gives it its name.
     pub(crate) fn finish(self) -> Result<(), ConvertError> {
-        let Self { file, path, .. } = self;
-        file.as_file().sync_all().map_err(|source| ConvertError::io("write", &path, source))?;
-        file.persist(&path).map_err(|error| ConvertError::io("rename", &path, error.error))?;
+        self.file.finish(Durability::Synced)?;
         Ok(())
     }
-}
-
-/// A temporary file in the folder of `path`, with the permissions of an ordinary new file.
-fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".dinov2-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }

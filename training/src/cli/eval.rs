@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use dinov2_files::{Durability, Kind};
 use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
     ClassFolders, Classification, Depth, Fidelity, Ignore, Judged, Latency, ModelChoice, Pictures, Report,
@@ -349,15 +350,6 @@ fn listed(inputs: &[PathBuf], most: NonZeroUsize) -> anyhow::Result<Vec<PathBuf>
 
 /// Writes a file that appears under its name only when it is whole.
 fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    let refused = || format!("cannot write: {}", path.display());
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".dinov2-").suffix(".part");
-    // Temporary files are private by default; a table is as readable as any other output.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder).with_context(refused)?;
-    temporary.write_all(text.as_bytes()).with_context(refused)?;
-    temporary.persist(path).with_context(refused)?;
+    dinov2_files::write_whole(path, Kind::Text, Durability::Visible, |file| file.write_all(text.as_bytes()))?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use dinov2_files::{Durability, Kind};
 use serde::Serialize;
 
 use super::CurateError;
@@ -116,17 +117,7 @@ pub(super) fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<(), CurateError> {
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), Into::into);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".curate-").suffix(".part");
-    // Temporary files are private by default; these are as readable as any other.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder).map_err(CurateError::file(path))?;
-    let mut writer = BufWriter::new(temporary.as_file_mut());
-    write(&mut writer).and_then(|()| writer.flush()).map_err(CurateError::file(path))?;
-    drop(writer);
-    temporary.persist(path).map_err(|error| CurateError::file(path)(error.error))?;
+    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, write)
+        .map_err(|error| CurateError::file(path)(error.into()))?;
     Ok(())
 }

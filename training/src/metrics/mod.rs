@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use contact_sheet::{MAX_SHEET_ROWS, PatchFeatures, SheetError, SheetRow, contact_sheet};
+use dinov2_files::{Durability, Kind};
+
 pub use error::MetricsError;
 pub use progress::Progress;
 
@@ -143,15 +145,8 @@ fn size_of_png(png: &[u8]) -> Option<(u32, u32)> {
 /// Writes a file that appears under its name only when it is whole.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), MetricsError> {
     let refused = |reason| MetricsError::Write { reason, path: path.display().to_string() };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".dinov2-").suffix(".part");
-    // Temporary files are private by default; pictures are as readable as any other output.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder).map_err(refused)?;
-    temporary.write_all(bytes).map_err(refused)?;
-    temporary.persist(path).map_err(|error| refused(error.error))?;
+    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, |file| file.write_all(bytes))
+        .map_err(|error| refused(error.into()))?;
     Ok(())
 }
 

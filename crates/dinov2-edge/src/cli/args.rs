@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use dinov2_edge::hub::{HubConfig, find_local};
+use dinov2_edge::io::Frame;
 use dinov2_edge::{Backend, Engine, EngineConfig, Incremental, Isa, Precision, Weights};
+use dinov2_files::{Inputs, Kind, Replace, Target, shown};
 
 /// Most threads that may be asked for.
 const MAX_THREADS: usize = 1024;
@@ -75,6 +77,36 @@ impl EngineArgs {
         let engine = Engine::new(&weights, EngineConfig { incremental, ..self.config() })?;
         Ok((weights, engine))
     }
+}
+
+/// What an output may replace.
+pub(crate) fn replace(force: bool) -> Replace {
+    if force { Replace::AnyFile } else { Replace::SameKind }
+}
+
+/// Where a frame comes from, for messages.
+pub(crate) fn source_of(frame: &Frame) -> String {
+    frame.path.as_deref().map_or_else(|| frame.name.clone(), |path| shown(path))
+}
+
+/// The target of a single file, looked at before work is spent on it.
+pub(crate) fn target(
+    output: &Path,
+    inputs: impl IntoIterator<Item = PathBuf>,
+    force: bool,
+    kind: Kind,
+) -> anyhow::Result<Target> {
+    if output.is_dir() {
+        return Err(super::usage(format_args!("--output: expected a file, got a folder: {}", shown(output))));
+    }
+    let target = Target::new(output).never_over(&Inputs::new(inputs)).replacing(replace(force));
+    target.check(kind)?;
+    Ok(target)
+}
+
+/// The file of a model that is named, for the inputs that no output may replace.
+pub(crate) fn model_file(model: Option<&Path>) -> Option<PathBuf> {
+    model.map(resolve)
 }
 
 pub(crate) fn threads(word: &str) -> Result<NonZeroUsize, String> {

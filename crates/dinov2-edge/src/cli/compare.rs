@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
 use dinov2_edge::{Engine, Extractor, Features, ImageView, Taps, cosine};
 use serde_json::{Value, json};
 
-use super::args::ReuseArgs;
+use super::args::{ReuseArgs, source_of};
 use super::progress;
 use super::side::Side;
 use dinov2_edge::statistics::{quantile, sorted};
@@ -17,7 +18,7 @@ use dinov2_edge::statistics::{quantile, sorted};
 pub(crate) struct Args {
     /// Images, folders or globs
     #[arg(required = true, value_name = "INPUT")]
-    inputs: Vec<String>,
+    inputs: Vec<OsString>,
     /// What is right: [MODEL:]BACKEND:PRECISION
     #[arg(long, default_value = "cpu:f32")]
     reference: Side,
@@ -60,7 +61,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let (mut reference_ms, mut candidate_ms, mut recomputed) = (Vec::new(), Vec::new(), Vec::new());
     let mut squares = (0.0f64, 0.0f64);
     while args.frames.is_none_or(|most| images < most) && source.next_frame(&mut frame)? {
-        let image = fit.fit(frame.view())?;
+        let image = fit.fit(frame.view()).with_context(|| source_of(&frame))?;
         reference_ms.push(timed_extract(&mut reference, image, &mut want)?);
         candidate_ms.push(timed_extract(&mut candidate, image, &mut got)?);
         recomputed.extend(candidate.recomputed_share());

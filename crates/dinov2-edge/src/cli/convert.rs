@@ -1,8 +1,11 @@
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use dinov2_edge::weights::{ConvertOptions, Converted, Storage, convert};
 
+use dinov2_files::{Kind, shown};
+
+use super::args::target;
 use super::progress;
 
 /// Arguments of `convert`.
@@ -13,6 +16,9 @@ pub(crate) struct Args {
     /// Model file to write
     #[arg(long, short)]
     output: PathBuf,
+    /// Replace a file of another kind, too, but never the input
+    #[arg(long)]
+    force: bool,
     /// How matrices are stored: f32, f16, bf16 or int8
     #[arg(long, default_value = "f32")]
     storage: Storage,
@@ -31,9 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
-    if args.output.is_dir() {
-        bail!(super::usage(format!("--output: expected a file, got a folder: {}", args.output.display())));
-    }
+    let output = target(&args.output, input_files(&args.input), args.force, Kind::Model)?;
     let options = ConvertOptions {
         storage: args.storage,
         heads: args.heads,
@@ -43,7 +47,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         notes: args.notes.clone(),
     };
     let bar = progress::counter(None, "tensors");
-    let converted = convert(&args.input, &args.output, &options, &mut |progress| {
+    let converted = convert(&args.input, &output, &options, &mut |progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
     })?;
@@ -59,7 +63,13 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     if ignored > 0 {
         tell!("{ignored} tensors of the source are no part of a DINOv2 backbone and were left out");
     }
-    let (path, mib) = (args.output.display(), file_bytes as f64 / f64::from(1 << 20));
+    let (path, mib) = (shown(&args.output), file_bytes as f64 / f64::from(1 << 20));
     tell!("wrote {path}: {}, {mib:.1} MiB", metadata.storage);
     Ok(())
+}
+
+/// The input, or the files of a folder of them.
+fn input_files(input: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(input).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).chain([input.to_path_buf()]).collect()
 }

@@ -5,7 +5,9 @@ use dinov2_edge::io::Size;
 use dinov2_edge::onnx::{self, ExportConfig, Resolution, export};
 use dinov2_edge::{PatchGrid, Taps, Weights};
 
-use super::args::open_weights;
+use dinov2_files::{Kind, shown};
+
+use super::args::{model_file, open_weights, target};
 
 /// Arguments of `export`.
 #[derive(clap::Args)]
@@ -15,6 +17,9 @@ pub(crate) struct Args {
     /// ONNX file to write
     #[arg(long, short)]
     output: PathBuf,
+    /// Replace a file of another kind, too, but never the input
+    #[arg(long)]
+    force: bool,
     /// Input size: SIDE (square), WIDTHxHEIGHT, or dynamic (then the position table is a second input)
     #[arg(long, default_value = "224")]
     size: String,
@@ -34,6 +39,7 @@ enum Precision {
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
+    let output = target(&args.output, model_file(args.model.as_deref()), args.force, Kind::Onnx)?;
     let weights = open_weights(args.model.as_deref())?;
     let Weights::Model(model) = weights else {
         bail!("export: expected a model file, got an ONNX file: {}", weights.label());
@@ -48,10 +54,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         Precision::F16 => onnx::Precision::F16,
     };
     let exported =
-        export(&model, &ExportConfig { precision, taps, ..ExportConfig::new(resolution) }, &args.output)?;
-    tell!("wrote {}", exported.model.display());
+        export(&model, &ExportConfig { precision, taps, ..ExportConfig::new(resolution) }, &output)?;
+    tell!("wrote {}", shown(&exported.model));
     if let Some(data) = exported.data {
-        tell!("and its weights, which must stay beside it: {}", data.display());
+        tell!("and its weights, which must stay beside it: {}", shown(&data));
     }
     Ok(())
 }

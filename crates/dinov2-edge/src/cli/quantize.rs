@@ -1,18 +1,20 @@
+use std::ffi::OsString;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::bail;
-use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
+use anyhow::{Context, bail};
+use dinov2_edge::io::{Fit, Frame, Size, Source, SourceOptions, open};
 use dinov2_edge::quantise::{
     ImageSet, LEAST_IMAGES, MatrixReport, Picture, Progress, QuantiseOptions, Report, Target, check, quantise,
 };
 use dinov2_edge::weights::INT4_GROUPS;
 use dinov2_edge::{Weights, default_threads};
+use dinov2_files::{Kind, shown};
 use serde_json::json;
 
-use super::args::{open_weights, threads};
+use super::args::{model_file, open_weights, source_of, target as output_target, threads};
 use super::progress;
 
 /// Arguments of `quantize`.
@@ -23,10 +25,13 @@ pub(crate) struct Args {
     model: PathBuf,
     /// Images like those that the model will see: files, folders or globs
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
-    calibration: Vec<String>,
+    calibration: Vec<OsString>,
     /// Model file to write
     #[arg(long, short)]
     output: PathBuf,
+    /// Replace a file of another kind, too, but never an input
+    #[arg(long)]
+    force: bool,
     /// Form of the weights: int8, or int4, which halves the file; both run in int8 arithmetic at the same speed
     #[arg(long, default_value = "int8")]
     precision: Bits,
@@ -108,10 +113,7 @@ const DEFAULT_INT8_SHARE: f64 = 0.0;
 impl Args {
     /// The arguments that need no file to be judged.
     fn target(&self) -> anyhow::Result<Target> {
-        let output = self.output.display();
-        if self.output.is_dir() {
-            bail!(super::usage(format!("--output: expected a file, got a folder: {output}")));
-        }
+        let output = shown(&self.output);
         let folder = self.output.parent().filter(|folder| !folder.as_os_str().is_empty());
         if !folder.unwrap_or(Path::new(".")).is_dir() {
             bail!(super::usage(format!("--output: expected a file in a folder that exists, got {output}")));
@@ -138,7 +140,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bail!("quantize: expected a model file, got an ONNX file (dinov2-edge convert makes one)");
     };
     check(&model)?;
-    let images = load(args, model.spec().patch_size)?;
+    let mut source = open(&args.calibration, &SourceOptions::default())?;
+    let inputs = source.files().into_iter().chain(model_file(Some(&args.model)));
+    let output = output_target(&args.output, inputs, args.force, Kind::Model)?;
+    let images = load(args, &mut *source, model.spec().patch_size)?;
     let options = QuantiseOptions {
         target,
         weight_limit: args.weight_limit,
@@ -146,7 +151,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     };
     let bar = progress::counter(Some(1), "steps");
     let mut stage = "";
-    let report = quantise(&model, &images, options, &args.output, &mut |now: Progress| {
+    let report = quantise(&model, &images, options, &output, &mut |now: Progress| {
         if now.stage != stage {
             stage = now.stage;
             bar.reset();
@@ -161,8 +166,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
 
 /// Reads the images and fits them to every size: all to the first; of the larger ones, whose patches count for more,
 /// a fourth.
-fn load(args: &Args, patch_size: usize) -> anyhow::Result<Vec<ImageSet>> {
-    let mut source = open(&args.calibration, &SourceOptions::default())?;
+fn load(args: &Args, source: &mut dyn Source, patch_size: usize) -> anyhow::Result<Vec<ImageSet>> {
     let given = source.len_hint().unwrap_or(args.images);
     let wanted = args.images.min(given);
     if wanted < LEAST_IMAGES {
@@ -182,7 +186,7 @@ fn load(args: &Args, patch_size: usize) -> anyhow::Result<Vec<ImageSet>> {
                 // Of every three images, the last is held out.
                 let group = taken / 3;
                 if at == 0 || group % 4 == 0 {
-                    let picture = Picture::new(fit.fit(frame.view())?);
+                    let picture = Picture::new(fit.fit(frame.view()).with_context(|| source_of(&frame))?);
                     if taken % 3 == 2 { set.held_out.push(picture) } else { set.calibration.push(picture) }
                 }
             }

@@ -13,9 +13,17 @@ pub enum PipelineError {
     /// A source gave up.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A frame that does not fit the model.
+    /// A size that does not fit the model.
     #[error(transparent)]
     Fit(#[from] FitError),
+    /// A frame that does not fit the model, of a file.
+    #[error("{reason} in {path}")]
+    Unfit {
+        /// What does not fit.
+        reason: FitError,
+        /// The file, or the name of the frame.
+        path: String,
+    },
     /// The engine failed.
     #[error(transparent)]
     Extract(#[from] ExtractError),

@@ -74,6 +74,18 @@ pub struct PipelineConfig {
     pub watchdog: Option<Duration>,
     /// Colours of the features, where a sink wants them.
     pub pca: PcaControl,
+    /// What an input that cannot be used means, of sources that are not live.
+    pub bad_inputs: BadInputs,
+}
+
+/// What an input that cannot be used means for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BadInputs {
+    /// The end, with the input's error, once the frames before it are written.
+    #[default]
+    Stop,
+    /// Nothing: it is reported by [`Observation::skipped`] and counted.
+    Skip,
 }
 
 /// Sources, an engine and sinks, ready to run.
@@ -102,6 +114,8 @@ impl PipelineStop {
 pub struct Summary {
     /// What it did.
     pub stats: LiveStats,
+    /// Inputs that could not be used, or not to their end.
+    pub skipped: u64,
     /// True if [`PipelineStop::stop`] ended it.
     pub stopped: bool,
 }
@@ -113,6 +127,8 @@ pub struct Observation<'a> {
     pub stats: &'a LiveStats,
     /// What a person should hear, each once.
     pub notes: Vec<String>,
+    /// Inputs that could not be used, each once.
+    pub skipped: Vec<PipelineError>,
 }
 
 impl Pipeline {

@@ -25,7 +25,7 @@ impl RecordingSink {
 
     fn write(&mut self, write: impl FnOnce(&mut Recording) -> Result<(), SinkError>) {
         if let Some(Err(error)) = self.recording.as_mut().map(write) {
-            self.notes.push(format!("the recording has ended: {error}"));
+            self.notes.push(format!("the recording has ended and the run goes on without it: {error}"));
             self.failure = Some(error);
             // What it holds is readable; there is no room for a summary.
             self.recording = None;

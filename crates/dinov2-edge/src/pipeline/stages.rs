@@ -6,21 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dinov2_core::{Features, Taps};
-use dinov2_io::{Fit, LiveStats, Source, StopSignal};
+use dinov2_files::shown;
+use dinov2_io::{Fit, FitError, LiveStats, Source, StopSignal};
 
-use super::feature_frame::{Pool, Pooled};
+use super::feature_frame::{FeatureFrame, Pool, Pooled};
 use super::mailbox::{Mailbox, Put};
 use super::metrics::{Dropped, Metrics};
 use super::pca_colours::PcaColours;
 use super::sink::{PcaWish, Sink};
 use super::thinning::Thinning;
-use super::{PipelineEngine, PipelineError};
+use super::{BadInputs, PipelineEngine, PipelineError};
 
 /// What all stages share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) notes: Mutex<Vec<String>>,
+    pub(crate) skipped: Mutex<Vec<PipelineError>>,
     pub(crate) stop: StopSignal,
     pub(crate) pool: Pool,
     /// The engine sleeps because of the rate limit.
@@ -32,6 +34,10 @@ impl Shared {
         if !notes.is_empty() {
             self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
         }
+    }
+
+    fn skip(&self, error: PipelineError) {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
     /// Puts a frame before the engine. False if there is no engine any more.
@@ -94,6 +100,9 @@ pub(crate) struct Capture {
     pub(crate) camera: usize,
     pub(crate) source: Box<dyn Source>,
     pub(crate) thinning: Thinning,
+    /// Stands before the names of frames: of several sources each may have a frame of the same name.
+    pub(crate) prefix: Option<String>,
+    pub(crate) bad_inputs: BadInputs,
     pub(crate) shared: Arc<Shared>,
     pub(crate) captured: Arc<Mailbox<Pooled>>,
 }
@@ -103,8 +112,18 @@ impl Capture {
         while !self.shared.stop.is_stopped() {
             let mut frame = self.shared.pool.take();
             let asked = Instant::now();
-            if !self.source.next_frame(&mut frame.frame)? {
-                break;
+            match self.source.next_frame(&mut frame.frame) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The source goes on with its next input.
+                Err(error) if self.bad_inputs == BadInputs::Skip => {
+                    self.shared.skip(error.into());
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(prefix) = &self.prefix {
+                frame.frame.name.insert_str(0, prefix);
             }
             if !self.thinning.keeps(&frame.frame) {
                 continue;
@@ -133,6 +152,7 @@ impl Drop for Capture {
 pub(crate) struct Fitting {
     pub(crate) camera: usize,
     pub(crate) fit: Fit,
+    pub(crate) bad_inputs: BadInputs,
     pub(crate) shared: Arc<Shared>,
     pub(crate) captured: Arc<Mailbox<Pooled>>,
     pub(crate) fitted: Arc<Mailbox<Pooled>>,
@@ -141,22 +161,40 @@ pub(crate) struct Fitting {
 impl Fitting {
     pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut taken = Vec::new();
+        // A video whose frames do not fit is told of once.
+        let mut unfit = None;
         while self.captured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
                 let start = Instant::now();
-                let mut pixels = std::mem::take(&mut frame.fitted);
-                let image = self.fit.fit(frame.frame.view())?;
-                pixels.clear();
-                pixels.extend_from_slice(image.pixels());
-                let size_px = (image.width_px(), image.height_px());
-                (frame.fitted, frame.fitted_px) = (pixels, size_px);
-                frame.crop = self.fit.crop(frame.frame.width_px, frame.frame.height_px)?;
+                if let Err(reason) = self.fit(&mut frame) {
+                    let path = frame.frame.path.as_deref().map(shown);
+                    let path = path.unwrap_or_else(|| frame.frame.name.clone());
+                    let is_known = unfit.replace(path.clone()).is_some_and(|before| before == path);
+                    let error = PipelineError::Unfit { reason, path };
+                    match self.bad_inputs {
+                        BadInputs::Stop => return Err(error),
+                        BadInputs::Skip if is_known => {}
+                        BadInputs::Skip => self.shared.skip(error),
+                    }
+                    continue;
+                }
                 frame.times.fit = start.elapsed();
                 if !self.shared.put_before_engine(&self.fitted, self.camera, frame) {
                     return Ok(());
                 }
             }
         }
+        Ok(())
+    }
+}
+
+impl Fitting {
+    fn fit(&mut self, frame: &mut FeatureFrame) -> Result<(), FitError> {
+        let image = self.fit.fit(frame.frame.view())?;
+        frame.fitted.clear();
+        frame.fitted.extend_from_slice(image.pixels());
+        frame.fitted_px = (image.width_px(), image.height_px());
+        frame.crop = self.fit.crop(frame.frame.width_px, frame.frame.height_px)?;
         Ok(())
     }
 }

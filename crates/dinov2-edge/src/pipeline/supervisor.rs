@@ -12,7 +12,7 @@ use super::metrics::Metrics;
 use super::pca_colours::PcaColours;
 use super::stages::{Beat, Capture, Extract, Feeding, Fitting, Heads, Sent, Shared};
 use super::thinning::Thinning;
-use super::{Observation, Pipeline, PipelineError, Summary};
+use super::{BadInputs, Observation, Pipeline, PipelineError, Summary};
 use crate::machine::thermals;
 
 /// How often statistics are made.
@@ -65,6 +65,8 @@ struct Supervisor {
     live: bool,
     /// How a source of files failed, whose earlier frames are still on their way.
     failed: Option<PipelineError>,
+    /// Inputs that could not be used, as far as they were observed.
+    skipped: u64,
     events: Receiver<Event>,
 }
 
@@ -78,11 +80,11 @@ pub(super) fn run(
     supervisor.stop();
     let drained = supervisor.drain();
     let failed = supervisor.failed.take().map_or(Ok(()), Err);
-    let (stats, notes) = (supervisor.stats(), supervisor.notes());
-    observe(Observation { stats: &stats, notes });
+    let stats = supervisor.stats();
+    supervisor.observe(&stats, observe);
     let stopped = ended?;
     failed.and(drained)?;
-    Ok(Summary { stats, stopped })
+    Ok(Summary { stats, skipped: supervisor.skipped, stopped })
 }
 
 impl Supervisor {
@@ -92,10 +94,12 @@ impl Supervisor {
         let cameras = sources.len();
         let handles: Vec<LiveHandle> = sources.iter().filter_map(|source| source.live()).collect();
         let live = handles.len() == cameras;
+        let bad_inputs = if live { BadInputs::Stop } else { config.bad_inputs };
         let when_full = if live { WhenFull::Replace } else { WhenFull::Wait };
         let shared = Arc::new(Shared {
             metrics: Metrics::new(),
             notes: Default::default(),
+            skipped: Default::default(),
             stop: StopSignal::default(),
             pool: Pool::default(),
             pausing: Default::default(),
@@ -138,10 +142,11 @@ impl Supervisor {
             let captured = Arc::new(Mailbox::new(1, when_full));
             let fit = Fit::new(config.size, patch_size)?;
             let (shared_by_fit, fitted, from) = (shared.clone(), fitted.clone(), captured.clone());
-            let fitting = Fitting { camera, fit, shared: shared_by_fit, captured: from, fitted };
+            let fitting = Fitting { camera, fit, bad_inputs, shared: shared_by_fit, captured: from, fitted };
             spawn(Stage::Fit, &sender, fitting, Fitting::run)?;
-            let thinning = Thinning::new(config.period);
-            let capture = Capture { camera, source, thinning, shared: shared.clone(), captured };
+            let prefix = (cameras > 1).then(|| format!("camera{camera}_"));
+            let (thinning, shared) = (Thinning::new(config.period), shared.clone());
+            let capture = Capture { camera, source, thinning, prefix, bad_inputs, shared, captured };
             spawn(Stage::Capture, &sender, capture, Capture::run)?;
         }
         let (stats_place, watchdog) = (cameras, config.watchdog);
@@ -158,6 +163,7 @@ impl Supervisor {
             watchdog,
             live,
             failed,
+            skipped: 0,
             events,
         })
     }
@@ -211,13 +217,13 @@ impl Supervisor {
         }
     }
 
-    fn tick(&self, observe: &mut dyn FnMut(Observation<'_>)) -> Result<(), PipelineError> {
+    fn tick(&mut self, observe: &mut dyn FnMut(Observation<'_>)) -> Result<(), PipelineError> {
         let stats = self.stats();
         let sent = Arc::new(stats.clone());
         for sink in &self.sinks {
             sink.replace(self.stats_place, Sent::Stats(sent.clone()));
         }
-        observe(Observation { stats: &stats, notes: self.notes() });
+        self.observe(&stats, observe);
         let Some(most) = self.watchdog else { return Ok(()) };
         match self.beats.iter().find(|beat| beat.busy_for() > most) {
             None => Ok(()),
@@ -233,6 +239,13 @@ impl Supervisor {
             reopened: sum.reopened + one.reopened,
         });
         self.shared.metrics.stats(losses, thermals())
+    }
+
+    fn observe(&mut self, stats: &LiveStats, observe: &mut dyn FnMut(Observation<'_>)) {
+        let skipped = &mut *self.shared.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = std::mem::take(skipped);
+        self.skipped += skipped.len() as u64;
+        observe(Observation { stats, notes: self.notes(), skipped });
     }
 
     fn notes(&self) -> Vec<String> {

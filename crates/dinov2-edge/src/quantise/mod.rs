@@ -13,7 +13,7 @@ mod matrices;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dinov2_core::{ExtractError, Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, LoadError};
@@ -162,7 +162,7 @@ pub fn quantise(
     model: &Model,
     images: &[ImageSet],
     options: QuantiseOptions,
-    output: &Path,
+    output: impl Into<dinov2_files::Target>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, QuantiseError> {
     check(model)?;

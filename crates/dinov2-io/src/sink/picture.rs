@@ -1,10 +1,12 @@
 use std::io::{self, Write};
 
 use dinov2_core::{ImageView, PatchGrid};
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
 
+use super::safetensors::Facts;
 use crate::resample::Resampler;
+
+/// Keyword of the text chunk with the facts.
+const KEYWORD: &str = "dinov2-edge features";
 
 /// Puts an image and a view of its features side by side. Keeps its buffers.
 #[derive(Debug, Default)]
@@ -38,11 +40,21 @@ impl Picture {
     }
 }
 
-/// pixels: `[height, width, 3]`.
-pub(super) fn write_png(file: &mut impl Write, pixels: &[u8], width: u32, height: u32) -> io::Result<()> {
-    let encoder = PngEncoder::new(file);
-    encoder.write_image(pixels, width, height, ExtendedColorType::Rgb8).map_err(|error| match error {
-        image::ImageError::IoError(error) => error,
-        other => io::Error::other(other),
-    })
+/// pixels: `[height, width, 3]`. Facts stand in an iTXt chunk before the pixels, as a JSON object.
+pub(super) fn write_png(
+    file: &mut impl Write,
+    pixels: &[u8],
+    width: u32,
+    height: u32,
+    facts: Option<&Facts>,
+) -> io::Result<()> {
+    let mut encoder = png::Encoder::new(file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::Fast);
+    if let Some(facts) = facts {
+        encoder.add_itxt_chunk(KEYWORD.into(), serde_json::to_string(facts)?)?;
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    Ok(writer.finish()?)
 }

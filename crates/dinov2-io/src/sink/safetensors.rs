@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use dinov2_core::{Features, ImageView, Tap};
+use dinov2_files::hex_unless_utf8;
 use serde_json::{Map, Value, json};
 
 use super::FeatureMeta;
@@ -19,6 +20,9 @@ pub(super) fn facts(frame: &Frame, fitted: ImageView<'_>, features: &Features, m
     let mut tell = |key: &str, value: String| facts.insert(key.to_string(), value);
     tell("format", "dinov2-edge features 1".into());
     tell("source", frame.path.as_ref().map_or_else(|| frame.name.clone(), |path| path.display().to_string()));
+    if let Some(hex) = frame.path.as_deref().and_then(hex_unless_utf8) {
+        tell("source_hex", hex);
+    }
     tell("frame_name", frame.name.clone());
     tell("frame_index", frame.index.to_string());
     if let Some(time) = frame.capture_ns {

@@ -1,6 +1,7 @@
 //! From what the user names to a list of things to open.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use super::still::supported_format;
 use super::{animation, heif, y4m};
 use crate::SourceError;
 use crate::limits::MAX_LISTED_FILES;
+use crate::names::Named;
 
 /// One thing to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +49,29 @@ impl Input {
             Self::Stdin | Self::Pattern(_) => None,
         }
     }
+
+    /// What its frames are named after.
+    pub(crate) fn named(&self) -> Named {
+        match self {
+            // Whether it is animated is known when it is read.
+            Self::Still(path) if has_extension(path, &ANIMATION_EXTENSIONS) => Named::Video(path.clone()),
+            Self::Still(path) => Named::Still(path.clone()),
+            Self::Animation(path) | Self::Y4m(path) | Self::Mjpeg(path) | Self::Video(path) => {
+                Named::Video(path.clone())
+            }
+            Self::Pipe(path) | Self::Recording(path) => Named::Video(path.clone()),
+            Self::Stdin => Named::Stream("stdin", String::new()),
+            Self::Pattern(words) => Named::Stream("test", words.clone()),
+        }
+    }
 }
 
 const IMAGE_EXTENSIONS: [&str; 20] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "pnm", "ppm", "pgm", "pbm",
     "qoi", "heic", "heif", "hif", "heix", "avif",
 ];
+/// Those of images that may be animated.
+const ANIMATION_EXTENSIONS: [&str; 3] = ["gif", "webp", "apng"];
 const MJPEG_EXTENSIONS: [&str; 3] = ["mjpg", "mjpeg", "mjpe"];
 const VIDEO_EXTENSIONS: [&str; 26] = [
     "mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mts", "m2ts", "mpg", "mpeg", "wmv", "asf", "flv",
@@ -66,18 +85,23 @@ const MCAP_MAGIC: &[u8] = b"\x89MCAP0\r\n";
 const HEAD_BYTES: u64 = 192;
 
 /// Expands folders and globs, and tells by content what each file is. Notes say what was left out.
-pub(crate) fn expand(inputs: &[String], notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
+pub(crate) fn expand(
+    inputs: &[impl AsRef<OsStr>],
+    notes: &mut Vec<String>,
+) -> Result<Vec<Input>, SourceError> {
     let mut expanded = Vec::new();
     for input in inputs {
         let path = Path::new(input);
-        if input == "-" {
+        // A name that is no UTF-8 is that of a file.
+        let words = path.to_str().unwrap_or_default();
+        if words == "-" {
             expanded.push(Input::Stdin);
-        } else if let Some(words) = input.strip_prefix("test:") {
+        } else if let Some(words) = words.strip_prefix("test:") {
             expanded.push(Input::Pattern(words.to_string()));
         } else if path.is_dir() {
             expanded.extend(list_folder(path, notes)?);
-        } else if input.contains(['*', '?', '[']) && !path.exists() {
-            expand_glob(input, &mut expanded, notes)?;
+        } else if words.contains(['*', '?', '[']) && !path.exists() {
+            expand_glob(words, &mut expanded, notes)?;
         } else {
             expanded.push(classify(path)?);
         }
@@ -171,7 +195,9 @@ fn read_folder(folder: &Path) -> Result<Folder, SourceError> {
     for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && path.is_file() {
+        // A link to nothing is one of the images, and said to be unreadable when its turn comes.
+        let is_broken_link = path.is_symlink() && !path.exists();
+        if !hidden && (path.is_file() || is_broken_link) {
             check_count(paths.len(), folder)?;
             paths.push(path);
         }

@@ -23,6 +23,7 @@ mod v4l2;
 pub mod y4m;
 mod yuv;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,7 @@ pub use v4l2::{
 };
 pub use yuv::YuvRange;
 
+use crate::names::{self, Named};
 use crate::{Frame, SourceError};
 use ffmpeg::FfmpegReader;
 use inputs::Input;
@@ -67,6 +69,11 @@ pub trait Source: Send {
         None
     }
 
+    /// Files that frames come from: what no output may replace.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.
     fn take_notes(&mut self) -> Vec<String>;
 }
@@ -89,9 +96,12 @@ impl Default for SourceOptions {
 }
 
 /// Opens image files, folders, globs, videos, recordings, `-` (standard input) and `test:` patterns, in this order. Frames of
-/// several inputs follow each other. A folder stands for its images, one without images for its videos, in natural order;
-/// what is left out is noted. GIF, WebP and PNG animations give all their frames. Of a video file with several streams the
-/// first is read, which is noted. Times ([`Frame::capture_ns`]) are those that the file has for its frames.
+/// several inputs follow each other. A frame is named after its file, and where several files have one name, after their
+/// folders as well, whatever the order of the inputs.
+///
+/// A folder stands for its images, one without images for its videos, in natural order; what is left out is noted. GIF, WebP
+/// and PNG animations give all their frames. Of a video file with several streams the first is read, which is noted. Times
+/// ([`Frame::capture_ns`]) are those that the file has for its frames.
 ///
 /// HEIC and AVIF photographs need the program `heif-dec` or `heif-convert` of libheif, other videos than y4m and MJPEG
 /// `ffmpeg`.
@@ -99,14 +109,20 @@ impl Default for SourceOptions {
 /// # Errors
 /// An input that does not exist or is of no known kind; a folder or glob without images; a first input that cannot
 /// be opened.
-pub fn open(inputs: &[String], options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+pub fn open(inputs: &[impl AsRef<OsStr>], options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     let mut notes = Vec::new();
     let inputs = inputs::expand(inputs, &mut notes)?;
     let is_video = !inputs.iter().all(Input::is_still);
     let len_hint = (!is_video).then_some(inputs.len());
     let alone = inputs.len() == 1;
+    let named: Vec<Named> = inputs.iter().map(Input::named).collect();
+    let (names, renamed) = names::plan(&named);
+    if let (true, Some(example)) = (renamed, names.first()) {
+        notes.push(format!("several inputs have the same name: frames are named like {example:?}"));
+    }
     let mut chain = Chain {
-        inputs: inputs.into_iter(),
+        files: named.into_iter().filter_map(Named::into_path).collect(),
+        inputs: inputs.into_iter().zip(names).collect::<Vec<_>>().into_iter(),
         options: options.clone(),
         current: None,
         still: StillDecoder::default(),
@@ -116,10 +132,10 @@ pub fn open(inputs: &[String], options: &SourceOptions) -> Result<Box<dyn Source
         notes,
     };
     // A video that cannot be opened should be known before a model is loaded for it.
-    let stream = |input: &&Input| !matches!(input, Input::Still(_) | Input::Animation(_));
-    if let (true, Some(input)) = (alone, chain.inputs.as_slice().first().filter(stream).cloned()) {
-        chain.inputs.next();
-        let current = chain.open_stream(&input)?;
+    let is_stream = |(input, _): &(Input, String)| !matches!(input, Input::Still(_) | Input::Animation(_));
+    if alone && chain.inputs.as_slice().first().is_some_and(is_stream) {
+        let (input, name) = chain.inputs.next().expect("one input");
+        let current = chain.open_stream(&input, name)?;
         chain.len_hint = current.stream.len_hint();
         chain.current = Some(current);
     }
@@ -137,7 +153,9 @@ fn parse_size(size: &str) -> Option<(usize, usize)> {
 
 /// Opens one input after the other.
 struct Chain {
-    inputs: std::vec::IntoIter<Input>,
+    /// Each with the name of its frames.
+    inputs: std::vec::IntoIter<(Input, String)>,
+    files: Vec<PathBuf>,
     options: SourceOptions,
     current: Option<Current>,
     still: StillDecoder,
@@ -174,18 +192,16 @@ impl Source for Chain {
             }
             match self.inputs.next() {
                 None => return Ok(false),
-                Some(Input::Still(path) | Input::Animation(path)) => {
+                Some((Input::Still(path) | Input::Animation(path), name)) => {
                     if let Some(animation) = self.still.load(&path)? {
-                        let stem = stem_of(&path);
-                        self.current = Some(Current { stream: Box::new(animation), stem, frames: 0 });
+                        self.current = Some(Current { stream: Box::new(animation), stem: name, frames: 0 });
                         continue;
                     }
                     self.still.decode_into(&path, frame)?;
-                    frame.name.clear();
-                    frame.name.push_str(&stem_of(&path));
+                    frame.name = name;
                     return Ok(self.count(frame));
                 }
-                Some(input) => self.current = Some(self.open_stream(&input)?),
+                Some((input, name)) => self.current = Some(self.open_stream(&input, name)?),
             }
         }
     }
@@ -196,6 +212,10 @@ impl Source for Chain {
 
     fn is_video(&self) -> bool {
         self.is_video
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
     }
 
     fn take_notes(&mut self) -> Vec<String> {
@@ -210,10 +230,8 @@ impl Chain {
         true
     }
 
-    fn open_stream(&self, input: &Input) -> Result<Current, SourceError> {
+    fn open_stream(&self, input: &Input, stem: String) -> Result<Current, SourceError> {
         let open = |path: &Path| File::open(path).map_err(SourceError::read(path.display()));
-        let unnamed = if matches!(input, Input::Stdin) { "stdin" } else { "test" };
-        let stem = input.path().map_or_else(|| unnamed.to_string(), stem_of);
         let stream: Box<dyn Stream> = match input {
             Input::Still(_) | Input::Animation(_) => unreachable!("images are read whole, not opened"),
             Input::Y4m(path) => Box::new(Y4mStream::of_file(open(path)?, path)?),
@@ -240,9 +258,4 @@ impl Chain {
         };
         Ok(Current { stream, stem, frames: 0 })
     }
-}
-
-/// The file name without its last extension; never empty.
-fn stem_of(path: &Path) -> String {
-    path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "frame".into())
 }

@@ -9,6 +9,8 @@ use dinov2_edge::heads::LabelMap;
 use dinov2_edge::io::{Fit, Frame, Labels, PairedImages, Size};
 use indicatif::ProgressBar;
 
+use crate::cli::args::source_of;
+
 /// A folder of images and the folder of their label maps: `IMAGES,ANNOTATIONS`.
 #[derive(Clone, Debug)]
 pub(crate) struct Folders {
@@ -106,7 +108,11 @@ impl LabelledSet {
             if size == Size::Native {
                 labels = labels.centre(grid.cols * patch_size, grid.rows * patch_size);
             }
-            visit(fit.fit(frame.view())?, grid, map(&labels, path, rules)?)?;
+            visit(
+                fit.fit(frame.view()).with_context(|| source_of(&frame))?,
+                grid,
+                map(&labels, path, rules)?,
+            )?;
             bar.inc(1);
         }
         Ok(())

@@ -21,10 +21,13 @@ use dinov2_edge::io::{FeatureMeta, Format, Output, Size, Source};
 use dinov2_edge::pipeline::RecordingSink;
 #[cfg(feature = "view")]
 use dinov2_edge::pipeline::ViewSink;
-use dinov2_edge::pipeline::{PcaControl, PcaMode, Pipeline, PipelineConfig, PipelineStop, Sink, Summary};
+use dinov2_edge::pipeline::{
+    BadInputs, PcaControl, PcaMode, Pipeline, PipelineConfig, PipelineStop, Sink, Summary,
+};
 use dinov2_edge::{Engine, Extractor, Taps, Weights};
+use dinov2_files::Inputs;
 
-use super::args::{EngineArgs, ReuseArgs};
+use super::args::{EngineArgs, ReuseArgs, model_file, replace};
 use super::{progress, usage};
 use results::{Lines, Results};
 use sources::SourceArgs;
@@ -52,6 +55,12 @@ pub(crate) struct Args {
     /// What a folder is filled with: safetensors, npy or png
     #[arg(long, default_value = "safetensors")]
     format: Format,
+    /// Replace files of other kinds, too, but never an input
+    #[arg(long)]
+    force: bool,
+    /// End at the first input that cannot be used; without it the others are done and the exit code is 1
+    #[arg(long)]
+    strict: bool,
     /// Stop after this many frames
     #[arg(long)]
     frames: Option<NonZeroU64>,
@@ -98,8 +107,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let len = if let [source] = &sources[..] { source.len_hint() } else { None };
     let most = args.frames.map(|most| usize::try_from(most.get()).unwrap_or(usize::MAX));
     let total = len.into_iter().chain(most).min();
-    let output = args.output.as_deref().map(|path| Output::from_path(path, total != Some(1))).transpose();
-    let output = output.map_err(usage)?.map(|output| output.with_folder_format(args.format));
+    let output = output(args, &sources, total)?;
     #[cfg(feature = "view")]
     let page = args.view.config()?;
     let (weights, mut engine) = args.engine.load_incremental(args.reuse.config())?;
@@ -130,10 +138,24 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     };
     sinks.push(Box::new(Results { output, meta, lines, bar: bar.clone() }));
     let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), Status::new(live, bar))?;
-    if summary.stats.frames == 0 && !summary.stopped {
-        bail!("run: expected at least one frame, got none");
+    match (summary.stats.frames, summary.skipped) {
+        (0, 0) if !summary.stopped => bail!("run: expected at least one frame, got none"),
+        (_, 0) => Ok(()),
+        (frames, skipped) => bail!(
+            "run: expected inputs that can all be used, got {skipped} that cannot (named above), and features of {frames} frames"
+        ),
     }
-    Ok(())
+}
+
+/// The output, which replaces no input.
+fn output(args: &Args, sources: &[Box<dyn Source>], total: Option<usize>) -> anyhow::Result<Option<Output>> {
+    let Some(path) = &args.output else { return Ok(None) };
+    let files = sources.iter().flat_map(|source| source.files());
+    let inputs = Inputs::new(files.chain(model_file(args.engine.model.as_deref())));
+    let output = Output::from_path(path, total != Some(1)).map_err(usage)?;
+    let output = output.with_folder_format(args.format).with_rule(&inputs, replace(args.force));
+    output.check()?;
+    Ok(Some(output))
 }
 
 fn pipeline_config(
@@ -158,6 +180,7 @@ fn pipeline_config(
         period: args.fps,
         watchdog: watchdog.map(Duration::from_secs),
         pca: PcaControl::new(if video { PcaMode::Frozen } else { PcaMode::Each }),
+        bad_inputs: if args.strict { BadInputs::Stop } else { BadInputs::Skip },
     })
 }
 
@@ -191,7 +214,7 @@ fn run(pipeline: Pipeline, mut status: Status) -> anyhow::Result<Summary> {
     status::stopping();
     match outcome {
         Ok(summary) => {
-            status.finish(&summary.stats);
+            status.finish(&summary);
             Ok(summary)
         }
         Err(error) => {

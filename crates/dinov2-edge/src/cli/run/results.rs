@@ -1,9 +1,10 @@
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use dinov2_edge::io::{FeatureMeta, Output, RgbGrid};
 use dinov2_edge::pipeline::{FeatureFrame, PcaWish, Sink, SinkFailure};
+use dinov2_files::{hex_unless_utf8, shown};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -69,7 +70,7 @@ fn sum_ms(frame: &FeatureFrame, write: Duration) -> f64 {
 }
 
 fn text_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) -> String {
-    let to = written.map(|path| format!(" -> {}", path.display())).unwrap_or_default();
+    let to = written.map(|path| format!(" -> {}", shown(path))).unwrap_or_default();
     format!(
         "{}: {} patches of {}x{} px, dim {}, {:.1} ms (extract {:.1}){to}",
         frame.frame.name,
@@ -88,7 +89,7 @@ fn json_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) ->
         "frame": frame.number,
         "camera": frame.camera,
         "name": frame.frame.name,
-        "source": frame.frame.path,
+        "source": frame.frame.path.as_deref().map(Path::to_string_lossy),
         "capture_ns": frame.frame.capture_ns,
         "size_px": [frame.fitted_px.0, frame.fitted_px.1],
         "grid": { "rows": grid.rows, "cols": grid.cols },
@@ -101,8 +102,13 @@ fn json_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) ->
             "total": sum_ms(frame, write),
             "to_features": milliseconds(times.latency),
         },
-        "output": written,
+        "output": written.as_deref().map(Path::to_string_lossy),
     });
+    for (key, path) in [("source_hex", frame.frame.path.as_deref()), ("output_hex", written.as_deref())] {
+        if let Some(hex) = path.and_then(hex_unless_utf8) {
+            line[key] = hex.into();
+        }
+    }
     if let Some(share) = frame.recomputed {
         line["recomputed"] = share.into();
     }

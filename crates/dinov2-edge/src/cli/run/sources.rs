@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -20,7 +21,7 @@ pub(super) struct SourceArgs {
     camera: Option<Vec<String>>,
     /// Images, folders, globs, y4m, MJPEG, any video, recordings, `-` for standard input, `test:` for a synthetic pattern
     #[arg(long, short, num_args = 1.., value_name = "PATH")]
-    input: Vec<String>,
+    input: Vec<OsString>,
     /// Size of the camera's frames, WIDTHxHEIGHT; the nearest is taken [default: about 640x480]
     #[arg(long, value_name = "WxH", value_parser = camera_size, conflicts_with = "input")]
     camera_size: Option<(usize, usize)>,

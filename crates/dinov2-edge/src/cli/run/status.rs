@@ -2,8 +2,10 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use dinov2_edge::io::LiveStats;
-use dinov2_edge::pipeline::Observation;
+use dinov2_edge::pipeline::{Observation, Summary};
 use indicatif::ProgressBar;
+
+use crate::cli::one_line;
 
 /// How often a run without a terminal says how it is doing.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
@@ -25,6 +27,9 @@ impl Status {
         let stats = observation.stats;
         for note in observation.notes {
             self.say(&format!("note: {note}"));
+        }
+        for error in observation.skipped {
+            self.say(&format!("skipped: {}", one_line(&error.into())));
         }
         if self.live {
             self.tell(stats);
@@ -56,12 +61,16 @@ impl Status {
     }
 
     /// The last word.
-    pub(super) fn finish(&self, stats: &LiveStats) {
+    pub(super) fn finish(&self, summary: &Summary) {
         self.bar.finish_and_clear();
-        if self.live {
-            let (frames, seconds) = (stats.frames, stats.uptime_s);
-            tell!("{frames} frames in {seconds:.1} s: {}", sentence(stats));
-        }
+        let stats = &summary.stats;
+        let (frames, seconds) = (stats.frames, stats.uptime_s);
+        let skipped = match summary.skipped {
+            0 => String::new(),
+            1 => ", 1 input skipped".into(),
+            count => format!(", {count} inputs skipped"),
+        };
+        tell!("{frames} frames in {seconds:.1} s{skipped}: {}", sentence(stats));
     }
 }
 

@@ -9,11 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dinov2_files::folder_of;
 use mcap::records::{MessageHeader, Metadata};
 use mcap::write::NoSeek;
 use mcap::{McapError, WriteOptions, Writer};
 
-use super::super::whole_file::folder_of;
 use super::SinkError;
 use crate::recording::{MESSAGE_ENCODING, MessageType, SCHEMA_ENCODING};
 

@@ -156,7 +156,7 @@ impl Recording {
             let grid = features.grid();
             assert_eq!(pca.pixels.len(), grid.len() * 3, "picture: expected {grid} pixels of RGB");
             self.encoded.clear();
-            write_png(&mut self.encoded, pca.pixels, short(grid.cols), short(grid.rows))
+            write_png(&mut self.encoded, pca.pixels, short(grid.cols), short(grid.rows), None)
                 .expect("writing into memory succeeds");
             let image = CompressedImage { header: header.clone(), format: "png".into(), data: &self.encoded };
             cdr_from_message(&image, &mut self.message);

@@ -1,0 +1,190 @@
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dinov2_core::{Features, ImageView};
+use dinov2_files::{Durability, Inputs, Replace, Target, folder_of, shown, write_whole};
+
+use super::index::Index;
+use super::picture::{self, Picture};
+use super::{FeatureMeta, Format, RgbGrid, SinkError, npy, safetensors};
+use crate::Frame;
+use crate::names::name_of;
+
+/// Writes the features of frames, each into a file of its own.
+#[derive(Debug)]
+pub struct Output {
+    place: Place,
+    rule: Target,
+    picture: Picture,
+}
+
+#[derive(Debug)]
+enum Place {
+    File { format: Format, written: bool },
+    Folder { format: Format, names: HashSet<String>, index: Option<Index> },
+}
+
+impl Output {
+    /// A file by the extension of `path` (`.safetensors`, `.npy`, `.png`); a folder if it has none, ends in a slash or
+    /// is one already. Nothing is created before the first [`Self::write`].
+    ///
+    /// # Errors
+    /// An unknown extension; one file though `many_frames` are to come; a file in a folder that does not exist; a name
+    /// without extension that is something else than a folder.
+    pub fn from_path(path: impl AsRef<Path>, many_frames: bool) -> Result<Self, SinkError> {
+        let path = path.as_ref();
+        let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/")
+            || path.to_string_lossy().ends_with(std::path::MAIN_SEPARATOR);
+        let folder = Place::Folder { format: Format::default(), names: HashSet::new(), index: None };
+        let place = match path.extension() {
+            _ if slash || path.is_dir() => folder,
+            None if path.file_name().is_none() || path.exists() => {
+                return Err(SinkError::Kind(shown(path)));
+            }
+            None => folder,
+            Some(extension) => {
+                let format = extension.to_string_lossy().parse().map_err(|_| SinkError::Kind(shown(path)))?;
+                if many_frames {
+                    return Err(SinkError::OneFile { path: shown(path) });
+                }
+                let parent = folder_of(path);
+                if !parent.is_dir() {
+                    let reason = io::Error::new(io::ErrorKind::NotFound, "no such folder");
+                    return Err(SinkError::Write { reason, path: shown(parent) });
+                }
+                Place::File { format, written: false }
+            }
+        };
+        Ok(Self { place, rule: Target::new(path), picture: Picture::default() })
+    }
+
+    /// Sets the format of the files in a folder; a single file keeps that of its extension.
+    #[must_use]
+    pub fn with_folder_format(mut self, wanted: Format) -> Self {
+        if let Place::Folder { format, .. } = &mut self.place {
+            *format = wanted;
+        }
+        self
+    }
+
+    /// Never replaces these files, and others as `replace` says.
+    #[must_use]
+    pub fn with_rule(self, inputs: &Inputs, replace: Replace) -> Self {
+        let rule = self.rule.never_over(inputs).replacing(replace);
+        Self { rule, ..self }
+    }
+
+    /// Looks whether a single file may be written, before work is spent on it. Files in a folder are looked at as they come.
+    ///
+    /// # Errors
+    /// What must not be replaced is there.
+    pub fn check(&self) -> Result<(), SinkError> {
+        if let Place::File { format, .. } = self.place {
+            self.rule.check(format.kind())?;
+        }
+        Ok(())
+    }
+
+    /// The format that is written.
+    pub fn format(&self) -> Format {
+        match self.place {
+            Place::File { format, .. } | Place::Folder { format, .. } => format,
+        }
+    }
+
+    /// True if [`Self::write`] wants a picture of the features.
+    pub fn needs_view(&self) -> bool {
+        self.format() == Format::Png
+    }
+
+    /// Writes the features of `frame` and returns the file. `fitted` is the image that the engine saw, `view` a picture
+    /// of the features (only used for `.png`). In a folder the file is named after the frame, and `index.jsonl` tells the
+    /// source of each file whose format cannot (docs/outputs.md).
+    ///
+    /// # Errors
+    /// A second frame for a single file or of one name, a missing view, a file that must not be replaced, or what the
+    /// system refuses; no partial file is left.
+    pub fn write(
+        &mut self,
+        frame: &Frame,
+        fitted: ImageView<'_>,
+        features: &Features,
+        view: Option<RgbGrid<'_>>,
+        meta: &FeatureMeta,
+    ) -> Result<PathBuf, SinkError> {
+        let target = self.next_target(&frame.name)?;
+        let format = self.format();
+        let kind = format.kind();
+        let facts = safetensors::facts(frame, fitted, features, meta);
+        let path = match format {
+            Format::Safetensors => write_whole(&target, kind, Durability::Visible, |file| {
+                safetensors::write(file, features, &facts)
+            })?,
+            Format::Npy => {
+                let (grid, dim) = (features.grid(), features.dim());
+                write_whole(&target, kind, Durability::Visible, |file| {
+                    npy::write(file, &[grid.rows, grid.cols, dim], features.patches())
+                })?
+            }
+            Format::Png => {
+                let grid = features.grid();
+                let (expected, pixels) = (grid.len() * 3, view.map_or(&[][..], |view| view.pixels));
+                if pixels.len() != expected || expected == 0 {
+                    let path = shown(target.path());
+                    return Err(SinkError::View { expected, got: pixels.len(), path });
+                }
+                let (pixels, width, height) = self.picture.beside(fitted, grid, pixels);
+                write_whole(&target, kind, Durability::Visible, |file| {
+                    picture::write_png(file, pixels, width, height, Some(&facts))
+                })?
+            }
+        };
+        self.tell_index(&path, frame, fitted, features)?;
+        Ok(path)
+    }
+
+    /// The file of the next frame.
+    fn next_target(&mut self, name: &str) -> Result<Target, SinkError> {
+        let path = self.rule.path();
+        match &mut self.place {
+            Place::File { written: true, .. } => Err(SinkError::OneFile { path: shown(path) }),
+            Place::File { written, .. } => {
+                *written = true;
+                Ok(self.rule.clone())
+            }
+            Place::Folder { format, names, .. } => {
+                // Only at first: who removes the folder of a run wants it to end.
+                if names.is_empty() {
+                    let refused = |reason| SinkError::Write { reason, path: shown(path) };
+                    fs::create_dir_all(path).map_err(refused)?;
+                }
+                let name = name_of(OsStr::new(name));
+                // File systems may ignore case.
+                if !names.insert(name.to_lowercase()) {
+                    return Err(SinkError::SameName { name, path: shown(path) });
+                }
+                Ok(self.rule.at(path.join(format!("{name}.{}", format.extension()))))
+            }
+        }
+    }
+
+    fn tell_index(
+        &mut self,
+        file: &Path,
+        frame: &Frame,
+        fitted: ImageView<'_>,
+        features: &Features,
+    ) -> Result<(), SinkError> {
+        let Place::Folder { format: Format::Npy | Format::Png, index, .. } = &mut self.place else {
+            return Ok(());
+        };
+        let index = match index {
+            Some(index) => index,
+            None => index.insert(Index::open(&self.rule)?),
+        };
+        index.add(file, frame, fitted, features)
+    }
+}
