@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dinov2_cpu::CpuPrecision;
 use training::curate::{CurateConfig, CurateError, CurateModel, Reason, Sameness, Summary, curate};

@@ -215,7 +215,7 @@ fn what_the_program_was_started_to_ignore_ends_nothing() {
 #[test]
 fn processes_end_at_the_same_step() {
     let bench = Bench::new(6);
-    let together = |run: &str, more: &[&str], mut meanwhile: Box<dyn FnMut(&[Process]) + '_>| {
+    let together = |run: &str, more: &[&str], meanwhile: &dyn Fn(&[Process])| {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let processes = ["0", "1"].map(|rank| {
             let mut command = training(&bench, "distill", run);
@@ -227,26 +227,22 @@ fn processes_end_at_the_same_step() {
         meanwhile(&processes);
         processes.map(Process::end)
     };
-    let ended = together("whole", &[], Box::new(|_| {}));
+    let ended = together("whole", &[], &|_| {});
     assert!(ended.iter().all(|(code, _)| *code == 0), "{ended:?}");
     let run = bench.folder.path().join("run");
     for (rank, later) in [(1, 5), (0, 60)] {
         let more: &[&str] = if later > 5 { &["--resume"] } else { &[] };
-        let ended = together(
-            "run",
-            more,
-            Box::new(|processes| {
-                wait_for("steps", || steps(&run) >= later);
-                processes[rank].send(Signal::SIGTERM);
-            }),
-        );
+        let ended = together("run", more, &|processes| {
+            wait_for("steps", || steps(&run) >= later);
+            processes[rank].send(Signal::SIGTERM);
+        });
         assert!(ended[rank].0 == 143 && ended[1 - rank].0 == 130, "{ended:?}");
         let done = number_after(&ended[0].1, "stopped after step ");
         assert!(
             run.join(format!("checkpoints/step-{done:09}.safetensors")).exists() && ended[1].1.is_empty()
         );
     }
-    let ended = together("run", &["--resume"], Box::new(|_| {}));
+    let ended = together("run", &["--resume"], &|_| {});
     assert!(ended.iter().all(|(code, _)| *code == 0), "{ended:?}");
     assert!(student(&bench, "run") == student(&bench, "whole"), "another student");
 }
