@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::bag::{self, Recordings};
 use super::still::supported_format;
 use super::y4m;
 use crate::SourceError;
@@ -19,8 +20,8 @@ pub(crate) enum Input {
     Y4m(PathBuf),
     /// A file of concatenated JPEGs.
     Mjpeg(PathBuf),
-    /// A recording.
-    Recording(PathBuf),
+    /// A recording: a file, or a folder and the files in it.
+    Recording { path: PathBuf, files: Vec<PathBuf> },
     /// A file for ffmpeg.
     Video(PathBuf),
     /// A named pipe or a device that is read like standard input.
@@ -64,7 +65,11 @@ pub(crate) fn expand(inputs: &[String], notes: &mut Vec<String>) -> Result<Vec<I
         } else if let Some(words) = input.strip_prefix("test:") {
             expanded.push(Input::Pattern(words.to_string()));
         } else if path.is_dir() {
-            expanded.extend(list_folder(path, notes)?.into_iter().map(Input::Still));
+            let recordings = recordings(path, notes)?;
+            if recordings.is_empty() {
+                expanded.extend(list_folder(path, notes)?.into_iter().map(Input::Still));
+            }
+            expanded.extend(recordings);
         } else if input.contains(['*', '?', '[']) && !path.exists() {
             expand_glob(input, &mut expanded, notes)?;
         } else {
@@ -78,6 +83,22 @@ pub(crate) fn expand(inputs: &[String], notes: &mut Vec<String>) -> Result<Vec<I
         });
     }
     Ok(expanded)
+}
+
+/// The recordings of a folder, if it is a bag or has nothing else; the rest is told.
+fn recordings(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
+    Ok(match bag::recordings_of(path)? {
+        None => Vec::new(),
+        Some(Recordings::Bag(files)) => vec![Input::Recording { path: path.to_path_buf(), files }],
+        Some(Recordings::Loose(files)) => {
+            let count = files.len();
+            notes.push(format!(
+                "{}: no metadata.yaml, so its {count} recordings are read one by one, in the order of their names",
+                path.display()
+            ));
+            files.into_iter().map(|path| Input::Recording { files: vec![path.clone()], path }).collect()
+        }
+    })
 }
 
 /// What a path is.
@@ -94,12 +115,20 @@ fn classify(path: &Path) -> Result<Input, SourceError> {
     if !metadata.is_file() {
         return Ok(Input::Pipe(path.to_path_buf()));
     }
+    if let Some(refused) = bag::refusal(path) {
+        return Err(refused);
+    }
     let kind = kind_of_file(path).map_err(SourceError::read(path.display()))?;
     kind.ok_or_else(|| SourceError::Input {
         expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI), a video (y4m, MJPEG, or what ffmpeg reads) or a recording (MCAP)"
             .into(),
         got: path.display().to_string(),
     })
+}
+
+/// True for the extensions of image files.
+pub(super) fn is_named_as_image(path: &Path) -> bool {
+    has_extension(path, &IMAGE_EXTENSIONS)
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
@@ -116,7 +145,7 @@ fn kind_of_file(path: &Path) -> std::io::Result<Option<Input>> {
     Ok(Some(if head.starts_with(y4m::MAGIC) {
         Input::Y4m(path_buf)
     } else if head.starts_with(MCAP_MAGIC) {
-        Input::Recording(path_buf)
+        Input::Recording { files: vec![path_buf.clone()], path: path_buf }
     } else if mjpeg && !is_video_container(&head) {
         Input::Mjpeg(path_buf)
     } else if supported_format(&head).is_some() {
@@ -184,6 +213,9 @@ fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>
     let files = list_glob(pattern)?;
     let (found, before) = (files.len(), expanded.len());
     for path in files {
+        if let Some(refused) = bag::refusal(&path) {
+            return Err(refused);
+        }
         match kind_of_file(&path).map_err(SourceError::read(path.display()))? {
             Some(input) => expanded.push(input),
             None => notes.push(format!("{}: ignored, neither image nor video", path.display())),

@@ -3,6 +3,7 @@
 //! A new kind of file or pipe is one more file here with an `impl Stream`, one more variant of `inputs::Input`, and the
 //! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
 
+mod bag;
 mod ffmpeg;
 mod inputs;
 mod labelled;
@@ -201,7 +202,7 @@ impl Chain {
         let open = |path: &Path| File::open(path).map_err(SourceError::read(path.display()));
         let stem = match input {
             Input::Still(path) | Input::Y4m(path) | Input::Mjpeg(path) => stem_of(path),
-            Input::Video(path) | Input::Pipe(path) | Input::Recording(path) => stem_of(path),
+            Input::Video(path) | Input::Pipe(path) | Input::Recording { path, .. } => stem_of(path),
             Input::Stdin => "stdin".to_string(),
             Input::Pattern(_) => "test".to_string(),
         };
@@ -212,11 +213,11 @@ impl Chain {
                 Box::new(MjpegStream::new(Box::new(open(path)?), path.display(), Some(path)))
             }
             #[cfg(feature = "mcap")]
-            Input::Recording(path) => {
-                Box::new(recording::RecordingStream::open(path, self.options.topic.as_deref())?)
+            Input::Recording { files, .. } => {
+                Box::new(recording::RecordingStream::open(files, self.options.topic.as_deref())?)
             }
             #[cfg(not(feature = "mcap"))]
-            Input::Recording(path) => {
+            Input::Recording { path, .. } => {
                 return Err(SourceError::Input {
                     expected: "no recording, as this program was built without the feature `mcap`".into(),
                     got: path.display().to_string(),
