@@ -26,6 +26,8 @@ pub const MAX_RECORDING_CHUNK_BYTES: usize = 1 << 28;
 pub const MAX_RECORDING_PARTS: usize = 1 << 23;
 /// Most bytes of images of a recording that are held to bring them into the order of their times.
 pub const MAX_RECORDING_HELD_BYTES: usize = 1 << 28;
+/// Most bytes of a bag's `metadata.yaml`; one file of a split bag takes some 200.
+pub const MAX_BAG_METADATA_BYTES: u64 = 16 << 20;
 
 use crate::FormatError;
 

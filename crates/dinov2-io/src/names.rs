@@ -71,14 +71,6 @@ impl Named {
         }
     }
 
-    /// The file, where it is one.
-    pub(crate) fn into_path(self) -> Option<PathBuf> {
-        match self {
-            Self::Still(path) | Self::Video(path) => Some(path),
-            Self::Stream(..) => None,
-        }
-    }
-
     fn has_many_frames(&self) -> bool {
         !matches!(self, Self::Still(_))
     }

@@ -35,6 +35,7 @@ def photographs():
         ("444", "RGB", {"subsampling": "4:4:4"}),
         ("progressive", "RGB", {"progressive": True}),
         ("grey", "L", {}),
+        ("restart", "RGB", {"restart_marker_blocks": 5}),
         ("cmyk", "CMYK", {}),
     ]:
         path = FIXTURES / f"jpeg_{name}.jpg"

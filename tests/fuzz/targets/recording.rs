@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Ok(mut reader) = RecordingReader::new(Cursor::new(bytes), None) else { return };
     let mut frame = Frame::new();
-    while reader.read_into(&mut frame) {
+    while let Ok(true) = reader.read_into(&mut frame) {
         assert_eq!(frame.view().pixels().len(), frame.view().width_px() * frame.view().height_px() * 3);
     }
     reader.take_notes();

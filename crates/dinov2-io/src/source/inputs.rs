@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use super::bag::{self, Recordings};
 use super::still::supported_format;
 use super::{animation, heif, y4m};
 use crate::SourceError;
@@ -23,8 +24,8 @@ pub(crate) enum Input {
     Y4m(PathBuf),
     /// A file of concatenated JPEGs.
     Mjpeg(PathBuf),
-    /// A recording.
-    Recording(PathBuf),
+    /// A recording: a file, or a folder and the files in it.
+    Recording { path: PathBuf, files: Vec<PathBuf> },
     /// A file for ffmpeg.
     Video(PathBuf),
     /// A named pipe or a device that is read like standard input.
@@ -45,8 +46,16 @@ impl Input {
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Still(path) | Self::Animation(path) | Self::Y4m(path) | Self::Mjpeg(path) => Some(path),
-            Self::Recording(path) | Self::Video(path) | Self::Pipe(path) => Some(path),
+            Self::Recording { path, .. } | Self::Video(path) | Self::Pipe(path) => Some(path),
             Self::Stdin | Self::Pattern(_) => None,
+        }
+    }
+
+    /// Every file that is read of it.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Recording { files, .. } => files.clone(),
+            other => other.path().map(Path::to_path_buf).into_iter().collect(),
         }
     }
 
@@ -59,7 +68,7 @@ impl Input {
             Self::Animation(path) | Self::Y4m(path) | Self::Mjpeg(path) | Self::Video(path) => {
                 Named::Video(path.clone())
             }
-            Self::Pipe(path) | Self::Recording(path) => Named::Video(path.clone()),
+            Self::Pipe(path) | Self::Recording { path, .. } => Named::Video(path.clone()),
             Self::Stdin => Named::Stream("stdin", String::new()),
             Self::Pattern(words) => Named::Stream("test", words.clone()),
         }
@@ -99,7 +108,11 @@ pub(crate) fn expand(
         } else if let Some(words) = words.strip_prefix("test:") {
             expanded.push(Input::Pattern(words.to_string()));
         } else if path.is_dir() {
-            expanded.extend(list_folder(path, notes)?);
+            let recordings = recordings(path, notes)?;
+            if recordings.is_empty() {
+                expanded.extend(list_folder(path, notes)?);
+            }
+            expanded.extend(recordings);
         } else if words.contains(['*', '?', '[']) && !path.exists() {
             expand_glob(words, &mut expanded, notes)?;
         } else {
@@ -113,6 +126,22 @@ pub(crate) fn expand(
         });
     }
     Ok(expanded)
+}
+
+/// The recordings of a folder, if it is a bag or has nothing else; the rest is told.
+fn recordings(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
+    Ok(match bag::recordings_of(path)? {
+        None => Vec::new(),
+        Some(Recordings::Bag(files)) => vec![Input::Recording { path: path.to_path_buf(), files }],
+        Some(Recordings::Loose(files)) => {
+            let count = files.len();
+            notes.push(format!(
+                "{}: no metadata.yaml, so its {count} recordings are read one by one, in the order of their names",
+                path.display()
+            ));
+            files.into_iter().map(|path| Input::Recording { files: vec![path.clone()], path }).collect()
+        }
+    })
 }
 
 /// What a path is.
@@ -129,12 +158,20 @@ fn classify(path: &Path) -> Result<Input, SourceError> {
     if !metadata.is_file() {
         return Ok(Input::Pipe(path.to_path_buf()));
     }
+    if let Some(refused) = bag::refusal(path) {
+        return Err(refused);
+    }
     let kind = kind_of_file(path).map_err(SourceError::read(path.display()))?;
     kind.ok_or_else(|| SourceError::Input {
         expected: "an image (PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI, HEIC, AVIF), a video (y4m, MJPEG, or what ffmpeg reads) or a recording (MCAP)"
             .into(),
         got: path.display().to_string(),
     })
+}
+
+/// True for the extensions of image files.
+pub(super) fn is_named_as_image(path: &Path) -> bool {
+    has_extension(path, &IMAGE_EXTENSIONS)
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
@@ -151,7 +188,7 @@ fn kind_of_file(path: &Path) -> std::io::Result<Option<Input>> {
     Ok(Some(if head.starts_with(y4m::MAGIC) {
         Input::Y4m(path_buf)
     } else if head.starts_with(MCAP_MAGIC) {
-        Input::Recording(path_buf)
+        Input::Recording { files: vec![path_buf.clone()], path: path_buf }
     } else if mjpeg && !is_video_container(&head) {
         Input::Mjpeg(path_buf)
     } else if supported_format(&head).is_some() {
@@ -269,6 +306,9 @@ fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>
     let files = list_glob(pattern)?;
     let (found, before) = (files.len(), expanded.len());
     for path in files {
+        if let Some(refused) = bag::refusal(&path) {
+            return Err(refused);
+        }
         match kind_of_file(&path).map_err(SourceError::read(path.display()))? {
             Some(input) => expanded.push(input),
             None => notes.push(format!("{}: ignored, neither image nor video", path.display())),

@@ -4,6 +4,7 @@
 //! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
 
 mod animation;
+mod bag;
 mod ffmpeg;
 mod heif;
 mod inputs;
@@ -42,7 +43,7 @@ pub use v4l2::{
 };
 pub use yuv::YuvRange;
 
-use crate::names::{self, Named};
+use crate::names;
 use crate::{Frame, SourceError};
 use ffmpeg::FfmpegReader;
 use inputs::Input;
@@ -115,13 +116,12 @@ pub fn open(inputs: &[impl AsRef<OsStr>], options: &SourceOptions) -> Result<Box
     let is_video = !inputs.iter().all(Input::is_still);
     let len_hint = (!is_video).then_some(inputs.len());
     let alone = inputs.len() == 1;
-    let named: Vec<Named> = inputs.iter().map(Input::named).collect();
-    let (names, renamed) = names::plan(&named);
+    let (names, renamed) = names::plan(&inputs.iter().map(Input::named).collect::<Vec<_>>());
     if let (true, Some(example)) = (renamed, names.first()) {
         notes.push(format!("several inputs have the same name: frames are named like {example:?}"));
     }
     let mut chain = Chain {
-        files: named.into_iter().filter_map(Named::into_path).collect(),
+        files: inputs.iter().flat_map(Input::files).collect(),
         inputs: inputs.into_iter().zip(names).collect::<Vec<_>>().into_iter(),
         options: options.clone(),
         current: None,
@@ -239,11 +239,11 @@ impl Chain {
                 Box::new(MjpegStream::new(Box::new(open(path)?), path.display(), Some(path)))
             }
             #[cfg(feature = "mcap")]
-            Input::Recording(path) => {
-                Box::new(recording::RecordingStream::open(path, self.options.topic.as_deref())?)
+            Input::Recording { files, .. } => {
+                Box::new(recording::RecordingStream::open(files, self.options.topic.as_deref())?)
             }
             #[cfg(not(feature = "mcap"))]
-            Input::Recording(path) => {
+            Input::Recording { path, .. } => {
                 return Err(SourceError::Input {
                     expected: "no recording, as this program was built without the feature `mcap`".into(),
                     got: path.display().to_string(),

@@ -1,5 +1,6 @@
 //! Image files: PNG, JPEG, WebP, BMP, GIF, TIFF, PNM, QOI, and by `heif` HEIC and AVIF.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -10,6 +11,7 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 use super::animation::{AnimationStream, is_animated};
 use super::heif;
 use super::mjpeg::{Piece, Splitter};
+use crate::jpeg::with_huffman_tables;
 use crate::limits::{
     MAX_DECODER_BYTES, MAX_IMAGE_FILE_BYTES, MAX_JPEG_PIXELS_PER_BYTE, MAX_SIDE_PX, check_frame_size,
 };
@@ -71,6 +73,21 @@ pub fn read_still(path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
 /// # Errors
 /// Bytes that are no image of a known format, are cut short, or are larger than [`crate::limits`] allow.
 pub fn decode_still(encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError> {
+    decode_as(format_of_whole(encoded)?, encoded, frame)
+}
+
+/// Decodes one encoded image as its file has it: channels, depth, no orientation applied.
+///
+/// # Errors
+/// As [`decode_still`].
+#[cfg(feature = "mcap")]
+pub(crate) fn decode_samples(encoded: &[u8]) -> Result<DynamicImage, FormatError> {
+    let format = format_of_whole(encoded)?;
+    Ok(DynamicImage::from_decoder(open_decoder(format, &complete(format, encoded)?)?)?)
+}
+
+/// The format of an image that is neither too large nor cut off.
+fn format_of_whole(encoded: &[u8]) -> Result<ImageFormat, FormatError> {
     if encoded.len() as u64 > MAX_IMAGE_FILE_BYTES {
         return Err(FormatError::Field {
             what: "image file",
@@ -89,7 +106,7 @@ pub fn decode_still(encoded: &[u8], frame: &mut Frame) -> Result<(), FormatError
     if format == ImageFormat::Jpeg {
         check_whole_jpeg(encoded)?;
     }
-    decode_as(format, encoded, frame)
+    Ok(format)
 }
 
 /// The format of an image by its first bytes, if it is one of those that are decoded here.
@@ -128,22 +145,12 @@ fn decode(
     frame: &mut Frame,
     orientation: impl FnOnce(&mut dyn ImageDecoder) -> Orientation,
 ) -> Result<(), FormatError> {
-    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
-    reader.limits(decoder_limits());
-    let mut decoder = reader.into_decoder()?;
+    let encoded = &*complete(format, encoded)?;
+    let mut decoder = open_decoder(format, encoded)?;
     let (width, height) = decoder.dimensions();
-    let (width_px, height_px) = (width as usize, height as usize);
-    let pixels = check_frame_size(width_px, height_px)?;
-    if format == ImageFormat::Jpeg && pixels / MAX_JPEG_PIXELS_PER_BYTE > encoded.len() {
-        return Err(FormatError::Field {
-            what: "JPEG size",
-            expected: format!("at most {MAX_JPEG_PIXELS_PER_BYTE} pixels per byte of the file"),
-            got: format!("{width_px}x{height_px} in {} bytes", encoded.len()),
-        });
-    }
     let orientation = orientation(&mut decoder);
     if decoder.color_type() == ColorType::Rgb8 && orientation == Orientation::NoTransforms {
-        frame.resize(width_px, height_px);
+        frame.resize(width as usize, height as usize);
         decoder.read_image(&mut frame.pixels)?;
         return Ok(());
     }
@@ -153,6 +160,28 @@ fn decode(
     (frame.width_px, frame.height_px) = (rgb.width() as usize, rgb.height() as usize);
     frame.pixels = rgb.into_raw();
     Ok(())
+}
+
+/// An image that decoders can be given.
+fn complete(format: ImageFormat, encoded: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
+    if format == ImageFormat::Jpeg { with_huffman_tables(encoded) } else { Ok(Cow::Borrowed(encoded)) }
+}
+
+/// A decoder within the limits, its header read and checked.
+fn open_decoder(format: ImageFormat, encoded: &[u8]) -> Result<impl ImageDecoder + '_, FormatError> {
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+    reader.limits(decoder_limits());
+    let decoder = reader.into_decoder()?;
+    let (width_px, height_px) = decoder.dimensions();
+    let pixels = check_frame_size(width_px as usize, height_px as usize)?;
+    if format == ImageFormat::Jpeg && pixels / MAX_JPEG_PIXELS_PER_BYTE > encoded.len() {
+        return Err(FormatError::Field {
+            what: "JPEG size",
+            expected: format!("at most {MAX_JPEG_PIXELS_PER_BYTE} pixels per byte of the file"),
+            got: format!("{width_px}x{height_px} in {} bytes", encoded.len()),
+        });
+    }
+    Ok(decoder)
 }
 
 fn not_an_image() -> FormatError {

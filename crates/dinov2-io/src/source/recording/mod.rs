@@ -3,25 +3,29 @@
 //! Works without the index at the end of the file, so that what a killed recorder left can be replayed. Chunks are read one
 //! by one, and their images held until no later chunk can have an earlier one. Messages other than images are skipped.
 
+mod bayer;
 mod chunk;
+mod compressed;
 mod picture;
+mod raw_image;
 mod scan;
+mod stream;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{Read, Seek, SeekFrom};
 
 use mcap::read::parse_record;
 use mcap::records::{Record, op};
 
-use super::stream::Stream;
 use crate::limits::MAX_RECORDING_HELD_BYTES;
 use crate::recording::OWN_TOPICS;
-use crate::{FormatError, Frame, SourceError};
+use crate::{FormatError, Frame};
 use chunk::{field, read_content, records, unpack};
-use scan::{Channels, Part};
+use picture::Scratch;
+use scan::{Channels, Cut, Part};
+
+pub(crate) use stream::RecordingStream;
 
 /// An image message that waits for its turn; ordered by time, then by its place in the file.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,11 +69,28 @@ pub struct RecordingReader<R> {
     /// The first frame, decoded in order to choose.
     first: Option<Frame>,
     lost: Lost,
-    cut_at: Option<u64>,
+    cut: Option<Cut>,
     notes: Vec<String>,
+    /// What a person should hear of the encoding was noted.
+    remarked: bool,
     content: Vec<u8>,
     unpacked: Vec<u8>,
-    tight: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// Why there is nothing to replay.
+#[derive(Debug)]
+enum Unopened {
+    /// The file is whole and has no images of the topic.
+    NoImages(FormatError),
+    /// It cannot be read, in whole or in part.
+    Broken(FormatError),
+}
+
+impl From<FormatError> for Unopened {
+    fn from(reason: FormatError) -> Self {
+        Self::Broken(reason)
+    }
 }
 
 impl<R: Read + Seek> RecordingReader<R> {
@@ -79,8 +100,14 @@ impl<R: Read + Seek> RecordingReader<R> {
     /// # Errors
     /// What is no MCAP file, a topic that is not in it or has no images, a file without images that can be decoded;
     /// an index that cannot be read.
-    pub fn new(mut stream: R, topic: Option<&str>) -> Result<Self, FormatError> {
-        let scan::Contents { channels, mut parts, cut_at } = scan::scan(&mut stream)?;
+    pub fn new(stream: R, topic: Option<&str>) -> Result<Self, FormatError> {
+        Self::open(stream, topic).map_err(|reason| match reason {
+            Unopened::NoImages(reason) | Unopened::Broken(reason) => reason,
+        })
+    }
+
+    fn open(mut stream: R, topic: Option<&str>) -> Result<Self, Unopened> {
+        let scan::Contents { channels, mut parts, cut } = scan::scan(&mut stream)?;
         let counted = parts.iter().all(|part| !part.counts.is_empty());
         let mut counts = HashMap::new();
         for (channel, count) in parts.iter().flat_map(|part| &part.counts) {
@@ -102,11 +129,12 @@ impl<R: Read + Seek> RecordingReader<R> {
             frames: None,
             first: None,
             lost: Lost::default(),
-            cut_at,
+            cut,
             notes: Vec::new(),
+            remarked: false,
             content: Vec::new(),
             unpacked: Vec::new(),
-            tight: Vec::new(),
+            scratch: Scratch::default(),
         };
         let first = reader.choose()?;
         reader.frames = reader.chosen.filter(|_| counted).and_then(|chosen| counts.get(&chosen).copied());
@@ -125,31 +153,36 @@ impl<R: Read + Seek> RecordingReader<R> {
         self.frames.and_then(|frames| usize::try_from(frames).ok())
     }
 
-    /// What a person should hear: other topics, images lost, a file that breaks off. Each is returned once.
+    /// What a person should hear: other topics, doubtful colours, a recorder that was killed. Each is returned once.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 
     /// Reads the next image into `frame`: pixels, size, and its stamp as capture time; where nobody set that, the time of
     /// recording. What is broken or cannot be read is skipped and counted. False at the end of the recording.
-    pub fn read_into(&mut self, frame: &mut Frame) -> bool {
+    ///
+    /// # Errors
+    /// At the end, once: images that were lost, a file that breaks off within a record.
+    pub fn read_into(&mut self, frame: &mut Frame) -> Result<bool, FormatError> {
         if let Some(first) = self.first.take() {
             (frame.pixels, frame.width_px, frame.height_px) = (first.pixels, first.width_px, first.height_px);
             frame.capture_ns = first.capture_ns;
-            return true;
+            return Ok(true);
         }
         while let Some(held) = self.next_held() {
             match self.decode(&held, frame) {
-                Ok(()) => return true,
+                Ok(()) => return Ok(true),
                 Err(reason) => self.lost.add(1, &reason),
             }
         }
-        self.note_losses();
-        false
+        match self.take_losses() {
+            Some(losses) => Err(losses),
+            None => Ok(false),
+        }
     }
 
     /// The first image that can be decoded; its channel becomes the chosen one.
-    fn choose(&mut self) -> Result<Frame, FormatError> {
+    fn choose(&mut self) -> Result<Frame, Unopened> {
         let mut frame = Frame::new();
         // Images that cannot be decoded, by channel: depth images, say, are nobody's loss.
         let mut failed: HashMap<u16, (u64, FormatError)> = HashMap::new();
@@ -171,25 +204,35 @@ impl<R: Read + Seek> RecordingReader<R> {
         Err(self.nothing(failed.into_values().next()))
     }
 
-    fn nothing(&self, failed: Option<(u64, FormatError)>) -> FormatError {
+    fn nothing(&self, failed: Option<(u64, FormatError)>) -> Unopened {
         let topics = self.channels.image_topics();
         let expected = match &self.wanted {
             Some(topic) => format!("images on the topic {topic}"),
-            None => "a topic of sensor_msgs/msg/CompressedImage or Image".into(),
+            None => "a topic of sensor_msgs/msg/CompressedImage or Image in cdr".into(),
         };
         let reason = failed.map(|(_, reason)| reason.to_string()).or_else(|| self.lost.first.clone());
-        let got = match (topics.is_empty(), reason) {
+        let is_whole = reason.is_none() && self.cut.is_none_or(|cut| cut.data_ended);
+        let mut got = match (topics.is_empty(), reason) {
             (_, Some(reason)) => format!("none that can be read ({reason})"),
-            (true, None) => "none".into(),
+            (true, None) => format!("none ({})", self.channels.describe()),
             (false, None) => format!("none (topics with images: {})", topics.join(", ")),
         };
-        field("recording", expected, got)
+        if let Some(Cut { at, rest, data_ended: false }) = self.cut {
+            let unread = if rest == 0 { String::new() } else { format!(", {rest} bytes behind it") };
+            got.push_str(&format!("; the file breaks off: its last whole record ends at byte {at}{unread}"));
+        }
+        let reason = field("recording", expected, got);
+        if is_whole { Unopened::NoImages(reason) } else { Unopened::Broken(reason) }
     }
 
     fn decode(&mut self, held: &Held, frame: &mut Frame) -> Result<(), FormatError> {
         let channel = self.channels.image(held.channel).expect("only images are held");
-        picture::decode(channel.kind, &held.message, &mut self.tight, frame)?;
+        let remark = picture::decode(channel.kind, &held.message, &mut self.scratch, frame)?;
         frame.capture_ns = frame.capture_ns.or(Some(held.log_time));
+        if let Some(remark) = remark.filter(|_| !self.remarked) {
+            self.remarked = true;
+            self.notes.push(remark);
+        }
         Ok(())
     }
 
@@ -309,49 +352,26 @@ impl<R: Read + Seek> RecordingReader<R> {
         }
     }
 
-    fn note_losses(&mut self) {
+    /// What is missing, once. Of a recorder that was killed between two records nothing is that it had written.
+    fn take_losses(&mut self) -> Option<FormatError> {
         let Lost { messages, chunks, first } = std::mem::take(&mut self.lost);
+        let mut losses = Vec::new();
         if let Some(first) = first {
             let chunks = match chunks {
                 0 => String::new(),
                 chunks => format!(" and those of {chunks} damaged chunks without an index"),
             };
-            self.notes.push(format!("lost {messages} messages{chunks}, the first to: {first}"));
+            losses.push(format!("lost {messages} messages{chunks}, the first to: {first}"));
         }
-        if let Some(at) = self.cut_at.take() {
-            self.notes.push(format!("not closed by its recorder; everything up to byte {at} was read"));
+        match self.cut.take() {
+            Some(Cut { at, rest, data_ended: false }) if rest > 0 => losses.push(format!(
+                "the file breaks off {rest} bytes into the record at byte {at}; everything before it was read"
+            )),
+            Some(Cut { at, .. }) => {
+                self.notes.push(format!("not closed by its recorder; everything up to byte {at} was read"));
+            }
+            None => {}
         }
-    }
-}
-
-/// A recording on disk.
-pub(crate) struct RecordingStream {
-    reader: RecordingReader<BufReader<File>>,
-    name: String,
-    path: Option<PathBuf>,
-}
-
-impl RecordingStream {
-    pub(crate) fn open(path: &Path, topic: Option<&str>) -> Result<Self, SourceError> {
-        let file = File::open(path).map_err(SourceError::read(path.display()))?;
-        let reader = RecordingReader::new(BufReader::new(file), topic);
-        let reader = reader.map_err(SourceError::format(path.display()))?;
-        Ok(Self { reader, name: path.display().to_string(), path: Some(path.to_path_buf()) })
-    }
-}
-
-impl Stream for RecordingStream {
-    fn read_into(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
-        frame.path.clone_from(&self.path);
-        Ok(self.reader.read_into(frame))
-    }
-
-    fn len_hint(&self) -> Option<usize> {
-        self.reader.len_hint()
-    }
-
-    fn take_note(&mut self) -> Option<String> {
-        let notes = self.reader.take_notes();
-        (!notes.is_empty()).then(|| format!("{}: {}", self.name, notes.join("; ")))
+        (!losses.is_empty()).then(|| field("recording", "a whole one".into(), losses.join("; ")))
     }
 }

@@ -14,6 +14,9 @@ use crate::FormatError;
 use crate::limits::{MAX_RECORDING_CHUNK_BYTES, MAX_RECORDING_PARTS};
 use crate::recording::MESSAGE_ENCODING;
 
+/// Most topics that a message lists.
+const LISTED_TOPICS: usize = 8;
+
 /// A topic with images.
 #[derive(Clone, Debug)]
 pub(super) struct ImageChannel {
@@ -21,35 +24,46 @@ pub(super) struct ImageChannel {
     pub(super) kind: Kind,
 }
 
-/// Schemas and channels seen so far.
+/// A topic of any kind.
+#[derive(Clone, Debug)]
+struct Channel {
+    topic: String,
+    /// Name of its message type.
+    schema: String,
+    /// How its messages are serialised.
+    encoding: String,
+    images: Option<ImageChannel>,
+}
+
+/// Profile, schemas and channels seen so far.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    image_schemas: HashMap<u16, Kind>,
-    /// Every channel; `None` where it has no images.
-    known: HashMap<u16, Option<ImageChannel>>,
+    profile: String,
+    schemas: HashMap<u16, String>,
+    known: HashMap<u16, Channel>,
 }
 
 impl Channels {
-    /// Takes note of a schema or channel. Unreadable ones are as good as absent.
+    /// Takes note of a header, schema or channel. Unreadable ones are as good as absent.
     pub(super) fn learn(&mut self, opcode: u8, content: &[u8]) {
         match parse_record(opcode, content) {
+            Ok(Record::Header(header)) => self.profile = header.profile,
             Ok(Record::Schema { header, .. }) => {
-                if let Some(kind) = Kind::of_schema(&header.name) {
-                    self.image_schemas.insert(header.id, kind);
-                }
+                self.schemas.insert(header.id, header.name);
             }
             Ok(Record::Channel(channel)) => {
-                let kind = self.image_schemas.get(&channel.schema_id);
-                let kind = kind.filter(|_| channel.message_encoding == MESSAGE_ENCODING);
-                let images = kind.map(|kind| ImageChannel { topic: channel.topic, kind: *kind });
-                self.known.insert(channel.id, images);
+                let schema = self.schemas.get(&channel.schema_id).cloned().unwrap_or_default();
+                let kind = Kind::of_schema(&schema).filter(|_| channel.message_encoding == MESSAGE_ENCODING);
+                let images = kind.map(|kind| ImageChannel { topic: channel.topic.clone(), kind });
+                let (topic, encoding) = (channel.topic, channel.message_encoding);
+                self.known.insert(channel.id, Channel { topic, schema, encoding, images });
             }
             _ => {}
         }
     }
 
     pub(super) fn image(&self, channel: u16) -> Option<&ImageChannel> {
-        self.known.get(&channel)?.as_ref()
+        self.known.get(&channel)?.images.as_ref()
     }
 
     pub(super) fn is_known(&self, channel: u16) -> bool {
@@ -58,12 +72,43 @@ impl Channels {
 
     /// Topics with images, sorted.
     pub(super) fn image_topics(&self) -> Vec<&str> {
-        let mut topics: Vec<_> =
-            self.known.values().flatten().map(|channel| channel.topic.as_str()).collect();
+        let images = self.known.values().filter_map(|channel| channel.images.as_ref());
+        let mut topics: Vec<_> = images.map(|channel| channel.topic.as_str()).collect();
         topics.sort_unstable();
         topics.dedup();
         topics
     }
+
+    /// What is in the file, for a message: profile and topics with type and serialisation.
+    pub(super) fn describe(&self) -> String {
+        let mut topics: Vec<_> = self
+            .known
+            .values()
+            .map(|Channel { topic, schema, encoding, .. }| {
+                let schema = if schema.is_empty() { "no type" } else { schema };
+                let encoding = if encoding.is_empty() { "no encoding" } else { encoding };
+                format!("{} ({}, {})", short(topic), short(schema), short(encoding))
+            })
+            .collect();
+        topics.sort_unstable();
+        let more = topics.len().saturating_sub(LISTED_TOPICS);
+        topics.truncate(LISTED_TOPICS);
+        let profile = if self.profile.is_empty() {
+            "no profile".into()
+        } else {
+            format!("profile {}", short(&self.profile))
+        };
+        match (topics.is_empty(), more) {
+            (true, _) => format!("{profile}, no topics"),
+            (false, 0) => format!("{profile}, topics {}", topics.join(", ")),
+            (false, more) => format!("{profile}, topics {} and {more} more", topics.join(", ")),
+        }
+    }
+}
+
+/// A name from outside, short and on one line.
+fn short(name: &str) -> String {
+    name.chars().map(|letter| if letter.is_control() { '?' } else { letter }).take(60).collect()
 }
 
 /// A chunk, or a message outside of chunks.
@@ -86,8 +131,18 @@ pub(super) struct Contents {
     pub(super) channels: Channels,
     /// In the order of the file.
     pub(super) parts: Vec<Part>,
-    /// Where the file breaks off, if it does: the last whole record ends here.
-    pub(super) cut_at: Option<u64>,
+    pub(super) cut: Option<Cut>,
+}
+
+/// Where a file breaks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// End of the last whole record.
+    pub(super) at: u64,
+    /// Bytes of the record behind it that are there; with none, a recorder ended between two.
+    pub(super) rest: u64,
+    /// Only the index is missing: the messages are complete.
+    pub(super) data_ended: bool,
 }
 
 /// Bytes of the start of a chunk's content that are looked at: the log time of its first message.
@@ -115,18 +170,19 @@ pub(super) fn scan(stream: &mut (impl Read + Seek)) -> Result<Contents, FormatEr
         return Err(field("MCAP magic", format!("{MAGIC:02x?}"), format!("{magic:02x?}")));
     }
     let (mut contents, mut content) = (Contents::default(), Vec::new());
-    let mut at = magic.len() as u64;
+    let (mut at, mut data_ended) = (magic.len() as u64, false);
     loop {
         let content_at = at + RECORD_HEAD_BYTES as u64;
         let head = if content_at <= end { Some(read_array(stream)?) } else { None };
         let record = head.map(|head| record_head(&head)).filter(|(_, length)| *length <= end - content_at);
         let Some((opcode, length)) = record else {
-            contents.cut_at = Some(at);
+            contents.cut = Some(Cut { at, rest: end - at, data_ended });
             return Ok(contents);
         };
         if opcode == op::FOOTER {
             return Ok(contents);
         }
+        data_ended |= opcode == op::DATA_END;
         look_at(stream, &mut contents, &mut content, (opcode, content_at, length))?;
         if contents.parts.len() > MAX_RECORDING_PARTS {
             let expected = format!("at most {MAX_RECORDING_PARTS} chunks");
@@ -146,7 +202,7 @@ fn look_at(
 ) -> Result<(), FormatError> {
     let part = |start_ns| Part { opcode, offset, length, start_ns, counts: Vec::new() };
     match opcode {
-        op::SCHEMA | op::CHANNEL if length <= MAX_RECORDING_CHUNK_BYTES as u64 => {
+        op::HEADER | op::SCHEMA | op::CHANNEL if length <= MAX_RECORDING_CHUNK_BYTES as u64 => {
             read_content(stream, content, length)?;
             contents.channels.learn(opcode, content);
         }

@@ -1,5 +1,6 @@
 //! One opened, configured, streaming device: gives its newest frame, or the reason why it has to be opened anew.
 
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -41,6 +42,31 @@ pub(super) struct Capture {
     pub(super) identity: Identity,
     /// `vivid: 640x480 YUYV 30 fps`.
     pub(super) description: String,
+}
+
+/// Frames that came and could not be decoded, while one that can is waited for.
+#[derive(Debug, Default)]
+struct Broken {
+    count: u64,
+    first: String,
+}
+
+impl Broken {
+    fn add(&mut self, count: u64, reason: String) {
+        if self.count == 0 {
+            self.first = reason;
+        }
+        self.count += count;
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            0 => Ok(()),
+            count => write!(f, ": {count} could not be decoded, the first because: {}", self.first),
+        }
+    }
 }
 
 /// What [`Capture::next`] found.
@@ -103,6 +129,7 @@ impl Capture {
         let patience = STALL.max(self.frame_time.mul_f64(STALL_FRAMES));
         let deadline = Instant::now() + patience;
         let mut may_wait_for_fresh = true;
+        let mut broken = Broken::default();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let woken = wait(stop, Some(self.queue.device()), left).map_err(|error| error.to_string())?;
@@ -113,7 +140,11 @@ impl Capture {
                 return Err("the signal changed".into());
             }
             if woken.frame || woken.fault {
+                let before = losses.corrupt;
                 let (newest, all) = self.newest(losses).map_err(fault_in_words)?;
+                if losses.corrupt > before {
+                    broken.add(losses.corrupt - before, "the driver marked it as faulty".into());
+                }
                 match newest {
                     None if woken.fault => return Err("the device hung up".into()),
                     None => {}
@@ -132,13 +163,16 @@ impl Capture {
                         self.queue.give_back(filled).map_err(fault_in_words)?;
                         match converted {
                             Ok(()) => return Ok(Next::Frame { captured }),
-                            Err(_) => losses.corrupt += 1,
+                            Err(reason) => {
+                                losses.corrupt += 1;
+                                broken.add(1, reason);
+                            }
                         }
                     }
                 }
             }
             if Instant::now() >= deadline {
-                return Err(format!("no whole frame for {:.1} s", patience.as_secs_f64()));
+                return Err(format!("no whole frame for {:.1} s{broken}", patience.as_secs_f64()));
             }
         }
     }
@@ -362,6 +396,15 @@ mod tests {
         assert_eq!(missed_between(Some(u32::MAX), 0), 0);
         assert_eq!(missed_between(Some(7), 7), 0);
         assert_eq!(missed_between(Some(7), 0), 0);
+    }
+
+    #[test]
+    fn a_stall_tells_why_frames_were_not_taken() {
+        let mut broken = Broken::default();
+        assert_eq!(broken.to_string(), "");
+        broken.add(1, "JPEG without its end".into());
+        broken.add(1, "another".into());
+        assert_eq!(broken.to_string(), ": 2 could not be decoded, the first because: JPEG without its end");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use crate::Frame;
+use crate::jpeg::with_huffman_tables;
 use crate::limits::{MAX_JPEG_PIXELS_PER_BYTE, check_frame_size};
 
 /// Marker codes of ITU-T T.81, table B.1.
@@ -21,6 +22,7 @@ const LEAST_STRICT_WIDTH_PX: usize = 320;
 /// The decoder fills in what is missing before the end marker. It reports what is missing at the end of the bytes, so
 /// the marker is found here and not shown to it.
 pub(super) fn decode_jpeg(payload: &[u8], frame: &mut Frame) -> Result<(), String> {
+    let payload = &*with_huffman_tables(payload).map_err(|error| error.to_string())?;
     let end = end_of_scan(payload).ok_or("JPEG without its end")?;
     let options = DecoderOptions::new_fast().jpeg_set_out_colorspace(ColorSpace::RGB).set_strict_mode(true);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&payload[..end]), options);
@@ -82,6 +84,27 @@ mod tests {
                 let far = frame.pixels.iter().zip(&expected.pixels).filter(|(a, b)| a.abs_diff(**b) > 4);
                 assert!(far.count() * 100 < frame.pixels.len(), "{name}");
             }
+        }
+    }
+
+    /// Of the encoder here, which writes the typical tables in segments of one table each.
+    #[test]
+    fn decodes_without_huffman_tables() {
+        let mut whole = encoded(640, 480, 80);
+        let mut expected = Frame::new();
+        decode_jpeg(&whole, &mut expected).unwrap();
+        let mut stripped = 0;
+        while let Some(start) = whole.windows(2).position(|pair| pair == [0xFF, 0xC4]) {
+            let length = u16::from_be_bytes([whole[start + 2], whole[start + 3]]);
+            whole.drain(start..start + 2 + usize::from(length));
+            stripped += 1;
+        }
+        assert!(stripped > 0);
+        let mut frame = Frame::new();
+        for padding in [0, 1, 4096] {
+            whole.resize(whole.len() + padding, 0);
+            decode_jpeg(&whole, &mut frame).unwrap();
+            assert_eq!(frame.pixels, expected.pixels);
         }
     }
 
