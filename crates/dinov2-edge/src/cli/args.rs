@@ -114,7 +114,7 @@ pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<Weights> {
 }
 
 /// A bare name that is no file here may be that of a pulled model.
-fn resolve(path: &Path) -> PathBuf {
+pub(crate) fn resolve(path: &Path) -> PathBuf {
     let pulled = || find_local(&HubConfig::from_env().ok()?.models, path.to_str()?);
     if path.exists() { path.to_path_buf() } else { pulled().unwrap_or_else(|| path.to_path_buf()) }
 }

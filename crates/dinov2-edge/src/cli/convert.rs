@@ -48,7 +48,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bar.set_position(progress.done as u64);
     })?;
     bar.finish_and_clear();
-    let Converted { metadata, ignored, file_bytes, .. } = converted;
+    let Converted { metadata, ignored, file_bytes, notes, .. } = converted;
     let spec = &metadata.spec;
     tell!(
         "{}: {:.1} M parameters, {}",
@@ -58,6 +58,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     );
     if ignored > 0 {
         tell!("{ignored} tensors of the source are no part of a DINOv2 backbone and were left out");
+    }
+    for note in notes {
+        tell!("note: {note}");
     }
     let (path, mib) = (args.output.display(), file_bytes as f64 / f64::from(1 << 20));
     tell!("wrote {path}: {}, {mib:.1} MiB", metadata.storage);
