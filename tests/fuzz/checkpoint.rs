@@ -6,7 +6,7 @@ use dinov2_weights::{checkpoint_from_bytes, layout::slots};
 
 pub fn read(bytes: &[u8], label: &str) {
     let Ok(checkpoint) = checkpoint_from_bytes(bytes.to_vec(), label) else { return };
-    let Ok(mut backbone) = canonical(&checkpoint.tensors, None) else { return };
+    let Ok(mut backbone) = canonical(&checkpoint) else { return };
     let Ok((spec, _)) = infer(&checkpoint, &mut backbone, Overrides::default()) else { return };
     for slot in slots(&spec) {
         if let Some(tensor) = backbone.tensors.get(&slot.name) {

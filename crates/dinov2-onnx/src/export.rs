@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use dinov2_core::{PatchGrid, Taps};
 use dinov2_files::{Durability, Kind, Target, WholeFile};
 use dinov2_weights::Model;
-use dinov2_weights::onnx::PositionNote;
 use dinov2_weights::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use dinov2_weights::onnx::{MEAN_KEY, PositionNote, STD_KEY};
 use prost::Message;
 
 use crate::OnnxError;
@@ -19,11 +19,6 @@ const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 /// Weights beyond this go into an external data file: protobuf ends at 2 GiB.
 pub const MAX_EMBEDDED_BYTES: usize = 1_900_000_000;
-
-/// Metadata: mean per channel, RGB order, of pixels in 0..=1.
-pub(crate) const MEAN_KEY: &str = "dinov2_edge.mean";
-/// Metadata: standard deviation per channel, RGB order, of pixels in 0..=1.
-pub(crate) const STD_KEY: &str = "dinov2_edge.std";
 
 /// The size that an exported file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

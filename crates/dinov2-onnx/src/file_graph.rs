@@ -12,7 +12,6 @@ use dinov2_weights::onnx::{self, Backbone};
 use dinov2_weights::{ConvertError, IMAGENET, Normalisation, infer, naming, position};
 
 use crate::OnnxError;
-use crate::export::{MEAN_KEY, STD_KEY};
 
 /// A file's backbone, ready to be run.
 pub(crate) struct FileGraph {
@@ -41,10 +40,10 @@ impl FileGraph {
         let backbone = onnx::backbone(&model, path.parent(), &label)?;
         let invalid = |problem: String| ConvertError::invalid(problem, label.as_str());
         let checkpoint = &backbone.checkpoint;
-        let mut named =
-            naming::canonical(&checkpoint.tensors, checkpoint.hints.position_table).map_err(invalid)?;
+        let mut named = naming::canonical(checkpoint).map_err(invalid)?;
         let (spec, _) = infer::infer(checkpoint, &mut named, infer::Overrides::default())?;
-        let normalisation = normalisation(&model).map_err(invalid)?;
+        // DINOv2 was trained with ImageNet's, where the file notes none.
+        let normalisation = checkpoint.hints.normalisation.unwrap_or(IMAGENET);
         let positions = backbone.positions.as_ref().map(|_| named.tensors["pos_embed"].to_f32());
         let mut graph = pruned(model.graph.take().unwrap_or_default(), &backbone).map_err(invalid)?;
         let pixels = &graph.input[0];
@@ -76,23 +75,6 @@ impl FileGraph {
         let Some(table) = &self.positions else { return Ok(None) };
         position::resample(table, self.spec.position_table, grid, self.spec.position_convention).map(Some)
     }
-}
-
-/// Mean and standard deviation as our own exports note them; otherwise ImageNet's, which DINOv2 was trained with.
-fn normalisation(model: &ModelProto) -> Result<Normalisation, String> {
-    let channels = |key: &str| {
-        let Some(entry) = model.metadata_props.iter().find(|entry| entry.key == key) else { return Ok(None) };
-        let values: Result<Vec<f32>, _> = entry.value.split_whitespace().map(str::parse).collect();
-        let values = values.ok().and_then(|values| <[f32; 3]>::try_from(values).ok());
-        let finite = values.filter(|values| values.iter().all(|value| value.is_finite()));
-        finite
-            .map(Some)
-            .ok_or_else(|| format!("metadata {key:?}: expected three numbers, got {:?}", entry.value))
-    };
-    Ok(Normalisation {
-        mean: channels(MEAN_KEY)?.unwrap_or(IMAGENET.mean),
-        std: channels(STD_KEY)?.unwrap_or(IMAGENET.std),
-    })
 }
 
 /// Only what leads from the pixels to the tokens; everything else (heads, other outputs) is dropped.

@@ -90,7 +90,7 @@ fn exports_are_read_back_without_loss() {
             assert_eq!(checkpoint.hints.heads, Some(model.spec().heads), "{name}");
             assert_eq!(checkpoint.hints.norm_eps, Some(model.spec().norm_eps), "{name}");
             assert_eq!(checkpoint.hints.position_table, Some(model.spec().position_table), "{name}");
-            let named = naming::canonical(&checkpoint.tensors, checkpoint.hints.position_table).unwrap();
+            let named = naming::canonical(&checkpoint).unwrap();
             for key in model.names() {
                 assert_eq!(
                     named.tensors[key].to_f32(),

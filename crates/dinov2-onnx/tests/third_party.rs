@@ -12,7 +12,7 @@ fn imported_weights_are_the_state_dict() {
     for (name, _) in FIXTURES {
         let fixture = Fixture::load(name);
         let checkpoint = onnx::read(&fixture.onnx).unwrap();
-        let named = naming::canonical(&checkpoint.tensors, checkpoint.hints.position_table).unwrap();
+        let named = naming::canonical(&checkpoint).unwrap();
         let names: Vec<&String> = named.tensors.keys().collect();
         assert_eq!(names, fixture.weights.keys().collect::<Vec<_>>(), "{name}");
         for (key, (shape, expected)) in &fixture.weights {
@@ -31,7 +31,7 @@ fn imported_weights_are_the_state_dict() {
 fn inferred_shapes_are_those_of_the_script() {
     let spec = |name: &str| {
         let checkpoint = onnx::read(&Fixture::load(name).onnx).unwrap();
-        let mut named = naming::canonical(&checkpoint.tensors, checkpoint.hints.position_table).unwrap();
+        let mut named = naming::canonical(&checkpoint).unwrap();
         infer::infer(&checkpoint, &mut named, infer::Overrides::default()).unwrap().0
     };
     let hugging_face = VitSpec {

@@ -12,7 +12,7 @@ use dinov2_core::{PatchGrid, PositionConvention};
 use half::{bf16, f16};
 
 use crate::ConvertError;
-use crate::metadata::Normalisation;
+use crate::metadata::{Normalisation, PixelSize, SourceFit};
 use crate::pages::Pages;
 
 /// Most dimensions of a tensor; DINOv2 has at most four.
@@ -230,6 +230,15 @@ pub enum Stated {
     Registers,
 }
 
+/// The size of images that a configuration says its position table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatedSize {
+    /// Name of the field, for messages.
+    pub field: &'static str,
+    /// The size.
+    pub size: PixelSize,
+}
+
 /// What a source says about the model beyond the shapes of its tensors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hints {
@@ -239,14 +248,20 @@ pub struct Hints {
     pub norm_eps: Option<f32>,
     /// How the source resamples its position table.
     pub convention: Option<PositionConvention>,
-    /// Grid of the position table, where the source knows it (tables of ONNX files may not be square).
+    /// Grid of the position table, where the source itself tells (ONNX).
     pub position_table: Option<PatchGrid>,
+    /// Size of images that the position table is for, where a configuration tells.
+    pub image_size: Option<StatedSize>,
+    /// Whether the position table has rows for CLS and registers, where a configuration tells.
+    pub class_position: Option<bool>,
     /// The source says that it is a timm model.
     pub timm: bool,
     /// What the source states and its tensors must agree with.
     pub stated: Vec<(Stated, usize)>,
     /// Channel mean and standard deviation that the source's preprocessing takes from pixels in 0..=1, if it says.
     pub normalisation: Option<Normalisation>,
+    /// How the source brings images to its size, if it says.
+    pub source_fit: Option<SourceFit>,
     /// Licence as the source states it.
     pub licence: Option<String>,
 }
@@ -260,8 +275,12 @@ pub struct Checkpoint {
     pub kind: SourceKind,
     /// Tensors under the source's own names.
     pub tensors: BTreeMap<String, SourceTensor>,
+    /// Number types of tensors that are not read because of them, by name: integers and 8-bit floats.
+    pub unread: BTreeMap<String, String>,
     /// What the source says besides.
     pub hints: Hints,
+    /// What a user should know of how the source was read.
+    pub notes: Vec<String>,
 }
 
 /// Maps a file; slices of the result are zero-copy.

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use dinov2_core::{PositionConvention, VitSpec};
 use dinov2_files::Target;
 
-use crate::checkpoint::{Checkpoint, SourceKind, map_file};
+use crate::checkpoint::{Checkpoint, map_file};
 use crate::header::{Header, looks_like_safetensors};
 use crate::infer::{Overrides, infer};
 use crate::layout::{SCALE_SUFFIX, Slot, slots};
 use crate::metadata::{
-    FORMAT_VERSION, IMAGENET, METADATA_KEY, PixelFormat, Preprocessing, Provenance, SourceFormat,
+    FORMAT_VERSION, IMAGENET, Interpolation, METADATA_KEY, PixelFormat, Preprocessing, Provenance,
+    SourceFormat,
 };
 use crate::naming::{NamedBackbone, canonical};
 use crate::storage::{
@@ -69,6 +70,8 @@ pub struct Converted {
     pub ignored: usize,
     /// Size of the file.
     pub file_bytes: u64,
+    /// What a user should know of how the source was read, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// Reads the checkpoint at `input` and writes a model file to `output`, in the place of a model file
@@ -117,10 +120,12 @@ pub fn convert(
     }
     let file_bytes = writer.total();
     writer.finish()?;
-    Ok(Converted { metadata: source.metadata, tensors: wanted.len(), ignored: source.ignored, file_bytes })
+    let Source { metadata, ignored, notes, .. } = source;
+    Ok(Converted { metadata, tensors: wanted.len(), ignored, file_bytes, notes })
 }
 
-/// Reads a checkpoint of any kind but our own model file, with the `config.json` that belongs to it.
+/// Reads a checkpoint of any kind but our own model file, with the files beside it that belong to it
+/// ([`SIDE_FILES`](crate::SIDE_FILES)).
 ///
 /// # Errors
 /// A file of no known kind, or a malformed one.
@@ -129,12 +134,7 @@ pub fn read_checkpoint(input: &Path) -> Result<Checkpoint, ConvertError> {
         return safetensors_file::read_folder(input);
     }
     let checkpoint = parse(map_file(input)?, input, input.parent())?;
-    Ok(match checkpoint.kind {
-        SourceKind::Onnx => checkpoint,
-        SourceKind::Safetensors | SourceKind::Pth => {
-            Checkpoint { hints: safetensors_file::hints_beside(input)?, ..checkpoint }
-        }
-    })
+    safetensors_file::with_side_files(input, checkpoint)
 }
 
 /// Reads a checkpoint in memory, of any kind but our own model file. Nothing else is opened. `label` stands for its
@@ -151,10 +151,12 @@ fn parse(bytes: Bytes, path: &Path, folder: Option<&Path>) -> Result<Checkpoint,
     let label = path.display().to_string();
     if looks_like_safetensors(&bytes) {
         safetensors_file::parse(&bytes, label)
-    } else if bytes.starts_with(pth::ZIP_MAGIC) {
+    } else if pth::looks_like_pth(&bytes) {
         pth::parse(&bytes, label)
-    } else if bytes.first() == Some(&pth::PICKLE_MAGIC) {
-        Err(ConvertError::invalid(pth::LEGACY_ADVICE, label))
+    } else if let Some(foreign) = foreign(&bytes) {
+        let problem =
+            format!("checkpoint: expected safetensors, .pth, ONNX or a folder of them, got {foreign}");
+        Err(ConvertError::invalid(problem, label))
     } else if onnx::looks_like_onnx(path, &bytes) {
         let model = onnx::decode(bytes, &label)?;
         Ok(onnx::backbone(&model, folder, &label)?.checkpoint)
@@ -168,11 +170,26 @@ fn parse(bytes: Bytes, path: &Path, folder: Option<&Path>) -> Result<Checkpoint,
     }
 }
 
+/// What a file is that people take for a checkpoint, by its first bytes, and what to do.
+fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    const KINDS: [(usize, &[u8], &str); 6] = [
+        (0, b"GGUF", "GGUF, which holds quantised weights (convert the checkpoint that it was made from)"),
+        (0, b"version https://git-lfs", "a pointer of git-lfs instead of the file (run git lfs pull)"),
+        (0, b"\x89HDF\r\n\x1a\n", "HDF5 (save the weights as safetensors)"),
+        (4, b"TFL3", "a TensorFlow Lite model (convert the checkpoint that it was made from)"),
+        (0, b"\x1f\x8b", "a gzip archive (unpack it)"),
+        (0, b"<!DOCTYPE", "a page of HTML instead of the file (download it again)"),
+    ];
+    let is = |&&(at, magic, _): &&(usize, &[u8], &str)| bytes.get(at..at + magic.len()) == Some(magic);
+    KINDS.iter().find(is).map(|&(_, _, kind)| kind)
+}
+
 /// An input that is understood: names, shapes and metadata are settled, weights are not read yet.
-struct Source {
+pub(crate) struct Source {
     label: String,
-    metadata: Metadata,
-    ignored: usize,
+    pub(crate) metadata: Metadata,
+    pub(crate) ignored: usize,
+    pub(crate) notes: Vec<String>,
     weights: Weights,
 }
 
@@ -182,7 +199,7 @@ enum Weights {
 }
 
 impl Source {
-    fn open(input: &Path, options: &ConvertOptions) -> Result<Self, ConvertError> {
+    pub(crate) fn open(input: &Path, options: &ConvertOptions) -> Result<Self, ConvertError> {
         match is_model_file(input)? {
             true => Self::of_model(Model::open(input)?, options),
             false => Self::of_checkpoint(&read_checkpoint(input)?, input, options),
@@ -203,7 +220,7 @@ impl Source {
         if let Some(source) = &options.source {
             provenance.source.clone_from(source);
         }
-        Ok(Self { label, metadata, ignored: 0, weights: Weights::Model(Box::new(model)) })
+        Ok(Self { label, metadata, ignored: 0, notes: Vec::new(), weights: Weights::Model(Box::new(model)) })
     }
 
     fn of_checkpoint(
@@ -212,12 +229,15 @@ impl Source {
         options: &ConvertOptions,
     ) -> Result<Self, ConvertError> {
         let label = checkpoint.label.clone();
-        let mut backbone = canonical(&checkpoint.tensors, checkpoint.hints.position_table)
-            .map_err(|problem| ConvertError::invalid(problem, label.as_str()))?;
+        let mut backbone =
+            canonical(checkpoint).map_err(|problem| ConvertError::invalid(problem, label.as_str()))?;
         let overrides = Overrides { heads: options.heads, convention: options.convention };
         let (spec, format) = infer(checkpoint, &mut backbone, overrides)?;
         let metadata = new_metadata(spec, format, checkpoint, input, options);
-        Ok(Self { label, metadata, ignored: backbone.ignored, weights: Weights::Backbone(backbone) })
+        let mut notes = checkpoint.notes.clone();
+        notes.append(&mut backbone.notes);
+        notes.extend(fit_note(&metadata.preprocessing));
+        Ok(Self { label, metadata, ignored: backbone.ignored, notes, weights: Weights::Backbone(backbone) })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -236,7 +256,10 @@ impl Source {
 }
 
 /// Whether a file is safetensors that says it is ours; whether it is sound is [`Model::open`]'s business.
-fn is_model_file(input: &Path) -> Result<bool, ConvertError> {
+///
+/// # Errors
+/// A file that cannot be opened, or safetensors whose header is malformed.
+pub fn is_model_file(input: &Path) -> Result<bool, ConvertError> {
     if input.is_dir() {
         return Ok(false);
     }
@@ -266,6 +289,7 @@ fn new_metadata(
             input: PixelFormat::RgbU8,
             mean: normalisation.mean,
             std: normalisation.std,
+            source_fit: checkpoint.hints.source_fit,
         },
         provenance: Provenance {
             source: options.source.clone().unwrap_or_else(file_name),
@@ -276,6 +300,15 @@ fn new_metadata(
         },
         quantisation: None,
     }
+}
+
+/// What differs where the source resamples images otherwise than this program does.
+fn fit_note(preprocessing: &Preprocessing) -> Option<String> {
+    let kind = preprocessing.source_fit?.interpolation.filter(|&kind| kind != Interpolation::Bicubic)?;
+    Some(format!(
+        "the source resizes images by {kind} resampling, this program by bicubic: features of resized images differ a \
+         little from the source's; --size native takes images as they are"
+    ))
 }
 
 fn write_tensor(

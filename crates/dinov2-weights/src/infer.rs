@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec, limits};
+use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 
 use crate::ConvertError;
 use crate::checkpoint::{Checkpoint, SourceKind, Stated};
 use crate::layout::slots;
 use crate::metadata::SourceFormat;
 use crate::naming::{Dialect, NamedBackbone, NamedTensor};
+use crate::table::{self, TableProblem};
 
 /// Epsilon of DINOv2's LayerNorms, in the official code and timm.
 const NORM_EPS: f32 = 1e-6;
@@ -24,7 +25,8 @@ pub struct Overrides {
     pub convention: Option<PositionConvention>,
 }
 
-/// Infers the model's shape, then checks every tensor against it and adds the biases that the source lacks.
+/// Brings the position table into the form of a model file, infers the model's shape, then checks every tensor against
+/// it and adds the biases that the source lacks.
 ///
 /// # Errors
 /// A tensor that is missing, superfluous or of another shape; a configuration that contradicts the tensors; a shape
@@ -35,7 +37,13 @@ pub fn infer(
     overrides: Overrides,
 ) -> Result<(VitSpec, SourceFormat), ConvertError> {
     let shapes = Shapes { backbone, path: &checkpoint.label };
-    let (spec, format) = shapes.spec(checkpoint, overrides)?;
+    let [_, _, patch_size, _] = shapes.shape("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
+    let grid = table::settle(backbone, &checkpoint.hints, patch_size).map_err(|problem| {
+        let TableProblem { expected, got } = problem;
+        ConvertError::Tensor { tensor: "pos_embed".into(), expected, got, path: checkpoint.label.clone() }
+    })?;
+    let shapes = Shapes { backbone, path: &checkpoint.label };
+    let (spec, format) = shapes.spec(checkpoint, overrides, grid)?;
     spec.validate().map_err(|source| ConvertError::Spec { source, path: checkpoint.label.clone() })?;
     check_stated(checkpoint, &spec)?;
     complete(backbone, &spec, &checkpoint.label)?;
@@ -52,6 +60,7 @@ impl Shapes<'_> {
         &self,
         checkpoint: &Checkpoint,
         overrides: Overrides,
+        position_table: PatchGrid,
     ) -> Result<(VitSpec, SourceFormat), ConvertError> {
         let [_, _, dim] = self.shape("cls_token", "[1, 1, dim]")?;
         let [_, _, patch_size, _] = self.shape("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
@@ -71,7 +80,7 @@ impl Shapes<'_> {
             mlp_hidden,
             layer_scale: self.has("blocks.0.ls1.gamma"),
             norm_eps: checkpoint.hints.norm_eps.unwrap_or(NORM_EPS),
-            position_table: self.position_table(checkpoint.hints.position_table)?,
+            position_table,
             position_convention: overrides
                 .convention
                 .or(checkpoint.hints.convention)
@@ -111,24 +120,6 @@ impl Shapes<'_> {
             let [rows, _] = self.shape("blocks.0.mlp.fc1.weight", "[hidden, dim]")?;
             Ok((MlpKind::Gelu, rows))
         }
-    }
-
-    fn position_table(&self, known: Option<PatchGrid>) -> Result<PatchGrid, ConvertError> {
-        let expected = "[1, 1 + side * side, dim]";
-        let [_, rows, _] = self.shape("pos_embed", expected)?;
-        if let Some(grid) = known.filter(|grid| grid.len() + 1 == rows) {
-            return Ok(grid);
-        }
-        let side = rows.saturating_sub(1).isqrt();
-        if side == 0 || side > limits::MAX_TABLE_SIDE || side * side + 1 != rows {
-            return Err(ConvertError::Tensor {
-                tensor: "pos_embed".into(),
-                expected: format!("{expected} of a square table"),
-                got: format!("{:?}", self.backbone.tensors["pos_embed"].shape),
-                path: self.path.into(),
-            });
-        }
-        Ok(PatchGrid { rows: side, cols: side })
     }
 
     fn heads(

@@ -1,52 +1,128 @@
-//! A model file in words.
+//! A model file, or the checkpoint that one would be made of, in words.
 
 use std::fmt::Write;
+use std::path::Path;
 
-use crate::{Model, Storage, StoredDtype};
+use serde::Serialize;
+
+use crate::convert::Source;
+use crate::{
+    ConvertError, ConvertOptions, Metadata, Model, Preprocessing, SourceFormat, Storage, StoredDtype,
+};
+use dinov2_core::VitSpec;
 
 /// Describes a model: shape, storage, provenance and tensors. Blocks that hold the same as the first are summed up.
 pub fn inspect(model: &Model) -> String {
     let metadata = model.metadata();
-    let spec = &metadata.spec;
-    let mlp = match spec.mlp {
-        dinov2_core::MlpKind::Gelu => "GELU",
-        dinov2_core::MlpKind::SwiGlu => "SwiGLU",
-    };
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| {
-        writeln!(text, "{name:<14}{value}").expect("writing to a string succeeds");
-    };
-    line("model", format!("{}, {} parameters", spec.name(), grouped(spec.parameters())));
-    line("width", format!("{} in {} heads of {}", spec.dim, spec.heads, spec.head_dim()));
-    line(
-        "blocks",
-        format!("{}, MLP {mlp} {}, {}", spec.depth, spec.mlp_hidden, layer_scale(spec.layer_scale)),
-    );
-    line("registers", spec.registers.to_string());
-    line("norm epsilon", format!("{:e}", spec.norm_eps));
-    line("positions", format!("{} table, {}", spec.position_table, spec.position_convention));
-    line("storage", format!("{}, {} bytes", storage(model), grouped(model.file_bytes())));
+    let mut text = Lines::default();
+    text.shape(&metadata.spec);
+    text.line("storage", format!("{}, {} bytes", storage(model), grouped(model.file_bytes())));
     if metadata.quantisation.as_ref().is_some_and(|quantisation| quantisation.trained) {
-        line("roundings", "learnt with the weights".into());
+        text.line("roundings", "learnt with the weights".into());
     }
     for f in metadata.quantisation.iter().flat_map(|quantisation| &quantisation.fidelity) {
         let value =
             format!("median {:.5}, p5 {:.5} at {} ({} patches)", f.median, f.p5, f.size_px, f.patches);
-        line("patch cosine", value);
+        text.line("patch cosine", value);
     }
-    let pixels = metadata.preprocessing;
-    line("pixels", format!("RGB u8, mean {:?}, std {:?} of 0..=1", pixels.mean, pixels.std));
-    let provenance = &metadata.provenance;
-    line("source", format!("{} ({})", provenance.source, provenance.source_format));
-    line("licence", provenance.licence.clone().unwrap_or_else(|| "not stated".into()));
-    if let Some(notes) = &provenance.notes {
-        line("notes", notes.clone());
+    text.pixels(&metadata.preprocessing);
+    text.provenance(metadata);
+    text.line("written by", metadata.provenance.converter.clone());
+    text.line("format", metadata.format_version.to_string());
+    format!("{}\n{}", text.0, tensor_table(model))
+}
+
+/// What is known of a checkpoint that is not converted yet.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceReport {
+    /// Shape of the model.
+    pub spec: VitSpec,
+    /// What happens to pixels before the patch embedding.
+    pub preprocessing: Preprocessing,
+    /// Kind of the source.
+    pub source_format: SourceFormat,
+    /// Licence, where the source states it.
+    pub licence: Option<String>,
+    /// Tensors that are no part of the backbone.
+    pub ignored: usize,
+    /// What a user should know of how the source is read, a sentence each.
+    pub notes: Vec<String>,
+    #[serde(skip)]
+    metadata: Metadata,
+}
+
+/// Reads what [`convert()`](crate::convert()) would make of a checkpoint: a file of any kind, or a folder.
+///
+/// # Errors
+/// As [`convert()`](crate::convert()), but weights are not looked at. `heads` as in [`ConvertOptions`].
+pub fn inspect_source(input: &Path, heads: Option<usize>) -> Result<SourceReport, ConvertError> {
+    let options = ConvertOptions { heads, ..ConvertOptions::new(Storage::F32) };
+    let Source { metadata, ignored, notes, .. } = Source::open(input, &options)?;
+    Ok(SourceReport {
+        spec: metadata.spec.clone(),
+        preprocessing: metadata.preprocessing,
+        source_format: metadata.provenance.source_format,
+        licence: metadata.provenance.licence.clone(),
+        ignored,
+        notes,
+        metadata,
+    })
+}
+
+impl std::fmt::Display for SourceReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = Lines::default();
+        text.shape(&self.spec);
+        text.pixels(&self.preprocessing);
+        text.provenance(&self.metadata);
+        text.line("left out", format!("{} tensors that are no part of the backbone", self.ignored));
+        for note in &self.notes {
+            text.line("note", note.clone());
+        }
+        f.write_str(&text.0)
     }
-    line("written by", provenance.converter.clone());
-    line("format", metadata.format_version.to_string());
-    text.push('\n');
-    text.push_str(&tensor_table(model));
-    text
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn line(&mut self, name: &str, value: String) {
+        writeln!(self.0, "{name:<14}{value}").expect("writing to a string succeeds");
+    }
+
+    fn shape(&mut self, spec: &VitSpec) {
+        let mlp = match spec.mlp {
+            dinov2_core::MlpKind::Gelu => "GELU",
+            dinov2_core::MlpKind::SwiGlu => "SwiGLU",
+        };
+        self.line("model", format!("{}, {} parameters", spec.name(), grouped(spec.parameters())));
+        self.line("width", format!("{} in {} heads of {}", spec.dim, spec.heads, spec.head_dim()));
+        self.line(
+            "blocks",
+            format!("{}, MLP {mlp} {}, {}", spec.depth, spec.mlp_hidden, layer_scale(spec.layer_scale)),
+        );
+        self.line("registers", spec.registers.to_string());
+        self.line("norm epsilon", format!("{:e}", spec.norm_eps));
+        self.line("positions", format!("{} table, {}", spec.position_table, spec.position_convention));
+    }
+
+    fn pixels(&mut self, pixels: &Preprocessing) {
+        self.line("pixels", format!("RGB u8, mean {:?}, std {:?} of 0..=1", pixels.mean, pixels.std));
+        if let Some(fit) = pixels.source_fit {
+            self.line("source's size", format!("{fit} (for the record: --size decides)"));
+        }
+    }
+
+    fn provenance(&mut self, metadata: &Metadata) {
+        let provenance = &metadata.provenance;
+        self.line("source", format!("{} ({})", provenance.source, provenance.source_format));
+        self.line("licence", provenance.licence.clone().unwrap_or_else(|| "not stated".into()));
+        if let Some(notes) = &provenance.notes {
+            self.line("notes", notes.clone());
+        }
+    }
 }
 
 /// `f32`; of int4 also what the file does not have in it: `int4 weights in groups of 64, 1 of 49 matrices int8`.

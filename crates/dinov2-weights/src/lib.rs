@@ -29,16 +29,20 @@ pub mod quantise;
 mod rewrite;
 mod safetensors_file;
 mod storage;
+mod table;
 mod writer;
 mod zip;
 
-pub use convert::{ConvertOptions, Converted, Progress, checkpoint_from_bytes, convert, read_checkpoint};
+pub use config::{SIDE_FILES, SideFile};
+pub use convert::{
+    ConvertOptions, Converted, Progress, checkpoint_from_bytes, convert, is_model_file, read_checkpoint,
+};
 pub use error::{ConvertError, ModelError};
-pub use inspect::inspect;
+pub use inspect::{SourceReport, inspect, inspect_source};
 pub use int4::{INT4_GROUPS, Int4Groups, fits_int4};
 pub use metadata::{
-    FORMAT_VERSION, Fidelity, Gate, IMAGENET, METADATA_KEY, Metadata, Normalisation, PixelFormat,
-    Preprocessing, Provenance, Quantisation, SourceFormat,
+    FORMAT_VERSION, Fidelity, Gate, IMAGENET, Interpolation, METADATA_KEY, Metadata, Normalisation,
+    PixelFormat, PixelSize, Preprocessing, Provenance, Quantisation, Resize, SourceFit, SourceFormat,
 };
 pub use model::{Model, StoredTensor};
 pub use pixel_filters::{PixelFilters, fold_normalisation, interleave_channels};

@@ -124,6 +124,64 @@ pub struct Preprocessing {
     pub mean: [f32; 3],
     /// Standard deviation per channel, RGB order, of pixels in 0..=1.
     pub std: [f32; 3],
+    /// How the source brings images to its size, where it says. For the record: the size of a run decides here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_fit: Option<SourceFit>,
+}
+
+/// How the source of a model brings an image to the size that it was trained or evaluated with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceFit {
+    /// Resampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpolation: Option<Interpolation>,
+    /// Size that images are resized to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+    /// Centred part that is cut out afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<PixelSize>,
+}
+
+/// Resampling of images. This program's own is [`Interpolation::Bicubic`], with PIL's antialiasing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// The nearest pixel.
+    Nearest,
+    /// The mean of the pixels under a box.
+    Box,
+    /// Linear in both directions.
+    Bilinear,
+    /// A Hamming window.
+    Hamming,
+    /// Cubic in both directions.
+    Bicubic,
+    /// A Lanczos window.
+    Lanczos,
+}
+
+/// Size that a source resizes images to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// The short side, in pixels; the aspect is kept.
+    ShortSide(u32),
+    /// Exactly this, whatever the aspect.
+    Exact(PixelSize),
+    /// As large as fits into this; the aspect is kept.
+    Within(PixelSize),
+}
+
+/// Height and width in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PixelSize {
+    /// From top to bottom.
+    pub height_px: u32,
+    /// From left to right.
+    pub width_px: u32,
 }
 
 /// Mean and standard deviation per channel, RGB order, of pixels in 0..=1.
@@ -178,6 +236,40 @@ pub struct Provenance {
     pub notes: Option<String>,
     /// Program and version that wrote the file.
     pub converter: String,
+}
+
+impl std::fmt::Display for Interpolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nearest => "nearest",
+            Self::Box => "box",
+            Self::Bilinear => "bilinear",
+            Self::Hamming => "hamming",
+            Self::Bicubic => "bicubic",
+            Self::Lanczos => "lanczos",
+        })
+    }
+}
+
+impl std::fmt::Display for PixelSize {
+    /// `WIDTHxHEIGHT`, as sizes are written everywhere in this program.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.width_px, self.height_px)
+    }
+}
+
+impl std::fmt::Display for SourceFit {
+    /// `short side 256, bicubic, centre crop 224x224`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let resize = self.resize.map(|resize| match resize {
+            Resize::ShortSide(side) => format!("short side {side}"),
+            Resize::Exact(size) => size.to_string(),
+            Resize::Within(size) => format!("within {size}"),
+        });
+        let crop = self.crop.map(|size| format!("centre crop {size}"));
+        let parts = [resize, self.interpolation.map(|kind| kind.to_string()), crop];
+        f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl std::fmt::Display for SourceFormat {

@@ -7,9 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dinov2_core::PatchGrid;
-
-use crate::checkpoint::SourceTensor;
+use crate::checkpoint::{Checkpoint, SourceTensor};
 
 /// Segments of a name that wrappers of PyTorch insert and that mean nothing.
 const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
@@ -17,6 +15,9 @@ const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_ch
 const ANCHORS: [&str; 2] = ["patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"];
 /// Segments that mark the averaged, better copy where a training checkpoint holds several.
 const AVERAGED: [&str; 4] = ["teacher", "ema", "model_ema", "state_dict_ema"];
+
+/// Most number types that a message lists.
+const MAX_SHOWN_TYPES: usize = 4;
 
 /// Whose names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +35,14 @@ pub enum Dialect {
 pub struct NamedTensor {
     /// Shape, outermost first.
     pub shape: Vec<usize>,
-    parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+pub(crate) enum Part {
+    /// Numbers of the source.
     Source(SourceTensor),
+    /// So many zeros.
     Zeros(usize),
 }
 
@@ -52,16 +55,27 @@ pub struct NamedBackbone {
     pub dialect: Dialect,
     /// Tensors of the source that are no part of the backbone.
     pub ignored: usize,
+    /// What a user should know of how the source was understood.
+    pub notes: Vec<String>,
 }
 
 impl NamedTensor {
-    fn whole(tensor: SourceTensor) -> Self {
+    /// A tensor of the source.
+    pub(crate) fn whole(tensor: SourceTensor) -> Self {
         Self { shape: tensor.shape().to_vec(), parts: vec![Part::Source(tensor)] }
     }
 
     /// Zeros of this shape.
     pub fn zeros(shape: &[usize]) -> Self {
         Self { shape: shape.to_vec(), parts: vec![Part::Zeros(shape.iter().product())] }
+    }
+
+    /// The tensor of the source, where nothing else is part of it.
+    pub(crate) fn sole_part(&self) -> Option<&SourceTensor> {
+        match self.parts.as_slice() {
+            [Part::Source(tensor)] => Some(tensor),
+            _ => None,
+        }
     }
 
     /// Every element, row-major.
@@ -78,35 +92,55 @@ impl NamedTensor {
     }
 }
 
-/// Finds the backbone among `tensors` and names it canonically. `table`: grid of the position table, if it is known.
+/// Finds the backbone of a checkpoint and names it canonically. Its position table stays as the source has it;
+/// [`crate::infer`] brings it into the form of a model file.
 ///
 /// # Errors
-/// No backbone, several that cannot be told apart, or a tensor inside a block that DINOv2 does not have.
-pub fn canonical(
-    tensors: &BTreeMap<String, SourceTensor>,
-    table: Option<PatchGrid>,
-) -> Result<NamedBackbone, String> {
-    let mut plain = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let unwrapped = unwrapped(name);
-        if plain.insert(unwrapped.clone(), tensor).is_some() {
-            return Err(format!("tensor {unwrapped:?}: expected one, got two"));
+/// No backbone, several that cannot be told apart, a tensor inside a block that DINOv2 does not have, or one of a
+/// number type that is not read.
+pub fn canonical(checkpoint: &Checkpoint) -> Result<NamedBackbone, String> {
+    let plain = unwrapped_names(&checkpoint.tensors)?;
+    let unread: BTreeMap<String, &String> =
+        checkpoint.unread.iter().map(|(name, dtype)| (unwrapped(name), dtype)).collect();
+    let (prefix, anchor) = find_prefix(&plain, &unread)?;
+    let hugging_face = anchor == ANCHORS[1];
+    let locals = plain.keys().chain(unread.keys()).filter_map(|name| name.strip_prefix(prefix.as_str()));
+    let numbering = if hugging_face { Numbering::Plain } else { Numbering::of(locals)? };
+    let place = |name: &str| {
+        name.strip_prefix(prefix.as_str()).map(|local| match hugging_face {
+            true => hugging_face_place(local),
+            false => official_place(local, &numbering),
+        })
+    };
+    for (name, dtype) in &unread {
+        let in_block =
+            || ["blocks.", "encoder.layer."].iter().any(|part| name[prefix.len()..].starts_with(part));
+        let wanted = match place(name) {
+            Some(Place::Whole(_) | Place::Part { .. }) => true,
+            Some(Place::Foreign) => in_block(),
+            Some(Place::Elsewhere) | None => false,
+        };
+        if wanted {
+            return Err(format!(
+                "tensor {name:?}: expected the number type f64, f32, f16 or bf16, got {dtype} (quantised weights are not \
+                 read: convert the checkpoint that they were made from)"
+            ));
         }
     }
-    let (prefix, anchor) = find_prefix(&plain)?;
-    let hugging_face = anchor == ANCHORS[1];
     let mut found = Found::default();
     for (name, tensor) in &plain {
-        let place = name.strip_prefix(prefix.as_str()).map(|local| match hugging_face {
-            true => hugging_face_place(local),
-            false => official_place(local),
-        });
-        match place {
+        let twice = |name: &str| format!("tensor {name:?}: expected one, got two");
+        match place(name) {
             Some(Place::Part { name, part, of }) => {
-                found.parts.entry(name).or_insert_with(|| vec![None; of])[part] = Some((*tensor).clone())
+                let parts = found.parts.entry(name.clone()).or_insert_with(|| vec![None; of]);
+                if parts[part].replace((*tensor).clone()).is_some() {
+                    return Err(twice(&name));
+                }
             }
             Some(Place::Whole(name)) => {
-                found.whole.insert(name, (*tensor).clone());
+                if found.whole.insert(name.clone(), (*tensor).clone()).is_some() {
+                    return Err(twice(&name));
+                }
             }
             Some(Place::Foreign) => {
                 return Err(format!("tensor {name:?}: expected only what a DINOv2 block has, got this"));
@@ -115,7 +149,21 @@ pub fn canonical(
         }
     }
     found.timm |= plain.contains_key(&format!("{prefix}reg_token"));
-    found.finish(hugging_face, table)
+    found.finish(hugging_face)
+}
+
+/// The tensors under their names without the segments of wrappers.
+fn unwrapped_names(
+    tensors: &BTreeMap<String, SourceTensor>,
+) -> Result<BTreeMap<String, &SourceTensor>, String> {
+    let mut plain = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let unwrapped = unwrapped(name);
+        if plain.insert(unwrapped.clone(), tensor).is_some() {
+            return Err(format!("tensor {unwrapped:?}: expected one, got two"));
+        }
+    }
+    Ok(plain)
 }
 
 /// The name without what wrappers insert.
@@ -125,9 +173,12 @@ fn unwrapped(name: &str) -> String {
 }
 
 /// What precedes the patch embedding, and which patch embedding it is.
-fn find_prefix(plain: &BTreeMap<String, &SourceTensor>) -> Result<(String, &'static str), String> {
+fn find_prefix(
+    plain: &BTreeMap<String, &SourceTensor>,
+    unread: &BTreeMap<String, &String>,
+) -> Result<(String, &'static str), String> {
     let mut found: Vec<(String, &'static str)> = Vec::new();
-    for name in plain.keys() {
+    for name in plain.keys().chain(unread.keys()) {
         for anchor in ANCHORS {
             let prefix =
                 name.strip_suffix(anchor).filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
@@ -143,15 +194,89 @@ fn find_prefix(plain: &BTreeMap<String, &SourceTensor>) -> Result<(String, &'sta
     }
     match found.as_slice() {
         [] => Err(format!(
-            "checkpoint: expected a DINOv2 backbone ({} or {}), got none among {} tensors",
+            "checkpoint: expected a DINOv2 backbone ({} or {}), got none among {} tensors{}",
             ANCHORS[0],
             ANCHORS[1],
-            plain.len()
+            plain.len(),
+            of_other_types(unread)
         )),
         [one] => Ok(one.clone()),
         several => {
             let prefixes: Vec<&str> = several.iter().map(|(prefix, _)| prefix.as_str()).collect();
             Err(format!("checkpoint: expected one DINOv2 backbone, got {} under {prefixes:?}", several.len()))
+        }
+    }
+}
+
+/// How many tensors have number types that are not read, and which.
+fn of_other_types(unread: &BTreeMap<String, &String>) -> String {
+    let types: BTreeSet<&str> = unread.values().map(|dtype| dtype.as_str()).collect();
+    match unread.len() {
+        0 => String::new(),
+        count => {
+            let types = types.into_iter().take(MAX_SHOWN_TYPES).collect::<Vec<_>>().join(", ");
+            format!(" and {count} of number types that are not read ({types})")
+        }
+    }
+}
+
+/// How the official code's names count blocks.
+enum Numbering {
+    /// `blocks.N`.
+    Plain,
+    /// `blocks.CHUNK.N`, where N counts through all chunks, as the official code keeps it.
+    Through,
+    /// `blocks.CHUNK.N`, where N counts within its chunk: the first block of each chunk.
+    Within(BTreeMap<usize, usize>),
+}
+
+impl Numbering {
+    /// Tells the numbering by all names of a backbone.
+    fn of<'a>(locals: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let mut chunks: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        let mut plain = false;
+        for inner in locals.filter_map(|local| local.strip_prefix("blocks.")) {
+            match block_index(inner) {
+                Some((Some(chunk), block, _)) => drop(chunks.entry(chunk).or_default().insert(block)),
+                Some((None, ..)) => plain = true,
+                None => {}
+            }
+        }
+        if plain && !chunks.is_empty() {
+            return Err("blocks: expected names like blocks.0. or like blocks.0.0., got both".into());
+        }
+        if chunks.is_empty() {
+            return Ok(Self::Plain);
+        }
+        let in_order: Vec<usize> = chunks.values().flatten().copied().collect();
+        if in_order.is_sorted_by(|first, second| first < second) {
+            return Ok(Self::Through);
+        }
+        let within = chunks.values().all(|blocks| blocks.iter().copied().eq(0..blocks.len()));
+        if !within || !chunks.keys().copied().eq(0..chunks.len()) {
+            return Err(format!(
+                "blocks: expected chunks numbered through or each from 0, got {} chunks that are neither",
+                chunks.len()
+            ));
+        }
+        let mut first = 0;
+        Ok(Self::Within(
+            chunks
+                .iter()
+                .map(|(&chunk, blocks)| {
+                    let start = first;
+                    first += blocks.len();
+                    (chunk, start)
+                })
+                .collect(),
+        ))
+    }
+
+    /// The block's number within the model.
+    fn number(&self, chunk: Option<usize>, block: usize) -> usize {
+        match (self, chunk) {
+            (Self::Within(first), Some(chunk)) => first.get(&chunk).map_or(block, |first| first + block),
+            _ => block,
         }
     }
 }
@@ -168,7 +293,7 @@ enum Place {
     Elsewhere,
 }
 
-fn official_place(local: &str) -> Place {
+fn official_place(local: &str, numbering: &Numbering) -> Place {
     let Some(inner) = local.strip_prefix("blocks.") else {
         return match local {
             "cls_token"
@@ -184,7 +309,8 @@ fn official_place(local: &str) -> Place {
             _ => Place::Elsewhere,
         };
     };
-    let Some((block, inner)) = block_index(inner) else { return Place::Foreign };
+    let Some((chunk, block, inner)) = block_index(inner) else { return Place::Foreign };
+    let block = numbering.number(chunk, block);
     let Some((module, field)) = inner.rsplit_once('.') else { return Place::Foreign };
     let whole = || Place::Whole(format!("blocks.{block}.{inner}"));
     let part = |part| Place::Part { name: format!("blocks.{block}.mlp.w12.{field}"), part, of: 2 };
@@ -238,13 +364,13 @@ fn hugging_face_place(local: &str) -> Place {
     }
 }
 
-/// Splits `N.rest`, or `CHUNK.N.rest` of models that were saved with their blocks in chunks.
-fn block_index(inner: &str) -> Option<(usize, &str)> {
+/// Splits `N.rest` or `CHUNK.N.rest` into the chunk, the block and the rest.
+fn block_index(inner: &str) -> Option<(Option<usize>, usize, &str)> {
     let (first, rest) = inner.split_once('.')?;
     let first = number(first)?;
     match rest.split_once('.').and_then(|(second, rest)| Some((number(second)?, rest))) {
-        Some(chunked) => Some(chunked),
-        None => Some((first, rest)),
+        Some((block, rest)) => Some((Some(first), block, rest)),
+        None => Some((None, first, rest)),
     }
 }
 
@@ -262,7 +388,7 @@ struct Found {
 }
 
 impl Found {
-    fn finish(mut self, hugging_face: bool, table: Option<PatchGrid>) -> Result<NamedBackbone, String> {
+    fn finish(mut self, hugging_face: bool) -> Result<NamedBackbone, String> {
         // A model that was built for zero registers may hold an empty tensor of them.
         self.whole.retain(|name, tensor| name != "register_tokens" || !tensor.is_empty());
         let mut tensors: BTreeMap<String, NamedTensor> = BTreeMap::new();
@@ -274,13 +400,13 @@ impl Found {
             tensors.insert(name, stacked);
         }
         tensors.extend(self.whole.into_iter().map(|(name, tensor)| (name, NamedTensor::whole(tensor))));
-        let timm = self.timm | add_cls_position(&mut tensors, table) | rename_packed_swiglu(&mut tensors);
+        let timm = self.timm | rename_packed_swiglu(&mut tensors);
         let dialect = match (hugging_face, timm) {
             (true, _) => Dialect::HuggingFace,
             (false, true) => Dialect::Timm,
             (false, false) => Dialect::Official,
         };
-        Ok(NamedBackbone { tensors, dialect, ignored: self.ignored })
+        Ok(NamedBackbone { tensors, dialect, ignored: self.ignored, notes: Vec::new() })
     }
 }
 
@@ -302,19 +428,6 @@ fn stack(name: &str, parts: Vec<Option<SourceTensor>>) -> Result<NamedTensor, St
     let mut stacked = shape;
     stacked[0] = stacked[0].checked_mul(of).ok_or_else(|| format!("tensor {name:?}: expected fewer rows"))?;
     Ok(NamedTensor { shape: stacked, parts })
-}
-
-/// timm's models with registers have no position for CLS (it is folded into `cls_token`): a row of zeros stands for
-/// it. Returns whether that was so.
-fn add_cls_position(tensors: &mut BTreeMap<String, NamedTensor>, grid: Option<PatchGrid>) -> bool {
-    let Some(table) = tensors.get_mut("pos_embed") else { return false };
-    let [1, rows, dim] = table.shape[..] else { return false };
-    if rows == 0 || rows.isqrt().pow(2) != rows || grid.is_some_and(|grid| grid.len() + 1 == rows) {
-        return false;
-    }
-    table.shape = vec![1, rows + 1, dim];
-    table.parts.insert(0, Part::Zeros(dim));
-    true
 }
 
 /// timm calls a packed SwiGLU `fc1` and `fc2`: its `fc1` has twice the rows that `fc2` has columns. The order of the

@@ -11,15 +11,18 @@ use serde::Deserialize;
 
 use crate::ConvertError;
 use crate::checkpoint::{Checkpoint, Hints, SourceDtype, SourceKind, SourceTensor, map_file};
-use crate::config::{hints_of_folder, read_json};
+use crate::config::{hints_of_folder, read_json, side_files_in, with_preprocessing};
 use crate::header::Header;
 use crate::pth;
 
 /// Most shards of one checkpoint.
 const MAX_SHARDS: usize = 1_024;
+/// Longest name of a number type that a message repeats.
+const MAX_TYPE_CHARS: usize = 32;
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const PICKLED: &str = "pytorch_model.bin";
+const ONNX: &str = "model.onnx";
 
 #[derive(Deserialize)]
 struct ShardIndex {
@@ -31,17 +34,45 @@ struct ShardIndex {
 /// # Errors
 /// A malformed file.
 pub(crate) fn parse(bytes: &Bytes, label: String) -> Result<Checkpoint, ConvertError> {
-    let tensors = tensors(bytes).map_err(|problem| ConvertError::invalid(problem, &label))?;
-    Ok(Checkpoint { label, kind: SourceKind::Safetensors, tensors, hints: Hints::default() })
+    let Tensors { read: tensors, unread } =
+        tensors(bytes).map_err(|problem| ConvertError::invalid(problem, &label))?;
+    Ok(Checkpoint {
+        label,
+        kind: SourceKind::Safetensors,
+        tensors,
+        unread,
+        hints: Hints::default(),
+        notes: Vec::new(),
+    })
 }
 
-/// What the `config.json` beside a file says, if the file has the name that goes with it.
-pub(crate) fn hints_beside(path: &Path) -> Result<Hints, ConvertError> {
-    let usual = path.file_name().is_some_and(|name| name == SINGLE || name == PICKLED);
-    match path.parent() {
-        Some(folder) if usual => hints_of_folder(folder),
-        _ => Ok(Hints::default()),
-    }
+/// Adds what the files beside a checkpoint say, if the file has a name that goes with them; otherwise notes that they
+/// were not read.
+pub(crate) fn with_side_files(path: &Path, checkpoint: Checkpoint) -> Result<Checkpoint, ConvertError> {
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => return Ok(checkpoint),
+    };
+    let is_named =
+        |names: &[&str]| names.iter().any(|name| path.file_name().is_some_and(|file| file == *name));
+    let hints = match checkpoint.kind {
+        SourceKind::Onnx if is_named(&[ONNX]) => with_preprocessing(folder, checkpoint.hints.clone())?,
+        SourceKind::Safetensors | SourceKind::Pth if is_named(&[SINGLE, PICKLED]) => hints_of_folder(folder)?,
+        _ => {
+            let beside = side_files_in(folder);
+            let mut checkpoint = checkpoint;
+            if !beside.is_empty() {
+                checkpoint.notes.push(format!(
+                    "not read: {} beside the checkpoint, whose name tells nothing of belonging to it (name it {SINGLE}, \
+                     {PICKLED} or {ONNX}, or convert its folder)",
+                    beside.join(", ")
+                ));
+            }
+            return Ok(checkpoint);
+        }
+    };
+    Ok(Checkpoint { hints, ..checkpoint })
 }
 
 /// Reads a folder.
@@ -84,8 +115,8 @@ fn only_safetensors(folder: &Path) -> Result<PathBuf, ConvertError> {
 
 fn read_shards(folder: &Path, index: &ShardIndex) -> Result<Checkpoint, ConvertError> {
     let label = folder.join(INDEX).display().to_string();
-    let mut shards: BTreeMap<&str, BTreeMap<String, SourceTensor>> = BTreeMap::new();
-    let mut all = BTreeMap::new();
+    let mut shards: BTreeMap<&str, Tensors> = BTreeMap::new();
+    let mut all = Tensors::default();
     for (name, file) in &index.weight_map {
         if !shards.contains_key(file.as_str()) {
             let plain = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
@@ -100,30 +131,49 @@ fn read_shards(folder: &Path, index: &ShardIndex) -> Result<Checkpoint, ConvertE
                 parsed.map_err(|problem| ConvertError::invalid(problem, path.display().to_string()))?;
             shards.insert(file, parsed);
         }
-        // A tensor of a type that no backbone holds is not in the shard's list; whether it matters shows later.
-        if let Some(tensor) = shards[file.as_str()].get(name) {
-            all.insert(name.clone(), tensor.clone());
+        let shard = &shards[file.as_str()];
+        if let Some(tensor) = shard.read.get(name) {
+            all.read.insert(name.clone(), tensor.clone());
+        } else if let Some(dtype) = shard.unread.get(name) {
+            all.unread.insert(name.clone(), dtype.clone());
         }
     }
-    Ok(Checkpoint { label, kind: SourceKind::Safetensors, tensors: all, hints: Hints::default() })
+    let Tensors { read: tensors, unread } = all;
+    Ok(Checkpoint {
+        label,
+        kind: SourceKind::Safetensors,
+        tensors,
+        unread,
+        hints: Hints::default(),
+        notes: Vec::new(),
+    })
 }
 
-/// The floating-point tensors of a file.
-fn tensors(bytes: &Bytes) -> Result<BTreeMap<String, SourceTensor>, String> {
+/// The tensors of a file: those of floating-point numbers, and the types of the others.
+#[derive(Default)]
+struct Tensors {
+    read: BTreeMap<String, SourceTensor>,
+    unread: BTreeMap<String, String>,
+}
+
+fn tensors(bytes: &Bytes) -> Result<Tensors, String> {
     let header = Header::parse(bytes)?;
-    let mut tensors = BTreeMap::new();
+    let mut tensors = Tensors::default();
     for (name, entry) in &header.tensors {
         let dtype = match entry.dtype.as_str() {
             "F64" => SourceDtype::F64,
             "F32" => SourceDtype::F32,
             "F16" => SourceDtype::F16,
             "BF16" => SourceDtype::Bf16,
-            _ => continue,
+            other => {
+                tensors.unread.insert(name.clone(), other.chars().take(MAX_TYPE_CHARS).collect());
+                continue;
+            }
         };
         let data = bytes.slice(header.range(entry));
         let tensor = SourceTensor::contiguous(dtype, entry.shape.clone(), data)
             .map_err(|problem| format!("tensor {name:?}: {problem}"))?;
-        tensors.insert(name.clone(), tensor);
+        tensors.read.insert(name.clone(), tensor);
     }
     Ok(tensors)
 }

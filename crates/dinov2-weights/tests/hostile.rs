@@ -32,14 +32,16 @@ fn refusal(bytes: &[u8], heads: Option<usize>) -> Option<String> {
 /// Reads as far as [`convert`] does before it reads weights, from memory.
 fn understand(bytes: Bytes, heads: Option<usize>) -> Result<(), String> {
     let checkpoint = checkpoint_from_bytes(bytes, "m").map_err(|error| error.to_string())?;
-    let mut backbone = canonical(&checkpoint.tensors, checkpoint.hints.position_table)?;
+    let mut backbone = canonical(&checkpoint)?;
     let overrides = Overrides { heads, convention: None };
     infer(&checkpoint, &mut backbone, overrides).map(drop).map_err(|error| error.to_string())
 }
 
 #[test]
 fn a_cut_file_is_refused_wherever_it_is_cut() {
-    for (name, heads) in [("official.pth", Some(3)), ("timm.safetensors", None)] {
+    for (name, heads) in
+        [("official.pth", Some(3)), ("timm.safetensors", None), ("tiny_before_1_6.pth", Some(1))]
+    {
         let bytes = Bytes::from(std::fs::read(fixture(name)).unwrap());
         assert_eq!(understand(bytes.clone(), heads), Ok(()));
         for cut in 0..bytes.len() {
@@ -210,9 +212,14 @@ fn bent_bytes_never_panic() {
         state as usize
     };
     let mut refused = 0;
-    for name in
-        ["official.pth", "official_training.pth", "hugging_face/model.safetensors", "model", "int4 model"]
-    {
+    for name in [
+        "official.pth",
+        "official_training.pth",
+        "tiny_before_1_6.pth",
+        "hugging_face/model.safetensors",
+        "model",
+        "int4 model",
+    ] {
         let is_model = name.ends_with("model");
         let bytes = match name {
             "model" => model_file(),
@@ -354,6 +361,18 @@ fn what_is_no_backbone_is_told() {
         let error = refusal(bytes, None).unwrap();
         assert!(error.contains(told), "{error}");
     }
+    for (start, told) in [
+        (&b"GGUF\x03\0\0\0"[..], "got GGUF, which holds quantised weights"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "got a pointer of git-lfs"),
+        (b"\x1f\x8b\x08\0", "got a gzip archive"),
+    ] {
+        let error = refusal(start, None).unwrap();
+        assert!(error.contains(told), "{error}");
+    }
+    let mut tar = vec![0; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let error = refusal(&tar, None).unwrap();
+    assert!(error.contains("expected a file of torch.save, got a tar archive"), "{error}");
     let missing = read_checkpoint(Path::new("no-such-file.pth")).unwrap_err();
     assert!(matches!(missing, ConvertError::Io { action: "open", .. }), "{missing}");
     let empty = tempfile::tempdir().unwrap();
@@ -368,9 +387,9 @@ fn what_is_no_backbone_is_told() {
 fn archives_of_every_layout_are_read_or_told_apart() {
     let expected = std::fs::read(fixture("tiny.expected.safetensors")).unwrap();
     let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
-    for name in ["tiny.pth", "tiny_zip64.pth", "tiny_with_code.pth"] {
+    for name in ["tiny.pth", "tiny_zip64.pth", "tiny_with_code.pth", "tiny_before_1_6.pth"] {
         let checkpoint = read_checkpoint(&fixture(name)).unwrap();
-        let backbone = canonical(&checkpoint.tensors, None).unwrap();
+        let backbone = canonical(&checkpoint).unwrap();
         assert_eq!(backbone.tensors.len(), expected.len());
         for (tensor, view) in expected.tensors() {
             let halves = view.data().as_chunks().0.iter();
@@ -381,10 +400,51 @@ fn archives_of_every_layout_are_read_or_told_apart() {
     assert!(!Path::new("ran-code-from-a-checkpoint").exists());
     for (name, told) in [
         ("tiny_deflated.pth", "expected it stored as torch.save does, got compression method 8"),
-        ("tiny_before_1_6.pth", "save it again with torch.save(torch.load(FILE), NEW)"),
         ("whole_module.pth", "(save model.state_dict()), got a torch.nn.modules.linear.Linear"),
     ] {
         let error = read_checkpoint(&fixture(name)).unwrap_err().to_string();
         assert!(error.contains(told) && error.ends_with(name), "{error}");
     }
+}
+
+/// `timm.safetensors` with one tensor's header entry bent.
+fn timm_bent(from: &str, to: &str) -> String {
+    let timm = std::fs::read(fixture("timm.safetensors")).unwrap();
+    refusal(&bent(&timm, from, to), None).unwrap()
+}
+
+#[test]
+fn weights_of_other_number_types_are_refused_for_their_type() {
+    let fc1 = r#""blocks.0.mlp.fc1.weight":{"dtype":"F32","#;
+    for dtype in ["I8 ", "U8 ", "I32", "F8_E4M3"] {
+        let timm = std::fs::read(fixture("timm.safetensors")).unwrap();
+        let text = String::from_utf8_lossy(&timm[8..]).into_owned();
+        let end = text.find("}}").unwrap();
+        assert!(text[..end].contains(fc1));
+        let bytes = with_dtype(&timm, "blocks.0.mlp.fc1.weight", dtype.trim());
+        let error = refusal(&bytes, None).unwrap();
+        let told = format!(
+            "tensor \"blocks.0.mlp.fc1.weight\": expected the number type f64, f32, f16 or bf16, got {}",
+            dtype.trim()
+        );
+        assert!(error.starts_with(&told), "{error}");
+    }
+    let all = with_dtype(&std::fs::read(fixture("timm.safetensors")).unwrap(), "", "F8_E5M2");
+    let error = refusal(&all, None).unwrap();
+    assert!(error.contains("got F8_E5M2"), "{error}");
+    let renamed = timm_bent("patch_embed.proj.weight", "patch_embed.proj.qweigh");
+    assert!(renamed.contains("expected a DINOv2 backbone"), "{renamed}");
+}
+
+/// A safetensors file whose tensors with a name that contains `part` say that they are of `dtype`.
+fn with_dtype(bytes: &[u8], part: &str, dtype: &str) -> Vec<u8> {
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    for (name, entry) in header.as_object_mut().unwrap() {
+        if name.contains(part) && name != "__metadata__" {
+            entry["dtype"] = dtype.into();
+        }
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &bytes[8 + length..]].concat()
 }

@@ -22,7 +22,17 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.layers import SwiGLUPacked, resample_abs_pos_embed
 from timm.models import save_for_hf
-from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+from transformers import (
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DPTConfig,
+    DPTForDepthEstimation,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -240,6 +250,71 @@ def make_timm():
     save_for_hf(model, FIXTURES / "timm_registers", model_args={"num_heads": 3}, safe_serialization=True)
 
 
+def make_rectangular():
+    """timm models whose tables are not square: with CLS, without, and with rows for registers; `reads` are the tables of
+    timm for other grids, CLS and registers as timm adds them."""
+    cases = {
+        "rectangular_with_class": dict(img_size=(4, 16), reg_tokens=0, no_embed_class=False),
+        "rectangular_without_class": dict(img_size=(6, 8), reg_tokens=2, no_embed_class=True),
+        "rectangular_with_registers": dict(img_size=(6, 10), reg_tokens=3, no_embed_class=False),
+    }
+    for seed, (name, arguments) in enumerate(cases.items(), 20):
+        shared = dict(patch_size=2, embed_dim=8, depth=1, num_heads=1, mlp_ratio=1, num_classes=0)
+        model = timm.models.VisionTransformer(**shared, **arguments, dynamic_img_size=True, init_values=1.0)
+        randomise(model, seed)
+        folder = FIXTURES / name
+        folder.mkdir()
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, folder / "model.safetensors")
+        height, width = arguments["img_size"]
+        config = dict(
+            architecture="vit_small_patch14_dinov2",
+            num_features=8,
+            model_args=dict(num_heads=1, **arguments),
+            pretrained_cfg=dict(input_size=(3, height, width), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        )
+        (folder / "config.json").write_text(json.dumps(config))
+        embedded = {}
+        for rows, cols in [(height // 2, width // 2), (width // 2, height // 2), (4, 4), (3, 7)]:
+            # What is added before the first block, where patches are all zero.
+            zeros = torch.zeros(1, rows, cols, 8)
+            embedded[f"{rows}x{cols}"] = model._pos_embed(zeros)[0].detach().contiguous().clone()
+        save_file(embedded, FIXTURES / f"{name}.expected.safetensors")
+
+
+def make_chunks():
+    """Official names with blocks in chunks that each count from 0, as FSDP wrappers of others write them."""
+    weights = official(30, dim=8, depth=4, patch=1, side=1, hidden=8)
+    save_expected("chunks", weights)
+    chunks = {}
+    for name, value in weights.items():
+        if name.startswith("blocks."):
+            _, block, rest = name.split(".", 2)
+            name = f"blocks.{int(block) // 2}.{int(block) % 2}.{rest}"
+        chunks[name] = value.contiguous()
+    save_file(chunks, FIXTURES / "chunks.safetensors")
+
+
+def make_depth():
+    """Larger models of transformers with DINOv2 as their backbone."""
+    shared = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=1, patch_size=2, image_size=6, mlp_ratio=1)
+    stages = dict(out_features=["stage1", "stage2"])
+    neck = dict(neck_hidden_sizes=[4, 4], reassemble_factors=[2, 1], fusion_hidden_size=4)
+    plain = Dinov2Config(**shared, **stages, reshape_hidden_states=False)
+    with_registers = Dinov2WithRegistersConfig(**shared, **stages, reshape_hidden_states=False)
+    models = {
+        "depth_dpt": DPTForDepthEstimation(DPTConfig(backbone_config=plain, neck_ignore_stages=[], **neck)),
+        "depth_anything": DepthAnythingForDepthEstimation(
+            DepthAnythingConfig(backbone_config=with_registers, head_hidden_size=4, **neck)
+        ),
+        "classifier": Dinov2ForImageClassification(Dinov2Config(**shared, num_labels=2)),
+    }
+    for seed, (name, model) in enumerate(models.items(), 40):
+        randomise(model, seed)
+        backbone = model.dinov2 if name == "classifier" else model.backbone
+        save_expected(name, canonical_of_hugging_face(backbone))
+        model.save_pretrained(FIXTURES / name)
+
+
 def official_table(table, rows, cols, offset, antialias):
     """As `interpolate_pos_encoding` of the official code does it, for one image of rows x cols patches."""
     side = math.isqrt(table.shape[1] - 1)
@@ -302,6 +377,9 @@ def main():
     make_hugging_face()
     make_timm()
     make_positions()
+    make_rectangular()
+    make_chunks()
+    make_depth()
     total = sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file())
     print(json.dumps({"fixtures_bytes": total}))
 

@@ -231,3 +231,49 @@ fn inspection_tells_the_shape_and_where_it_comes_from() {
         assert!(text.contains(told), "{told} in\n{text}");
     }
 }
+
+/// CLS, registers and patches as timm adds positions to them, of several grids.
+#[test]
+fn tables_that_are_not_square_are_those_of_timm() {
+    for (name, grid, registers) in [
+        ("rectangular_with_class", PatchGrid { rows: 2, cols: 8 }, 0),
+        ("rectangular_without_class", PatchGrid { rows: 3, cols: 4 }, 2),
+        ("rectangular_with_registers", PatchGrid { rows: 3, cols: 5 }, 3),
+    ] {
+        let (model, report) = converted(&fixture(name), &plain());
+        assert_eq!((model.spec().position_table, model.spec().registers), (grid, registers), "{name}");
+        assert_eq!(report.metadata.preprocessing.mean, [0.5; 3]);
+        let bytes = std::fs::read(fixture(&format!("{name}.expected.safetensors"))).unwrap();
+        for (target, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+            let (rows, cols) = target.split_once('x').unwrap();
+            let target = PatchGrid { rows: rows.parse().unwrap(), cols: cols.parse().unwrap() };
+            let theirs: Vec<f32> = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let table = model.position_embedding(target).unwrap();
+            let mut ours = model.f32("cls_token").unwrap();
+            ours.iter_mut().zip(&table).for_each(|(class, position)| *class += position);
+            if registers > 0 {
+                ours.extend(model.f32("register_tokens").unwrap());
+            }
+            ours.extend(&table[model.spec().dim..]);
+            assert_eq!(ours.len(), theirs.len(), "{name} {target}");
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert!((ours - theirs).abs() < 2e-6, "{name} {target}: {ours} {theirs}");
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_in_chunks_that_count_from_0_keep_their_order() {
+    let (model, _) = converted(&fixture("chunks.safetensors"), &ConvertOptions { heads: Some(1), ..plain() });
+    assert_holds(&model, "chunks");
+}
+
+#[test]
+fn backbones_of_larger_models() {
+    for name in ["depth_dpt", "depth_anything", "classifier"] {
+        let (model, _) = converted(&fixture(name), &plain());
+        assert_holds(&model, name);
+        assert_eq!(model.spec().heads, 1, "{name}");
+    }
+}

@@ -86,7 +86,7 @@ pub(crate) fn replace(force: bool) -> Replace {
 
 /// Where a frame comes from, for messages.
 pub(crate) fn source_of(frame: &Frame) -> String {
-    frame.path.as_deref().map_or_else(|| frame.name.clone(), |path| shown(path))
+    frame.path.as_deref().map_or_else(|| frame.name.clone(), shown)
 }
 
 /// The target of a single file, looked at before work is spent on it.
@@ -146,7 +146,7 @@ pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<Weights> {
 }
 
 /// A bare name that is no file here may be that of a pulled model.
-fn resolve(path: &Path) -> PathBuf {
+pub(crate) fn resolve(path: &Path) -> PathBuf {
     let pulled = || find_local(&HubConfig::from_env().ok()?.models, path.to_str()?);
     if path.exists() { path.to_path_buf() } else { pulled().unwrap_or_else(|| path.to_path_buf()) }
 }

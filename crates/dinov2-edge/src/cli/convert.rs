@@ -2,7 +2,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dinov2_edge::weights::{ConvertOptions, Converted, Storage, convert};
-
 use dinov2_files::{Kind, shown};
 
 use super::args::target;
@@ -52,7 +51,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bar.set_position(progress.done as u64);
     })?;
     bar.finish_and_clear();
-    let Converted { metadata, ignored, file_bytes, .. } = converted;
+    let Converted { metadata, ignored, file_bytes, notes, .. } = converted;
     let spec = &metadata.spec;
     tell!(
         "{}: {:.1} M parameters, {}",
@@ -62,6 +61,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     );
     if ignored > 0 {
         tell!("{ignored} tensors of the source are no part of a DINOv2 backbone and were left out");
+    }
+    for note in notes {
+        tell!("note: {note}");
     }
     let (path, mib) = (shown(&args.output), file_bytes as f64 / f64::from(1 << 20));
     tell!("wrote {path}: {}, {mib:.1} MiB", metadata.storage);

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use dinov2_edge::hub::{HubConfig, PullProgress, PullRequest, pull};
 use dinov2_edge::weights::Storage;
+use dinov2_files::{Target, shown};
 
+use super::args::replace;
 use super::progress;
 
 /// Arguments of `pull`.
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     /// Model file to write [default: in the model folder, where --model finds it by name]
     #[arg(long, short)]
     output: Option<PathBuf>,
+    /// Replace a file of another kind, too
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
@@ -27,7 +32,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         name: args.name.clone(),
         revision: args.revision.clone(),
         storage: args.storage,
-        output: args.output.clone(),
+        output: args.output.as_deref().map(|path| Target::new(path).replacing(replace(args.force))),
     };
     let mut download = None;
     let convert = progress::counter(None, "tensors");
@@ -47,8 +52,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         bar.finish_and_clear();
     }
     convert.finish_and_clear();
-    if let Some(note) = &pulled.note {
-        tell!("note: from the cache, which may be out of date: {note}");
+    for note in &pulled.notes {
+        tell!("note: {note}");
     }
     tell!(
         "{} from {}{}: {} MiB, {}",
@@ -56,7 +61,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         pulled.repository,
         if pulled.from_cache { " (cached)" } else { "" },
         pulled.bytes >> 20,
-        pulled.path.display()
+        shown(&pulled.path)
     );
     Ok(())
 }

@@ -116,6 +116,9 @@ pub enum HubError {
         /// The system's reason.
         source: io::Error,
     },
+    /// The output would take the place of what must not be replaced.
+    #[error(transparent)]
+    Output(#[from] dinov2_files::FileError),
     /// The download is no DINOv2 checkpoint that we read.
     #[error(transparent)]
     Convert(#[from] dinov2_weights::ConvertError),

@@ -2,7 +2,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dinov2_core::VitSpec;
-use dinov2_weights::{ConvertOptions, Model, Storage, convert};
+use dinov2_files::{Kind, Target, folder_of};
+use dinov2_weights::{ConvertOptions, Model, SIDE_FILES, SideFile, Storage, convert};
 use serde::Deserialize;
 
 use super::cache::{Cache, Commit, Hashes, is_hex};
@@ -15,8 +16,6 @@ use super::{HubConfig, HubError, model_path, repository};
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// What a conversion reads beside these, where a repository has it.
-const SIDE_FILES: &[&str] = &["preprocessor_config.json"];
 /// Most files that a checkpoint may be split into (ViT-g comes in one).
 const MAX_SHARDS: usize = 256;
 /// Largest file of weights; the largest of the family, a ViT-7B in f32, has 27 GB.
@@ -36,7 +35,7 @@ pub struct PullRequest {
     /// How the model file stores its weights.
     pub storage: Storage,
     /// Where to write the model file; `None` for the model folder.
-    pub output: Option<PathBuf>,
+    pub output: Option<Target>,
 }
 
 /// Where a pull stands.
@@ -68,8 +67,8 @@ pub struct Pulled {
     pub bytes: u64,
     /// Whether the hub's cache held everything already.
     pub from_cache: bool,
-    /// Why the hub was not asked whether the cache is up to date.
-    pub note: Option<String>,
+    /// What a user should know: how the source was read, and why the hub was not asked whether the cache is up to date.
+    pub notes: Vec<String>,
 }
 
 /// Downloads a checkpoint (or finds it in the hub's cache), checks it, converts it and opens the result. The model
@@ -98,12 +97,16 @@ pub(super) fn pull_with(
     let repository = repository(&request.name)?;
     let source = source(&repository, request.revision.as_deref())?;
     let output = match &request.output {
-        Some(path) => path.clone(),
+        Some(target) => target.clone(),
         None => {
             let revision = request.revision.as_deref().unwrap_or(DEFAULT_REVISION);
-            model_path(&config.models, &repository, revision, request.storage)
+            Target::new(model_path(&config.models, &repository, revision, request.storage))
         }
     };
+    let folder = folder_of(output.path());
+    fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
+    // What must not be replaced is known before gigabytes move.
+    output.check(Kind::Model)?;
     let cache = Cache::new(&config.cache, &repository);
     let fetcher = Fetcher::new(config, &repository, &cache, patience)?;
     let mut from_cache = true;
@@ -112,8 +115,6 @@ pub(super) fn pull_with(
         from_cache = false;
         progress(PullProgress::Download { file, done_bytes, total_bytes });
     })?;
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
     check_room(folder, weight_bytes(&snapshot.folder)? / stored_share(request.storage))?;
     let options = ConvertOptions {
         source: Some(format!("{}/{repository} at commit {}", config.endpoint, snapshot.commit.as_str())),
@@ -122,14 +123,15 @@ pub(super) fn pull_with(
     };
     let converted =
         convert(&snapshot.folder, &output, &options, &mut |step| progress(PullProgress::Convert(step)));
-    if let Err(error) = converted {
+    let converted = converted.inspect_err(|_| {
         // Nothing vouches for these bytes, and they are of no use: the next pull asks for them anew.
         snapshot.unverified.iter().for_each(|path| cache.remove(path));
-        return Err(error.into());
-    }
-    let spec = Model::open(&output)?.spec().clone();
-    let bytes = fs::metadata(&output).map_err(|error| HubError::io("stat", &output, error))?.len();
-    Ok(Pulled { path: output, repository, spec, bytes, from_cache, note: snapshot.note })
+    })?;
+    let path = output.path().to_owned();
+    let spec = Model::open(&path)?.spec().clone();
+    let mut notes = converted.notes;
+    notes.extend(snapshot.note.map(|why| format!("from the cache, which may be out of date: {why}")));
+    Ok(Pulled { path, repository, spec, bytes: converted.file_bytes, from_cache, notes })
 }
 
 /// The revision to ask for, and the hash that the weights must have.
@@ -187,8 +189,8 @@ fn snapshot(
     let commit = announced.commit.clone();
     let mut files = Files { fetcher, cache, commit: &commit, unverified: Vec::new() };
     files.announced(config, &announced, progress)?;
-    for file in SIDE_FILES {
-        files.optional(Wanted { file, ..config }, progress)?;
+    for side in SIDE_FILES.iter().filter(|side| side.optional) {
+        files.optional(Wanted { file: side.name, ..config }, progress)?;
     }
     let weights = Wanted { file: WEIGHTS, limit: MAX_WEIGHT_BYTES, sha256: source.weights_sha256 };
     if files.optional(weights, progress)?.is_none() {
@@ -256,8 +258,10 @@ impl Files<'_> {
 /// What the cache holds of a revision, if that is everything. `why` says why the hub was not asked.
 fn cached(cache: &Cache, source: &Source<'_>, why: String) -> Result<Option<Snapshot>, HubError> {
     let Some(commit) = cache.commit_of(source.revision) else { return Ok(None) };
-    let is_known = |file: &&str| cache.file(&commit, file).is_some() || cache.is_absent(&commit, file);
-    if cache.file(&commit, CONFIG).is_none() || !SIDE_FILES.iter().all(is_known) {
+    let is_known = |side: &SideFile| {
+        cache.file(&commit, side.name).is_some() || (side.optional && cache.is_absent(&commit, side.name))
+    };
+    if !SIDE_FILES.iter().all(is_known) {
         return Ok(None);
     }
     let weights = match cache.file(&commit, WEIGHTS) {

@@ -121,7 +121,7 @@ fn second_pull_downloads_nothing() {
     let before = server.log().len();
     let request = PullRequest { storage: Storage::Int8, ..request(REPOSITORY) };
     let pulled = pull(&machine.config, &request, &mut |_| {}).unwrap();
-    assert!(pulled.from_cache && pulled.note.is_none());
+    assert!(pulled.from_cache && pulled.notes.is_empty());
     assert_eq!(server.log().len(), before);
     assert_eq!(pulled.path, machine.config.models.join("ada--dinov2-tiny-int8.safetensors"));
 }
@@ -140,9 +140,9 @@ fn whole_cache_serves_without_a_hub() {
     machine.config.endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let pulled = machine.pull(REPOSITORY).unwrap();
-    assert!(pulled.from_cache && pulled.note.unwrap().contains("cannot be reached"));
+    assert!(pulled.from_cache && pulled.notes[0].contains("cannot be reached"));
     machine.config.offline = true;
-    assert!(machine.pull(REPOSITORY).unwrap().note.unwrap().contains("HF_HUB_OFFLINE"));
+    assert!(machine.pull(REPOSITORY).unwrap().notes[0].contains("HF_HUB_OFFLINE"));
     // Settings that may be missing are no reason to guess.
     for path in machine.all_files().iter().filter(|path| path.ends_with("preprocessor_config.json")) {
         fs::remove_file(path).unwrap();

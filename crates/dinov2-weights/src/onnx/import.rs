@@ -14,6 +14,7 @@ use super::constants::Constants;
 use super::embedding::{self, Embedding};
 use super::graph::Graph;
 use super::norms::{Norm, Norms};
+use super::pixel_note;
 use super::proto::{ModelProto, NodeProto, TensorProto};
 use crate::checkpoint::{Checkpoint, Hints, SourceDtype, SourceKind, SourceTensor};
 
@@ -64,10 +65,17 @@ pub(super) fn backbone(model: &ModelProto, constants: &Constants, label: &str) -
         convention: Some(convention),
         timm,
         position_table: Some(embedding.grid),
+        normalisation: pixel_note::normalisation(model)?,
         ..Hints::default()
     };
-    let checkpoint =
-        Checkpoint { label: label.into(), kind: SourceKind::Onnx, tensors: import.tensors, hints };
+    let checkpoint = Checkpoint {
+        label: label.into(),
+        kind: SourceKind::Onnx,
+        tensors: import.tensors,
+        unread: BTreeMap::new(),
+        hints,
+        notes: Vec::new(),
+    };
     Ok(Backbone {
         checkpoint,
         pixels: embedding.pixels.name.clone(),

@@ -11,6 +11,7 @@ mod embedding;
 mod graph;
 mod import;
 mod norms;
+mod pixel_note;
 mod position_note;
 pub mod proto;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use prost::Message;
 
 pub use import::Backbone;
+pub use pixel_note::{MEAN_KEY, STD_KEY};
 pub use position_note::PositionNote;
 
 use constants::Constants;

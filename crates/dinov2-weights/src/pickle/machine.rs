@@ -9,13 +9,18 @@ use super::TensorRecipe;
 const MAX_GLOBAL_BYTES: usize = 256;
 /// Longest key of a storage; PyTorch numbers them.
 const MAX_KEY_BYTES: usize = 64;
-/// The function by which PyTorch rebuilds a tensor from its storage.
-const REBUILD_TENSOR: &str = "torch._utils._rebuild_tensor_v2";
+/// The functions by which PyTorch rebuilds a tensor from a storage of its number type; the first is older than 0.4.
+const REBUILD_TENSOR: [&str; 2] = ["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"];
+/// The function for number types without a storage class of their own, such as 8-bit floats.
+const REBUILD_TYPED: &str = "torch._utils._rebuild_tensor_v3";
+/// The function for quantised tensors.
+const REBUILD_QUANTISED: &str = "torch._utils._rebuild_qtensor";
 
 /// A value on the stack. Containers are indices into the machine's arena.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Inert,
+    Bool(bool),
     Int(i64),
     Text(Rc<str>),
     Global(Rc<str>),
@@ -23,7 +28,12 @@ pub(super) enum Value {
     Tuple(usize),
     List(usize),
     Dict(usize),
-    Storage { class: Rc<str>, key: Rc<str> },
+    /// `start`: where a view begins in the storage of this key, in elements.
+    Storage {
+        class: Rc<str>,
+        key: Rc<str>,
+        start: i64,
+    },
     Tensor(Rc<TensorRecipe>),
 }
 
@@ -40,6 +50,8 @@ pub(super) struct Machine<'a> {
     arena: Vec<Vec<Value>>,
     /// Values copied from lists into dicts; a small pickle could otherwise copy a long list many times.
     copied: usize,
+    /// Class of each storage that was named, by its key.
+    pub(super) classes: HashMap<Rc<str>, Rc<str>>,
 }
 
 impl<'a> Machine<'a> {
@@ -50,6 +62,11 @@ impl<'a> Machine<'a> {
     /// Keys and values of a dict, alternating.
     pub(super) fn entries(&self, dict: usize) -> &[Value] {
         &self.arena[dict]
+    }
+
+    /// Bytes of the pickle, once it has run.
+    pub(super) fn consumed(&self) -> usize {
+        self.at
     }
 
     /// Executes up to the end of the pickle; returns what it describes.
@@ -67,7 +84,8 @@ impl<'a> Machine<'a> {
         match opcode {
             0x80 => self.take(1).map(drop),
             0x95 => self.take(8).map(drop),
-            b'N' | 0x88 | 0x89 => self.push(Value::Inert),
+            b'N' => self.push(Value::Inert),
+            0x88 | 0x89 => self.push(Value::Bool(opcode == 0x88)),
             b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
             b'X' | 0x8c | 0x8d | b'T' | b'U' => self.text(opcode),
             b'B' | b'C' | 0x8e | 0x96 => self.blob(opcode),
@@ -287,23 +305,37 @@ impl<'a> Machine<'a> {
         self.push(Value::Global(format!("{module}.{name}").into()))
     }
 
-    /// `('storage', class, key, device, elements)`.
+    /// `('storage', class, key, device, elements)`; before 1.6 followed by `(view key, start, elements)` or None, and
+    /// whole modules are `('module', class, source file, source)`.
     fn persistent(&mut self) -> Result<(), String> {
         let id = self.pop()?;
         let parts = match id {
             Value::Tuple(tuple) => self.arena[tuple].as_slice(),
             _ => &[],
         };
-        let storage = match parts {
-            [Value::Text(kind), Value::Global(class), Value::Text(key), ..]
+        let named = match parts {
+            [Value::Text(kind), Value::Global(class), ..] if &**kind == "module" => {
+                Value::Global(class.clone())
+            }
+            [Value::Text(kind), Value::Global(class), Value::Text(key), rest @ ..]
                 if &**kind == "storage" && key.len() <= MAX_KEY_BYTES =>
             {
-                let class = class.rsplit('.').next().unwrap_or_default().into();
-                Value::Storage { class, key: key.clone() }
+                let start = match rest {
+                    [_, _, Value::Tuple(view), ..] => match self.arena[*view].as_slice() {
+                        [_, Value::Int(start), ..] => *start,
+                        _ => return Err(self.wrong("where a view begins", "something else")),
+                    },
+                    _ => 0,
+                };
+                let class: Rc<str> = class.rsplit('.').next().unwrap_or_default().into();
+                Value::Storage { class, key: key.clone(), start }
             }
             _ => return Err(self.wrong("the id of a storage", "something else")),
         };
-        self.push(storage)
+        if let Value::Storage { class, key, .. } = &named {
+            self.classes.insert(key.clone(), class.clone());
+        }
+        self.push(named)
     }
 
     fn apply(&mut self, opcode: u8) -> Result<(), String> {
@@ -336,10 +368,13 @@ impl<'a> Machine<'a> {
                 };
                 Ok(Value::Dict(self.allocate(pairs)))
             }
-            REBUILD_TENSOR => Ok(self.tensor(arguments).unwrap_or(Value::Inert)),
+            REBUILD_TYPED => Ok(self.typed_tensor(arguments).unwrap_or(Value::Inert)),
+            name if REBUILD_TENSOR.contains(&name) || name == REBUILD_QUANTISED => {
+                Ok(self.tensor(arguments).unwrap_or(Value::Inert))
+            }
             // (function, class, its arguments, state): tensors with attributes.
             "torch._tensor._rebuild_from_type_v2" => match self.arena[arguments].as_slice() {
-                [Value::Global(inner), _, Value::Tuple(tuple), ..] if &**inner == REBUILD_TENSOR => {
+                [Value::Global(inner), _, Value::Tuple(tuple), ..] if REBUILD_TENSOR.contains(&&**inner) => {
                     Ok(self.tensor(*tuple).unwrap_or(Value::Inert))
                 }
                 _ => Ok(Value::Inert),
@@ -370,7 +405,7 @@ impl<'a> Machine<'a> {
 
     /// `(storage, offset, shape, strides, requires_grad, hooks, …)`.
     fn tensor(&self, arguments: usize) -> Option<Value> {
-        let [Value::Storage { class, key }, Value::Int(offset), shape, strides, ..] =
+        let [Value::Storage { class, key, start }, Value::Int(offset), shape, strides, ..] =
             &self.arena[arguments][..]
         else {
             return None;
@@ -378,10 +413,17 @@ impl<'a> Machine<'a> {
         Some(Value::Tensor(Rc::new(TensorRecipe {
             storage: class.clone(),
             key: key.clone(),
-            offset: *offset,
+            offset: start.checked_add(*offset)?,
             shape: self.integers(shape)?,
             strides: self.integers(strides)?,
         })))
+    }
+
+    /// `(storage, offset, shape, strides, requires_grad, hooks, dtype, …)`: the number type stands for the storage's class.
+    fn typed_tensor(&self, arguments: usize) -> Option<Value> {
+        let Value::Tensor(recipe) = self.tensor(arguments)? else { return None };
+        let Value::Global(dtype) = self.arena[arguments].get(6)? else { return None };
+        Some(Value::Tensor(Rc::new(TensorRecipe { storage: dtype.clone(), ..(*recipe).clone() })))
     }
 
     fn integers(&self, value: &Value) -> Option<Vec<i64>> {

@@ -7,12 +7,15 @@
 
 mod machine;
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use machine::{Machine, Value};
 
 /// Longest pickle; that of ViT-g is 80 kB, the weights lie outside of it.
 pub(crate) const MAX_PICKLE_BYTES: usize = 8 << 20;
+/// Version of the sequence of pickles.
+const SEQUENCE_VERSION: i64 = 1001;
 /// Deepest nesting of dicts that is searched for tensors.
 const MAX_NESTING: usize = 12;
 /// Longest dotted name of a tensor.
@@ -23,7 +26,7 @@ const MAX_ENTRIES: usize = 1 << 20;
 /// A tensor as the pickle describes it; nothing is checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TensorRecipe {
-    /// Class of the storage, for example `FloatStorage`.
+    /// Class of the storage, for example `FloatStorage`, or the number type where the storage has none.
     pub(crate) storage: Rc<str>,
     /// Member of the archive that holds it.
     pub(crate) key: Rc<str>,
@@ -34,8 +37,17 @@ pub(crate) struct TensorRecipe {
     pub(crate) strides: Vec<i64>,
 }
 
-/// Every tensor reachable from the root through dicts with text keys, by dotted name.
-pub(crate) fn tensors(pickle: &[u8]) -> Result<Vec<(String, Rc<TensorRecipe>)>, String> {
+/// What a pickle describes, by dotted name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Described {
+    /// Every tensor reachable from the root through dicts with text keys.
+    pub(crate) tensors: Vec<(String, Rc<TensorRecipe>)>,
+    /// Every other object there that has the name of a parameter, with its class.
+    pub(crate) others: Vec<(String, Rc<str>)>,
+}
+
+/// Reads the pickle of an archive.
+pub(crate) fn tensors(pickle: &[u8]) -> Result<Described, String> {
     if pickle.len() > MAX_PICKLE_BYTES {
         return Err(format!("pickle: expected at most {MAX_PICKLE_BYTES} bytes, got {}", pickle.len()));
     }
@@ -44,7 +56,67 @@ pub(crate) fn tensors(pickle: &[u8]) -> Result<Vec<(String, Rc<TensorRecipe>)>, 
     flatten(&machine, root)
 }
 
-fn flatten(machine: &Machine<'_>, root: Value) -> Result<Vec<(String, Rc<TensorRecipe>)>, String> {
+/// The pickles before the storages of a file of PyTorch before 1.6.
+pub(crate) struct Sequence {
+    pub(crate) described: Described,
+    /// Class of each storage that the object names.
+    pub(crate) classes: HashMap<Rc<str>, Rc<str>>,
+    /// Keys of the storages, in the order in which they follow.
+    pub(crate) keys: Vec<Rc<str>>,
+    /// Where the storages begin.
+    pub(crate) end: usize,
+}
+
+/// Reads the five pickles at the beginning of `file`.
+pub(crate) fn sequence(file: &[u8]) -> Result<Sequence, String> {
+    let mut end = 0;
+    let mut next = || {
+        let window = &file[end..file.len().min(end + MAX_PICKLE_BYTES)];
+        let mut machine = Machine::new(window);
+        let root = machine.run()?;
+        end += machine.consumed();
+        Ok::<_, String>((machine, root))
+    };
+    // The magic number, which the caller has seen.
+    next()?;
+    match next()?.1 {
+        Value::Int(SEQUENCE_VERSION) => {}
+        _ => {
+            return Err(format!(
+                "checkpoint: expected version {SEQUENCE_VERSION} of torch.save, got another"
+            ));
+        }
+    }
+    let (machine, facts) = next()?;
+    if !is_little_endian(&machine, &facts) {
+        return Err("byte order: expected little, got big or none".into());
+    }
+    let (mut machine, root) = next()?;
+    let described = flatten(&machine, root)?;
+    let classes = std::mem::take(&mut machine.classes);
+    let (machine, keys) = next()?;
+    let keys = match keys {
+        Value::List(keys) => machine.entries(keys).iter(),
+        _ => return Err("checkpoint: expected a list of storages, got something else".into()),
+    };
+    let text = |key: &Value| match key {
+        Value::Text(key) => Ok(key.clone()),
+        _ => Err("checkpoint: expected names of storages, got something else".to_string()),
+    };
+    let keys = keys.map(text).collect::<Result<_, _>>()?;
+    Ok(Sequence { described, classes, keys, end })
+}
+
+/// Whether the facts about the writer say that numbers are little-endian.
+fn is_little_endian(machine: &Machine<'_>, facts: &Value) -> bool {
+    let Value::Dict(facts) = facts else { return false };
+    let mut pairs = machine.entries(*facts).as_chunks().0.iter();
+    pairs.any(|[key, value]| {
+        matches!((key, value), (Value::Text(key), Value::Bool(true)) if &**key == "little_endian")
+    })
+}
+
+fn flatten(machine: &Machine<'_>, root: Value) -> Result<Described, String> {
     let Value::Dict(root) = root else {
         let got = match root {
             Value::Object(class) | Value::Global(class) => format!("a {class}"),
@@ -53,7 +125,7 @@ fn flatten(machine: &Machine<'_>, root: Value) -> Result<Vec<(String, Rc<TensorR
         };
         return Err(format!("checkpoint: expected a dict of tensors (save model.state_dict()), got {got}"));
     };
-    let mut found = Vec::new();
+    let mut found = Described::default();
     let mut visited = 0usize;
     let mut open = vec![(String::new(), root, 0usize)];
     while let Some((prefix, dict, depth)) = open.pop() {
@@ -63,19 +135,25 @@ fn flatten(machine: &Machine<'_>, root: Value) -> Result<Vec<(String, Rc<TensorR
         }
         for pair in machine.entries(dict).as_chunks().0 {
             let [Value::Text(key), value] = pair else { continue };
-            let named = matches!(value, Value::Tensor(_) | Value::Dict(_));
+            let named = matches!(value, Value::Tensor(_) | Value::Object(_) | Value::Dict(_));
             if !named || depth >= MAX_NESTING || prefix.len() + key.len() >= MAX_NAME_BYTES {
                 continue;
             }
             let name = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
             match value {
-                Value::Tensor(tensor) => found.push((name, tensor.clone())),
+                Value::Tensor(tensor) => found.tensors.push((name, tensor.clone())),
+                Value::Object(class) if is_parameter(&name) => found.others.push((name, class.clone())),
                 Value::Dict(dict) => open.push((name, *dict, depth + 1)),
                 _ => {}
             }
         }
     }
     Ok(found)
+}
+
+/// Whether an object of this name stands where a tensor is expected.
+fn is_parameter(name: &str) -> bool {
+    name.ends_with("weight") || name.ends_with("bias")
 }
 
 #[cfg(test)]
@@ -97,7 +175,7 @@ mod tests {
     fn a_dict_within_itself_ends() {
         // d = {}; d["a"] = d
         let cyclic = pickle(&[b"}q\x00", b"X\x01\0\0\0a", b"h\x00", b"s"]);
-        assert_eq!(tensors(&cyclic).unwrap(), []);
+        assert_eq!(tensors(&cyclic).unwrap(), Described::default());
     }
 
     #[test]
