@@ -19,6 +19,8 @@ pub(crate) enum Named {
     Still(PathBuf),
     /// A file of many frames, whose names are followed by numbers.
     Video(PathBuf),
+    /// A file that is one or the other, which is known when it is read.
+    Animation(PathBuf),
     /// What is no file, such as `stdin`: its name, and the words that tell it from others of the same name.
     Stream(&'static str, String),
 }
@@ -59,7 +61,9 @@ pub(crate) fn plan(inputs: &[Named]) -> (Vec<String>, bool) {
 impl Named {
     fn plain(&self) -> String {
         match self {
-            Self::Still(path) | Self::Video(path) => path.file_stem().map_or_else(|| "frame".into(), name_of),
+            Self::Still(path) | Self::Video(path) | Self::Animation(path) => {
+                path.file_stem().map_or_else(|| "frame".into(), name_of)
+            }
             Self::Stream(name, _) => (*name).into(),
         }
     }
@@ -71,8 +75,13 @@ impl Named {
         }
     }
 
-    fn has_many_frames(&self) -> bool {
-        !matches!(self, Self::Still(_))
+    /// Whether names of frames are numbered; an animation may have either.
+    fn numbered(&self) -> &'static [bool] {
+        match self {
+            Self::Still(_) => &[false],
+            Self::Video(_) | Self::Stream(..) => &[true],
+            Self::Animation(_) => &[false, true],
+        }
     }
 }
 
@@ -113,30 +122,29 @@ fn hash(bytes: &[u8]) -> u32 {
     (hash ^ (hash >> 32)) as u32
 }
 
-/// Which names another input has as well, or could give to one of its frames. File systems may ignore case.
+/// Which names another input of its kind has as well, or could give to one of its frames. An image and a video may share
+/// one: the video's frames are numbered. File systems may ignore case.
 fn are_ambiguous(inputs: &[Named], names: &[String]) -> Vec<bool> {
     let keys: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for key in &keys {
-        *counts.entry(key).or_default() += 1;
+    let mut counts: HashMap<(bool, &str), usize> = HashMap::new();
+    for (input, key) in inputs.iter().zip(&keys) {
+        for &numbered in input.numbered() {
+            *counts.entry((numbered, key)).or_default() += 1;
+        }
     }
-    let videos: HashSet<&str> = inputs
-        .iter()
-        .zip(&keys)
-        .filter(|(input, _)| input.has_many_frames())
-        .map(|(_, key)| key.as_str())
-        .collect();
     let like_a_frame = |key: &str| {
         let numbered = key.rsplit_once('_').filter(|(_, number)| {
             number.len() >= NUMBER_DIGITS && number.bytes().all(|byte| byte.is_ascii_digit())
         });
-        numbered.is_some_and(|(stem, _)| videos.contains(stem))
+        numbered.is_some_and(|(stem, _)| counts.contains_key(&(true, stem)))
     };
-    let ambiguous = inputs
-        .iter()
-        .zip(&keys)
-        .map(|(input, key)| counts[key.as_str()] > 1 || (!input.has_many_frames() && like_a_frame(key)));
-    ambiguous.collect()
+    let is_ambiguous = |input: &Named, key: &str| {
+        input
+            .numbered()
+            .iter()
+            .any(|&numbered| counts[&(numbered, key)] > 1 || (!numbered && like_a_frame(key)))
+    };
+    inputs.iter().zip(&keys).map(|(input, key)| is_ambiguous(input, key)).collect()
 }
 
 /// The same input given several times: its frames are the same each time, so the order does not matter.
@@ -157,7 +165,7 @@ fn below_common_folder(inputs: &[Named]) -> Vec<Option<PathBuf>> {
     let whole: Vec<Option<PathBuf>> = inputs
         .iter()
         .map(|input| match input {
-            Named::Still(path) | Named::Video(path) => {
+            Named::Still(path) | Named::Video(path) | Named::Animation(path) => {
                 let folder = dinov2_files::folder_of(path).to_path_buf();
                 let real = folders
                     .entry(folder)
@@ -217,6 +225,16 @@ mod tests {
         inputs.reverse();
         let backward: Vec<String> = names(&inputs).into_iter().rev().collect();
         assert_eq!(forward, backward);
+    }
+
+    #[test]
+    fn an_image_and_a_video_may_share_a_name() {
+        let inputs = [Named::Video("/i/cat.mjpeg".into()), Named::Still("/i/cat.jpg".into())];
+        assert_eq!(plan(&inputs), (vec!["cat".into(), "cat".into()], false));
+        let animation = Named::Animation("/i/cat.gif".into());
+        for other in inputs {
+            assert!(plan(&[animation.clone(), other]).1);
+        }
     }
 
     #[test]

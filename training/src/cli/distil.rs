@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
-use dinov2_weights::{Model, Normalisation};
+use dinov2_weights::{Model, Normalisation, Preprocessing};
 
 use super::interrupt::{Interrupts, Words};
 use super::models::{TeacherModel, blame_recipe, device};
@@ -139,7 +139,11 @@ impl RunArgs {
                 source,
                 licence: teacher_model.model.metadata().provenance.licence.clone(),
                 notes: format!("recipe {file}, {} images", dataset.len()),
-                preprocessing: teacher_model.model.metadata().preprocessing,
+                // The student saw the views of its recipe, whatever its teacher's source does to images.
+                preprocessing: Preprocessing {
+                    source_fit: None,
+                    ..teacher_model.model.metadata().preprocessing
+                },
             },
             output: self.output,
             resume: self.resume,

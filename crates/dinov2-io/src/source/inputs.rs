@@ -62,12 +62,10 @@ impl Input {
     /// What its frames are named after.
     pub(crate) fn named(&self) -> Named {
         match self {
-            // Whether it is animated is known when it is read.
-            Self::Still(path) if has_extension(path, &ANIMATION_EXTENSIONS) => Named::Video(path.clone()),
+            Self::Still(path) if has_extension(path, &ANIMATION_EXTENSIONS) => Named::Animation(path.clone()),
             Self::Still(path) => Named::Still(path.clone()),
-            Self::Animation(path) | Self::Y4m(path) | Self::Mjpeg(path) | Self::Video(path) => {
-                Named::Video(path.clone())
-            }
+            Self::Animation(path) => Named::Animation(path.clone()),
+            Self::Y4m(path) | Self::Mjpeg(path) | Self::Video(path) => Named::Video(path.clone()),
             Self::Pipe(path) | Self::Recording { path, .. } => Named::Video(path.clone()),
             Self::Stdin => Named::Stream("stdin", String::new()),
             Self::Pattern(words) => Named::Stream("test", words.clone()),

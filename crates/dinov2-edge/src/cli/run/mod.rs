@@ -137,13 +137,15 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         (false, false) => Lines::Text,
     };
     sinks.push(Box::new(Results { output, meta, lines, bar: bar.clone() }));
-    let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), Status::new(live, bar))?;
-    match (summary.stats.frames, summary.skipped) {
-        (0, 0) if !summary.stopped => bail!("run: expected at least one frame, got none"),
-        (_, 0) => Ok(()),
-        (frames, skipped) => bail!(
-            "run: expected inputs that can all be used, got {skipped} that cannot (named above), and features of {frames} frames"
-        ),
+    let mut status = Status::new(live, bar);
+    let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), &mut status)?;
+    match (summary.stats.frames, summary.skipped, status.first_skipped()) {
+        (0, 0, _) if !summary.stopped => bail!("run: expected at least one frame, got none"),
+        (frames, skipped @ 1.., Some(first)) => {
+            let those = if skipped == 1 { String::new() } else { format!(", the first of {skipped}") };
+            bail!("run: an input could not be used{those}, beside {frames} frames that could: {first}")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -169,6 +171,8 @@ fn pipeline_config(
     };
     let live = sources.iter().all(|source| source.live().is_some());
     let video = sources.iter().any(|source| source.is_video());
+    // Of one input the error is what a run has to say; there is no other to go on with.
+    let alone = sources.iter().map(|source| source.files().len()).sum::<usize>() <= 1;
     let watchdog = args.watchdog.or(live.then_some(60)).filter(|seconds| *seconds > 0);
     // Whether the size fits the model should be known before threads are started.
     dinov2_edge::io::Fit::new(args.size, engine.spec().patch_size).map_err(usage)?;
@@ -180,7 +184,7 @@ fn pipeline_config(
         period: args.fps,
         watchdog: watchdog.map(Duration::from_secs),
         pca: PcaControl::new(if video { PcaMode::Frozen } else { PcaMode::Each }),
-        bad_inputs: if args.strict { BadInputs::Stop } else { BadInputs::Skip },
+        bad_inputs: if args.strict || alone { BadInputs::Stop } else { BadInputs::Skip },
     })
 }
 
@@ -208,7 +212,7 @@ fn recording_meta(meta: &FeatureMeta, cameras: usize) -> RecordingMeta {
     }
 }
 
-fn run(pipeline: Pipeline, mut status: Status) -> anyhow::Result<Summary> {
+fn run(pipeline: Pipeline, status: &mut Status) -> anyhow::Result<Summary> {
     stop_on_signals(pipeline.stop_handle())?;
     let outcome = pipeline.run(&mut |observation| status.observe(observation));
     status::stopping();

@@ -16,11 +16,12 @@ pub(super) struct Status {
     bar: ProgressBar,
     last_line: Instant,
     ready: bool,
+    first_skipped: Option<String>,
 }
 
 impl Status {
     pub(super) fn new(live: bool, bar: ProgressBar) -> Self {
-        Self { live, bar, last_line: Instant::now(), ready: false }
+        Self { live, bar, last_line: Instant::now(), ready: false, first_skipped: None }
     }
 
     pub(super) fn observe(&mut self, observation: Observation<'_>) {
@@ -29,7 +30,9 @@ impl Status {
             self.say(&format!("note: {note}"));
         }
         for error in observation.skipped {
-            self.say(&format!("skipped: {}", one_line(&error.into())));
+            let reason = one_line(&error.into());
+            self.say(&format!("skipped: {reason}"));
+            self.first_skipped.get_or_insert(reason);
         }
         if self.live {
             self.tell(stats);
@@ -39,6 +42,11 @@ impl Status {
             self.ready = true;
             service::ready();
         }
+    }
+
+    /// Why the first input that was skipped could not be used.
+    pub(super) fn first_skipped(&self) -> Option<&str> {
+        self.first_skipped.as_deref()
     }
 
     fn tell(&mut self, stats: &LiveStats) {
