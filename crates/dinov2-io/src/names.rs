@@ -2,7 +2,7 @@
 //!
 //! A name depends on the set of inputs, never on their order, so that no frame's features can be taken for another's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -186,6 +186,8 @@ fn below_common_folder(inputs: &[Named]) -> Vec<Option<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn names(inputs: &[Named]) -> Vec<String> {
