@@ -82,7 +82,7 @@ def every_format_gives_the_right_pixels():
         with camera("--camera-format", name, "--frames", "2", "--output", folder, "--format", "png", "--size", "112x56") as program:
             program.finish()
         assert f"'{fourcc}'" in run("v4l2-ctl", "--get-fmt-video"), f"{name}: the device was not asked for it"
-        pictures = sorted(folder.iterdir())
+        pictures = sorted(folder.glob("*.png"))
         assert len(pictures) == 2, pictures
         rows = read_png(pictures[1])
         assert (len(rows), len(rows[0])) == (56, 224), (len(rows), len(rows[0]))
@@ -105,7 +105,7 @@ def mjpeg_of_a_usb_camera():
     words = ["--camera-format", "mjpeg", "--frames", "2", "--output", SOME, "--format", "png", "--size", "112x56"]
     with Program("--camera", DEVICE, *words) as program:
         program.finish()
-    rows = read_png(sorted(SOME.iterdir())[1])
+    rows = read_png(sorted(SOME.glob("*.png"))[1])
     # What ffmpeg makes of the same JPEG.
     (SOME / "frame.jpg").write_bytes(usb.jpegs[0])
     shape = "scale=112:56:flags=bicubic"

@@ -19,7 +19,7 @@ pub(super) struct SourceArgs {
     /// Camera device or its number, or `test:WIDTHxHEIGHT@FPS` for one that is none; several times for several [default: the first camera]
     #[arg(long, value_name = "DEVICE", num_args = 0..=1, value_parser = device, conflicts_with = "input")]
     camera: Option<Vec<String>>,
-    /// Images, folders, globs, y4m, MJPEG, any video, recordings, `-` for standard input, `test:` for a synthetic pattern
+    /// Images, folders, globs, y4m, MJPEG, any video, recordings, `-` for standard input, `test:` for a synthetic pattern; a name that begins with a dash as --input=-NAME or ./-NAME
     #[arg(long, short, num_args = 1.., value_name = "PATH")]
     input: Vec<OsString>,
     /// Size of the camera's frames, WIDTHxHEIGHT; the nearest is taken [default: about 640x480]
