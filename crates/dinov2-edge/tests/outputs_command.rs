@@ -174,6 +174,14 @@ fn names_of_any_bytes_are_read_and_messages_stay_one_line() {
         let output = command.current_dir(folder.path()).output().unwrap();
         assert!(output.status.success(), "{input}: {}", stderr(&output));
     }
+    let odd = folder.path().join("a\u{1b}[31mb\nc");
+    fs::create_dir(&odd).unwrap();
+    assert!(stderr(&run(&[&odd], &[])).starts_with("error: input: expected a folder with images"));
+    picture(&odd.join("x.png"), 3);
+    fs::write(odd.join("notes"), "").unwrap();
+    let said = stderr(&run(&[&odd], &[]));
+    assert!(said.lines().any(|line| line.starts_with("note: ") && line.ends_with("such as notes")), "{said}");
+    assert!(!said.contains('\x1b'), "{said}");
     for name in [&b"no\nsuch.png"[..], b"no\xff.png", b"no\x1b[31m.png"] {
         let output = run(&[Path::new(OsStr::from_bytes(name))], &[]);
         let said = stderr(&output);

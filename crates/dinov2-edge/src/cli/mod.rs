@@ -2,12 +2,12 @@
 //!
 //! Results go to stdout, everything for people to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
-/// Writes a line for people. One that nobody can read any more, because a terminal or a log has gone, is no reason to die,
-/// as `eprintln!` would.
+/// Writes a line for people, one line whatever names of files hold. One that nobody can read any more, because a terminal or a
+/// log has gone, is no reason to die, as `eprintln!` would.
 macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
+        let _ = writeln!(std::io::stderr(), "{}", dinov2_files::shown(format!($($words)*)));
     }};
 }
 
