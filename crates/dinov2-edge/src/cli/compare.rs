@@ -119,8 +119,10 @@ fn print(report: &Value, as_json: bool) -> anyhow::Result<()> {
         writeln!(stdout, "{report}")?;
         return Ok(());
     }
-    writeln!(stdout, "{} against {}", report["candidate"], report["reference"])?;
-    writeln!(stdout, "{} images, {} patches, size {}", report["images"], report["patches"], report["size"])?;
+    let [candidate, reference, size] =
+        ["candidate", "reference", "size"].map(|key| super::plain(&report[key]));
+    writeln!(stdout, "{candidate} against {reference}")?;
+    writeln!(stdout, "{} images, {} patches, size {size}", report["images"], report["patches"])?;
     for key in ["patch_cosine", "cls_cosine"] {
         let [median, p5, p1, min] =
             ["median", "p5", "p1", "min"].map(|share| report[key][share].as_f64().unwrap_or(f64::NAN));

@@ -107,6 +107,11 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// A value as people read it: text without quotes.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// The error and its causes on one line. Our errors tell their cause themselves, so a cause that was told is left out.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();

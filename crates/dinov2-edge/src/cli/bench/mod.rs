@@ -225,7 +225,7 @@ fn print_json(mut facts: Value, samples: Samples, peak: Option<Peak>) -> anyhow:
 fn print_table(facts: &Value, samples: Samples) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     for key in ["model", "shape", "engine", "size_px", "tokens", "batch", "cpu"] {
-        writeln!(stdout, "{key:<12} {}", facts[key])?;
+        writeln!(stdout, "{key:<12} {}", super::plain(&facts[key]))?;
     }
     for key in ["load_ms", "first_frame_ms", "cpu_ms", "peak_memory_mib"] {
         writeln!(stdout, "{key:<16} {:>9.1}", facts[key].as_f64().unwrap_or(f64::NAN))?;
