@@ -34,16 +34,14 @@ struct ShardIndex {
 /// # Errors
 /// A malformed file.
 pub(crate) fn parse(bytes: &Bytes, label: String) -> Result<Checkpoint, ConvertError> {
-    let Tensors { read: tensors, unread } =
-        tensors(bytes).map_err(|problem| ConvertError::invalid(problem, &label))?;
-    Ok(Checkpoint {
-        label,
-        kind: SourceKind::Safetensors,
-        tensors,
-        unread,
-        hints: Hints::default(),
-        notes: Vec::new(),
-    })
+    let tensors = tensors(bytes).map_err(|problem| ConvertError::invalid(problem, &label))?;
+    Ok(checkpoint(label, tensors))
+}
+
+/// A checkpoint of which nothing but its tensors is known yet.
+fn checkpoint(label: String, Tensors { read: tensors, unread }: Tensors) -> Checkpoint {
+    let (kind, hints, notes) = (SourceKind::Safetensors, Hints::default(), Vec::new());
+    Checkpoint { label, kind, tensors, unread, hints, notes }
 }
 
 /// Adds what the files beside a checkpoint say, if the file has a name that goes with them; otherwise notes that they
@@ -138,15 +136,7 @@ fn read_shards(folder: &Path, index: &ShardIndex) -> Result<Checkpoint, ConvertE
             all.unread.insert(name.clone(), dtype.clone());
         }
     }
-    let Tensors { read: tensors, unread } = all;
-    Ok(Checkpoint {
-        label,
-        kind: SourceKind::Safetensors,
-        tensors,
-        unread,
-        hints: Hints::default(),
-        notes: Vec::new(),
-    })
+    Ok(checkpoint(label, all))
 }
 
 /// The tensors of a file: those of floating-point numbers, and the types of the others.
