@@ -54,10 +54,14 @@ impl Process {
         kill(Pid::from_raw(self.0.id() as i32), signal).unwrap();
     }
 
+    fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
     /// Exit status and standard error.
     fn end(mut self) -> (i32, String) {
         let began = Instant::now();
-        while self.0.try_wait().unwrap().is_none() {
+        while self.is_running() {
             assert!(began.elapsed() < PATIENCE, "the process does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -81,9 +85,15 @@ fn steps(run: &Path) -> usize {
     metrics.lines().filter(|line| line.contains("\"loss\"")).count()
 }
 
+/// Pictures, a teacher and [`RECIPE`]. The recipe is written once: processes that start at the same time read it.
+fn bench() -> Bench {
+    let bench = Bench::new(6);
+    fs::write(bench.folder.path().join("recipe.toml"), RECIPE).unwrap();
+    bench
+}
+
 /// `COMMAND` in the bench's folder over its pictures into `output`.
 fn training(bench: &Bench, command: &str, output: &str) -> Command {
-    fs::write(bench.folder.path().join("recipe.toml"), RECIPE).unwrap();
     let mut program = Command::new(env!("CARGO_BIN_EXE_training"));
     program.args([command, "--recipe", "recipe.toml", "--data", "images", "--output", output]);
     program.args(["--teacher", "teacher.safetensors"]).current_dir(bench.folder.path());
@@ -109,7 +119,7 @@ fn student(bench: &Bench, run: &str) -> Vec<u8> {
 
 #[test]
 fn a_run_that_signals_end_goes_on_bit_for_bit() {
-    let bench = Bench::new(6);
+    let bench = bench();
     finish(&mut training(&bench, "distill", "whole"));
     let run = bench.folder.path().join("run");
     let mut before = 0;
@@ -146,7 +156,7 @@ fn a_run_that_signals_end_goes_on_bit_for_bit() {
 /// removed.
 #[test]
 fn a_second_signal_ends_the_program_at_once() {
-    let bench = Bench::new(6);
+    let bench = bench();
     let run = bench.folder.path().join("run");
     let process = Process::start(&mut training(&bench, "distill", "run"));
     wait_for("steps", || steps(&run) >= 3);
@@ -192,7 +202,7 @@ fn a_second_signal_ends_the_program_at_once() {
 
 #[test]
 fn what_the_program_was_started_to_ignore_ends_nothing() {
-    let bench = Bench::new(6);
+    let bench = bench();
     let run = bench.folder.path().join("run");
     let inner = training(&bench, "distill", "run");
     let mut command = Command::new("sh");
@@ -214,17 +224,17 @@ fn what_the_program_was_started_to_ignore_ends_nothing() {
 /// A signal to one of two processes, which is not the one that writes.
 #[test]
 fn processes_end_at_the_same_step() {
-    let bench = Bench::new(6);
-    let together = |run: &str, more: &[&str], meanwhile: &dyn Fn(&[Process])| {
+    let bench = bench();
+    let together = |run: &str, more: &[&str], meanwhile: &dyn Fn(&mut [Process])| {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let processes = ["0", "1"].map(|rank| {
+        let mut processes = ["0", "1"].map(|rank| {
             let mut command = training(&bench, "distill", run);
             command.args(more).env("RANK", rank).env("WORLD_SIZE", "2");
             Process::start(
                 command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", address.port().to_string()),
             )
         });
-        meanwhile(&processes);
+        meanwhile(&mut processes);
         processes.map(Process::end)
     };
     let ended = together("whole", &[], &|_| {});
@@ -233,7 +243,10 @@ fn processes_end_at_the_same_step() {
     for (rank, later) in [(1, 5), (0, 60)] {
         let more: &[&str] = if later > 5 { &["--resume"] } else { &[] };
         let ended = together("run", more, &|processes| {
-            wait_for("steps", || steps(&run) >= later);
+            wait_for("steps", || {
+                assert!(processes.iter_mut().all(Process::is_running), "a process ended before its signal");
+                steps(&run) >= later
+            });
             processes[rank].send(Signal::SIGTERM);
         });
         assert!(ended[rank].0 == 143 && ended[1 - rank].0 == 130, "{ended:?}");
@@ -259,7 +272,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_cache_that_signals_end_is_completed() {
-    let bench = Bench::new(6);
+    let bench = bench();
     finish(&mut training(&bench, "cache", "whole"));
     let cache = bench.folder.path().join("cache");
     let process = Process::start(&mut training(&bench, "cache", "cache"));
