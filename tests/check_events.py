@@ -3,7 +3,7 @@
     pip install tbparse tensorboard pandas pillow
     python tests/check_events.py RUN_FOLDER [--pictures]
 
-RUN_FOLDER: what `training distil` or the example `metrics` wrote. --pictures: expect at least one. Exits 1 if anything differs.
+RUN_FOLDER: what `training distill` or the example `metrics` wrote. --pictures: expect at least one. Exits 1 if anything differs.
 """
 
 import argparse

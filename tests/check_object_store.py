@@ -180,7 +180,7 @@ class Program:
             [self.binary, *map(str, words)], env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
-    def distil(self, data, name, *words, steps=8, **settings):
+    def distill(self, data, name, *words, steps=8, **settings):
         recipe = self.folder / "recipe.toml" if steps == 8 else self.folder / f"recipe-{steps}.toml"
         recipe.write_text(RECIPE.replace("STEPS", str(steps)))
         common = ["distill", "--recipe", recipe, "--teacher", TEACHER, "--workers", 2, "--output", self.folder / name]
@@ -188,7 +188,7 @@ class Program:
 
     def result(self, data, name, *words, **settings):
         """Student, losses and what could not be read, the images under their names in the shards."""
-        process = self.distil(data, name, *words, **settings)
+        process = self.distill(data, name, *words, **settings)
         _, told = process.communicate(timeout=600)
         require(process.returncode == 0, data, told)
         folder = self.folder / name
@@ -202,7 +202,7 @@ class Program:
     def refusal(self, data, told, **settings):
         """One line and exit code 1."""
         begun = time.monotonic()
-        process = self.distil(data, "refused", **settings)
+        process = self.distill(data, "refused", **settings)
         _, words = process.communicate(timeout=HASTY_S)
         lines = words.splitlines()
         require(process.returncode == 1 and len(lines) == 1, data, "exit code", process.returncode, words)
@@ -248,7 +248,7 @@ def check_manifest(program, server):
     shards = {entry["member"]["shard"] for entry in entries}
     require(shards == {f"s3://{BUCKET}/{FOLDER}/{shard:03}.tar" for shard in range(SHARDS)}, *shards)
     require(sum(entry["kept"] for entry in entries) > 4, "curate has kept too few")
-    process = program.distil(curated / "manifest.jsonl", "manifest", "--stop-after", 2, url=server.url)
+    process = program.distill(curated / "manifest.jsonl", "manifest", "--stop-after", 2, url=server.url)
     _, told = process.communicate(timeout=600)
     require(process.returncode == 0, "distill on a manifest", told)
     print(f"a manifest of {len(entries)} images by address was trained on")
@@ -278,7 +278,7 @@ def check_server_that_goes(program, shards):
     server = Server(shards)
     folder = program.folder / "gone"
     settings = {"steps": 1_000_000, "url": server.url}
-    process = program.distil(f"s3://{BUCKET}/{FOLDER}/", "gone", "--checkpoint-every", 5, **settings)
+    process = program.distill(f"s3://{BUCKET}/{FOLDER}/", "gone", "--checkpoint-every", 5, **settings)
     while not list((folder / "checkpoints").glob("*.safetensors")):
         require(process.poll() is None, "the run has ended before it began")
         time.sleep(0.1)
@@ -294,7 +294,7 @@ def check_server_that_goes(program, shards):
     kept = max(int("".join(filter(str.isdigit, path.stem))) for path in (folder / "checkpoints").glob("*.safetensors"))
     server = Server(shards, server.port)
     words = ["--resume", "--stop-after", kept + 3]
-    process = program.distil(f"s3://{BUCKET}/{FOLDER}/", "gone", *words, **settings)
+    process = program.distill(f"s3://{BUCKET}/{FOLDER}/", "gone", *words, **settings)
     _, told = process.communicate(timeout=600)
     server.stop()
     require(process.returncode == 0, "resume", told)

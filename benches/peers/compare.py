@@ -14,7 +14,7 @@ table. Then everybody is measured in turn, round after round, each in its own pr
 median over rounds of (our median / the peer's median in the same round), so that a machine that slows down slows
 everybody.
 
-The int8 peers (`--peers onnxruntime-int8 openvino-int8`, --precision int8 for ours) quantise the same ONNX file:
+The int8 peers (`--peers onnxruntime-int8 openvino-int8`, --precision int8 for ours) quantize the same ONNX file:
 onnxruntime dynamically, per channel, the constant matrices; OpenVINO by NNCF after training, for transformers, on 64
 photographs of --calibration DIR. With that option agreement is judged on 8 other photographs of the folder.
 

@@ -3,7 +3,7 @@
 A worker reads commands from stdin and answers each with one JSON line: `features IN.npy OUT.npy` (pixels u8
 [height, width, 3] in, final patch tokens [patches, dim] out) or `run N` (milliseconds of N frames).
 What is timed starts at normalised f32 pixels [1, 3, height, width] and ends at tokens in main memory; our own engine
-is timed from u8 pixels, its normalisation included. The int8 peers quantise the same f32 ONNX file when they start,
+is timed from u8 pixels, its normalisation included. The int8 peers quantize the same f32 ONNX file when they start,
 each with its own vendor's tool.
 """
 
@@ -112,7 +112,7 @@ def openvino_bf16_peer(job):
 
 
 def openvino_int8_peer(job):
-    """Post-training quantisation by NNCF; what stays in floating point runs in OpenVINO's own choice for this CPU."""
+    """Post-training quantization by NNCF; what stays in floating point runs in OpenVINO's own choice for this CPU."""
     import nncf
     import openvino
 

@@ -242,7 +242,7 @@ fn stages_are_timed() {
     for stage in [Stage::PatchEmbed, Stage::LayerNorm, Stage::Qkv, Stage::Attention, Stage::MlpOut] {
         assert!(!times.get(stage).is_zero(), "{stage:?}");
     }
-    assert!(times.get(Stage::Quantise).is_zero() && times.get(Stage::Taps).is_zero());
+    assert!(times.get(Stage::Quantize).is_zero() && times.get(Stage::Taps).is_zero());
     engine.set_profiling(false);
     assert!(tokens(&mut engine, &picture) == plain && engine.stage_times().is_none());
 }

@@ -8,8 +8,8 @@ use std::num::NonZeroUsize;
 use common::{Case, Picture, cases, cosine};
 use dinov2_core::{Extractor, Features, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa};
-use dinov2_weights::quantise::round_to_nearest_int4;
-use dinov2_weights::{INT4_GROUPS, Model, Numbers, Quantisation, fits_int4, layout, write_quantised};
+use dinov2_weights::quantize::round_to_nearest_int4;
+use dinov2_weights::{INT4_GROUPS, Model, Numbers, Quantization, fits_int4, layout, write_quantized};
 
 const PRECISIONS: [CpuPrecision; 3] = [CpuPrecision::F32, CpuPrecision::Half, CpuPrecision::Int8];
 
@@ -66,14 +66,14 @@ fn with_int4(model: &Model, group: usize) -> Option<Model> {
         .collect();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("int4.safetensors");
-    let quantisation = Quantisation {
+    let quantization = Quantization {
         weight_limit: 64,
         int4_group: Some(group),
         calibration_images: 0,
         trained: false,
         fidelity: Vec::new(),
     };
-    write_quantised(model, &replacements, quantisation, &path).expect("a file");
+    write_quantized(model, &replacements, quantization, &path).expect("a file");
     (!replacements.is_empty()).then(|| Model::open(&path).expect("a model file"))
 }
 

@@ -8,10 +8,10 @@ use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 use rand::Rng;
 use training::allocator::keep_pages;
 use training::data::{Batch, Pixels};
-use training::distil::{Learner, Student};
+use training::distill::{Learner, Student};
 use training::loss::{Objective, Standardiser, Targets};
 use training::parallel::Group;
-use training::recipe::{QuantiseRecipe, Recipe};
+use training::recipe::{QuantizeRecipe, Recipe};
 use training::vit::Parameters;
 
 #[global_allocator]
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     let mut recipe: Recipe = toml::from_str(RECIPE)?;
     if words.pop_if(|word| word == "rounded").is_some() {
-        recipe.quantise = Some(QuantiseRecipe::default());
+        recipe.quantize = Some(QuantizeRecipe::default());
     }
     let device =
         if words.pop_if(|word| word == "cuda").is_some() { Device::new_cuda(0)? } else { Device::Cpu };

@@ -1,4 +1,4 @@
-//! Curation, distillation, quantisation-aware training and evaluation of students.
+//! Curation, distillation, quantization-aware training and evaluation of students.
 //!
 //! Way of the data: [`data`] lists encoded images and loads them; [`views`] makes what the networks see of them; a teacher and
 //! a student look at the same views, and the student learns. [`curate`] chooses images before, [`eval`] judges models after.
@@ -6,7 +6,7 @@
 pub mod allocator;
 pub mod curate;
 pub mod data;
-pub mod distil;
+pub mod distill;
 pub mod eval;
 mod files;
 pub mod loss;

@@ -1,4 +1,4 @@
-//! Quantisation-aware training: a student that learns with the roundings of the runtime's int8 engine.
+//! Quantization-aware training: a student that learns with the roundings of the runtime's int8 engine.
 //!
 //! In every forward pass matrices are what a file in int8 will hold, and what goes into them is rounded token by token as the
 //! engine rounds it; scales of weights learn (LSQ, Esser et al. 2020, arXiv 1902.08153), those of activations follow from each
@@ -9,9 +9,9 @@ use candle_core::{DType, Result, Tensor};
 use dinov2_core::VitSpec;
 use dinov2_weights::Int8Rows;
 use dinov2_weights::layout::slots;
-use dinov2_weights::quantise::{round_to_nearest, scales};
+use dinov2_weights::quantize::{round_to_nearest, scales};
 
-use crate::ops::fake_quantise_weight;
+use crate::ops::fake_quantize_weight;
 use crate::vit::Parameters;
 
 /// Smallest scale, so that rows of zeros have a logarithm.
@@ -70,7 +70,7 @@ impl Rounding {
         for name in &self.matrices {
             let weight = parameters.get(name)?;
             let scales = parameters.get(&log_scale(name))?;
-            let rounded = fake_quantise_weight(&rows(weight)?, scales, self.limit)?;
+            let rounded = fake_quantize_weight(&rows(weight)?, scales, self.limit)?;
             all.set(name, rounded.reshape(weight.shape())?);
         }
         Ok(all)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use candle_core::{Device, Tensor};
 use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 use training::data::{Batch, Pixels};
-use training::distil::{Learner, Student, step_bytes};
+use training::distill::{Learner, Student, step_bytes};
 use training::loss::{Objective, Standardiser, Targets};
 use training::parallel::Group;
 use training::recipe::Recipe;
@@ -125,7 +125,7 @@ fn measured(spec: &VitSpec, recipe: &Recipe) -> u64 {
 #[test]
 fn a_step_takes_what_is_foreseen() {
     let recompute = ("[[stages]]", "recompute = true\n[[stages]]");
-    let rounded = ("[[stages]]", "quantise = { weight_limit = 64 }\n[[stages]]");
+    let rounded = ("[[stages]]", "quantize = { weight_limit = 64 }\n[[stages]]");
     let masked = ("masked = 0.0", "masked = 0.5, masked_steps = 1.0");
     let taps = "\"mlp\", taps = [{ student = 1, teacher = 2 }, { student = 2, teacher = 4 }]";
     for (depth, mlp, changes) in [

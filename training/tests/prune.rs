@@ -7,7 +7,7 @@ use dinov2_cpu::{CpuConfig, CpuEngine};
 use dinov2_weights::position::resample;
 use dinov2_weights::{ConvertOptions, Model, Numbers, Storage, convert, write_model};
 use training::data::Pixels;
-use training::distil::{StudentCard, write_student};
+use training::distill::{StudentCard, write_student};
 use training::prune::prune;
 
 const SIDE_PX: usize = 56;

@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 fn engine(name: &str) -> CpuEngine {
     let model = Model::open(root().join("models").join(name)).unwrap();
     assert!(
-        model.metadata().quantisation.as_ref().is_some_and(|quantisation| quantisation.meets_gate()),
+        model.metadata().quantization.as_ref().is_some_and(|quantization| quantization.meets_gate()),
         "{name}"
     );
     let mut config = CpuConfig::default();

@@ -1,4 +1,4 @@
-//! Quantisation-aware training: it rounds as the int8 engine does, it learns to live with that, it resumes.
+//! Quantization-aware training: it rounds as the int8 engine does, it learns to live with that, it resumes.
 
 #[path = "support/fidelity.rs"]
 mod fidelity;
@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::{Extractor, Features, ImageView, PatchGrid, Tap, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
-use dinov2_weights::quantise::{round_to_nearest, scales};
-use dinov2_weights::{IMAGENET, Model, Numbers, Quantisation, layout, write_quantised};
-use training::distil::{Student, write_int8_student};
+use dinov2_weights::quantize::{round_to_nearest, scales};
+use dinov2_weights::{IMAGENET, Model, Numbers, Quantization, layout, write_quantized};
+use training::distill::{Student, write_int8_student};
 use training::recipe::Recipe;
 use training::vit::{Images, Parameters, Request, Vit, read_parameters};
 
@@ -26,7 +26,7 @@ const LIMIT: u8 = 3;
 const RECIPE: &str = r#"
 seed = 5
 validation_images = 2
-quantise = { weight_limit = 3 }
+quantize = { weight_limit = 3 }
 student = { start = "model" }
 loss = { head = "identity", statistics_images = 16, masked = 0.0 }
 optimiser = { learning_rate = 1e-3, warm_up_steps = 5, average = 0.9, weight_decay = 0.0 }
@@ -65,7 +65,7 @@ fn the_roundings_are_those_of_the_engine() {
         let weights = student.variables.parameters();
         write_int8_student(&spec, &weights, rounding, (&card, 1), &[], &path).unwrap();
         let file = Model::open(&path).unwrap();
-        assert!(file.metadata().quantisation.as_ref().unwrap().trained);
+        assert!(file.metadata().quantization.as_ref().unwrap().trained);
 
         let pixels: Vec<u8> =
             (0..SIDE_PX * SIDE_PX * 3).map(|at| (127.0 + 100.0 * (at as f32 * 0.37).sin()) as u8).collect();
@@ -110,14 +110,14 @@ fn a_student_learns_to_live_with_its_roundings() {
         replacements.insert(slot.name, Numbers::Int8(rows));
     }
     let path = bench.folder.path().join("nearest.safetensors");
-    let quantisation = Quantisation {
+    let quantization = Quantization {
         weight_limit: LIMIT,
         int4_group: None,
         calibration_images: 0,
         trained: false,
         fidelity: Vec::new(),
     };
-    write_quantised(&bench.model, &replacements, quantisation, &path).unwrap();
+    write_quantized(&bench.model, &replacements, quantization, &path).unwrap();
     let nearest = Model::open(path).unwrap();
 
     let cosine =
@@ -130,9 +130,9 @@ fn a_student_learns_to_live_with_its_roundings() {
     );
     assert!(1.0 - after < 0.5 * (1.0 - before), "{before} to {after}");
 
-    let quantisation = trained.metadata().quantisation.as_ref().unwrap();
-    assert_eq!((quantisation.weight_limit, quantisation.calibration_images), (LIMIT, 32));
-    let [fidelity] = quantisation.fidelity.as_slice() else { panic!("{:?}", quantisation.fidelity) };
+    let quantization = trained.metadata().quantization.as_ref().unwrap();
+    assert_eq!((quantization.weight_limit, quantization.calibration_images), (LIMIT, 32));
+    let [fidelity] = quantization.fidelity.as_slice() else { panic!("{:?}", quantization.fidelity) };
     assert_eq!((fidelity.size_px, fidelity.patches), (SIDE_PX as u32, 2 * 16));
     assert!(fidelity.median > 0.999 && fidelity.median < 1.0, "{fidelity:?}");
     let values = trained.int8("blocks.0.attn.qkv.weight").unwrap().values;
@@ -177,7 +177,7 @@ fn scales_are_kept_and_learn() {
 
 /// A file in int8 whose rows use their whole range gives its scales back.
 #[test]
-fn scales_of_a_quantised_file_are_found_again() {
+fn scales_of_a_quantized_file_are_found_again() {
     let numbers = [127.0f32, -3.0, 0.0, 64.0, 5.0, -127.0, 100.0, 1.0];
     let spec = Bench::new(1).model.spec().clone();
     let rounding = training::qat::Rounding::new(&spec, 127);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, wasm};
 
 /// All features but `training/cuda`, which needs NVIDIA's compiler.
-const FEATURES: [&str; 2] = ["--features", "dinov2-edge/tract,training/object-store"];
+const FEATURES: [&str; 2] = ["--features", "dinov2-cli/tract,training/object-store"];
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -17,7 +17,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     let lint = ["clippy", "--workspace", "--all-targets", "--locked"];
     cargo(&[&lint[..], &FEATURES, &["--", "-D", "warnings"]].concat())?;
     // The smallest binary is another program than the one with everything.
-    cargo(&["clippy", "-p", "dinov2-edge", "--no-default-features", "--locked", "--", "-D", "warnings"])?;
+    cargo(&["clippy", "-p", "dinov2-cli", "--no-default-features", "--locked", "--", "-D", "warnings"])?;
     if !skip_tests {
         cargo(&[&["test", "--workspace", "--locked"][..], &FEATURES].concat())?;
     }

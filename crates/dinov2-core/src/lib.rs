@@ -14,6 +14,7 @@ mod geometry;
 mod grid;
 mod image;
 mod spec;
+pub mod statistics;
 mod taps;
 
 pub use extractor::{ExtractError, Extractor};

@@ -28,7 +28,7 @@ pub enum CpuPrecision {
     /// [`Self::Int8`]; the rest stays f32. Faster than f32 where [`Isa::has_fast_half`]; half the weights' memory
     /// everywhere.
     Half,
-    /// Matrices in 8 bits: weights per output channel, activations per token, quantised as they come. Attention in
+    /// Matrices in 8 bits: weights per output channel, activations per token, quantized as they come. Attention in
     /// 16-bit integers where the CPU gains by it. Residual stream, LayerNorm, GELU and softmax stay f32.
     Int8,
 }

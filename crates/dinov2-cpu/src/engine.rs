@@ -131,7 +131,7 @@ impl CpuEngine {
     }
 
     /// As [`Extractor::extract`], and shows the input of every matrix of the blocks to `observer`, to calibrate a
-    /// quantiser: `observer(block, matrix, input)`, `input: [n, k]` in f32.
+    /// quantizer: `observer(block, matrix, input)`, `input: [n, k]` in f32.
     ///
     /// # Errors
     /// As [`Extractor::extract`].

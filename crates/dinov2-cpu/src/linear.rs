@@ -4,7 +4,7 @@ use dinov2_kernels::gemm_f32::PackedLinear;
 use dinov2_kernels::gemm_half::{HalfRows, PackedLinearHalf, layer_norm_rounded, round_rows};
 use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
 use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
-use dinov2_kernels::quantise::{QuantisedRows, layer_norm_quantised, quantise_rows};
+use dinov2_kernels::quantize::{QuantizedRows, layer_norm_quantized, quantize_rows};
 use dinov2_kernels::{AlignedBuffer, Epilogue, Isa, Pool};
 use dinov2_weights::{Int8Rows, Model};
 
@@ -91,7 +91,7 @@ pub(crate) enum Linear {
 #[derive(Default)]
 pub(crate) struct Rounded {
     half: HalfRows,
-    quantised: QuantisedRows,
+    quantized: QuantizedRows,
 }
 
 /// Where a layer's input is prepared: normalised, rounded or both.
@@ -127,8 +127,8 @@ impl Linear {
                 layer.apply(isa, pool, epilogue, &rounded.half, out);
             }
             Self::Int8(layer) => {
-                quantise_rows(isa, pool, input, layer.in_cols(), &mut rounded.quantised);
-                layer.apply(isa, pool, epilogue, &rounded.quantised, out);
+                quantize_rows(isa, pool, input, layer.in_cols(), &mut rounded.quantized);
+                layer.apply(isa, pool, epilogue, &rounded.quantized, out);
             }
         }
     }
@@ -145,7 +145,7 @@ impl Linear {
         match self {
             Self::F32(_) => layer_norm(isa, pool, norm, tokens, normed),
             Self::Half(_) => layer_norm_rounded(isa, pool, norm, tokens, &mut rounded.half),
-            Self::Int8(_) => layer_norm_quantised(isa, pool, norm, tokens, &mut rounded.quantised),
+            Self::Int8(_) => layer_norm_quantized(isa, pool, norm, tokens, &mut rounded.quantized),
         }
     }
 
@@ -160,7 +160,7 @@ impl Linear {
         match self {
             Self::F32(layer) => layer.apply(isa, pool, epilogue, &scratch.normed, out),
             Self::Half(layer) => layer.apply(isa, pool, epilogue, &scratch.rounded.half, out),
-            Self::Int8(layer) => layer.apply(isa, pool, epilogue, &scratch.rounded.quantised, out),
+            Self::Int8(layer) => layer.apply(isa, pool, epilogue, &scratch.rounded.quantized, out),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From a model file to weights packed for this CPU. Blocks are packed in parallel: dequantising and reordering 22 M
+//! From a model file to weights packed for this CPU. Blocks are packed in parallel: dequantizing and reordering 22 M
 //! weights is most of the time between start and first feature.
 
 use std::sync::Mutex;

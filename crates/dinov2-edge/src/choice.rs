@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use dinov2_cpu::{CpuPrecision, Isa};
 use dinov2_kernels::gemm_half::HalfFormat;
-use dinov2_weights::{Model, Quantisation};
+use dinov2_weights::{Model, Quantization};
 #[cfg(feature = "wgpu")]
 use dinov2_wgpu::GpuPrecision;
 
@@ -81,25 +81,25 @@ impl FromStr for Precision {
     }
 }
 
-fn weights_of(quantisation: &Quantisation) -> &'static str {
-    if quantisation.int4_group.is_some() { " with int4 weights" } else { "" }
+fn weights_of(quantization: &Quantization) -> &'static str {
+    if quantization.int4_group.is_some() { " with int4 weights" } else { "" }
 }
 
 impl Precision {
     /// What `Auto` becomes on the CPU engine, and why: int8 if `dinov2-edge quantize` measured for this very file that it
-    /// meets the gate ([`dinov2_weights::Quantisation::meets_gate`]), else f32.
+    /// meets the gate ([`dinov2_weights::Quantization::meets_gate`]), else f32.
     pub fn choose(model: &Model) -> (CpuPrecision, String) {
-        match &model.metadata().quantisation {
-            Some(quantisation) if quantisation.meets_gate() => {
-                let least = quantisation.fidelity.iter().map(|fidelity| fidelity.median).fold(1.0, f64::min);
-                let of = weights_of(quantisation);
+        match &model.metadata().quantization {
+            Some(quantization) if quantization.meets_gate() => {
+                let least = quantization.fidelity.iter().map(|fidelity| fidelity.median).fold(1.0, f64::min);
+                let of = weights_of(quantization);
                 (
                     CpuPrecision::Int8,
                     format!("int8{of} meets its gate for this file (patch cosine median {least:.5})"),
                 )
             }
-            Some(quantisation) => {
-                (CpuPrecision::F32, format!("int8{} misses its gate for this file", weights_of(quantisation)))
+            Some(quantization) => {
+                (CpuPrecision::F32, format!("int8{} misses its gate for this file", weights_of(quantization)))
             }
             None => {
                 let reason = "int8 was not measured for this file (dinov2-edge quantize does)";

@@ -1,6 +1,7 @@
 //! Whether the GPU is faster than the CPU: measured once per machine and model, and kept.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps};
@@ -9,7 +10,7 @@ use dinov2_weights::Model;
 use dinov2_wgpu::{Gpu, GpuConfig, GpuError, HostTimes, Stage, Tuning, WgpuEngine};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineConfig, EngineError, machine};
+use crate::{EngineConfig, EngineError};
 
 /// Side of the frame that is measured, in patches: 224 pixels at patch 14.
 const SIDE: usize = 16;
@@ -59,7 +60,7 @@ pub(crate) fn gpu_if_faster(
     cpu: CpuConfig,
 ) -> (Option<(WgpuEngine, String)>, Vec<String>) {
     let asked = config.gpu.is_some();
-    if config.isa.is_some() || config.incremental.is_some() || !(asked || machine::may_have_gpu()) {
+    if config.isa.is_some() || config.incremental.is_some() || !(asked || may_have_gpu()) {
         return (None, Vec::new());
     }
     let mut notes = Vec::new();
@@ -68,6 +69,17 @@ pub(crate) fn gpu_if_faster(
         None
     });
     (found, notes)
+}
+
+/// Whether there may be a GPU: on Linux and Android, whether any driver's device is there. Cheaper than asking the drivers.
+fn may_have_gpu() -> bool {
+    /// NVIDIA (desktop, Jetson), Mali and Adreno drivers without a DRM node.
+    const DEVICES: [&str; 5] =
+        ["/dev/nvidia0", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0", "/dev/mali0", "/dev/kgsl-3d0"];
+    let is_render_node = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with("renderD");
+    !cfg!(any(target_os = "linux", target_os = "android"))
+        || fs::read_dir("/sys/class/drm").into_iter().flatten().flatten().any(is_render_node)
+        || DEVICES.iter().any(|device| Path::new(device).exists())
 }
 
 fn try_gpu(
@@ -179,7 +191,6 @@ pub(crate) mod tests {
     use crate::Precision;
     use dinov2_core::VitSpec;
     use dinov2_weights::{ConvertOptions, Storage};
-    use std::path::Path;
     use std::time::Duration;
 
     /// The machine's GPU, or a program that imitates one. Without any the test is skipped, loudly; where DINOV2_TEST_GPU is set
@@ -212,7 +223,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_faster_engine_is_favoured() {
-        let model = crate::bundled_model().unwrap();
+        let model = dinov2_bundled::bundled_model().unwrap();
         let engine = |ms| Sleeper(model.spec(), Duration::from_millis(ms));
         assert!(measure(&mut engine(20), &mut engine(1)).unwrap().favours_gpu());
         assert!(!measure(&mut engine(1), &mut engine(20)).unwrap().favours_gpu());

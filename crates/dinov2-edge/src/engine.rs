@@ -27,18 +27,15 @@ pub enum Weights {
 }
 
 impl Weights {
-    /// Opens a path: an ONNX file by its ending, anything else as a model file. Without a path, the bundled model.
+    /// Opens a path: an ONNX file by its ending, anything else as a model file.
     ///
     /// # Errors
     /// A file that cannot be opened, or is no model file.
-    pub fn open(path: Option<&Path>) -> Result<Self, ModelError> {
-        match path {
-            None => crate::bundled_model().map(Box::new).map(Self::Model),
-            Some(path) if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) => {
-                Ok(Self::Onnx(path.to_path_buf()))
-            }
-            Some(path) => Model::open(path).map(Box::new).map(Self::Model),
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
+            return Ok(Self::Onnx(path.to_path_buf()));
         }
+        Model::open(path).map(Self::from)
     }
 
     /// Path or label, for messages and metadata.
@@ -70,6 +67,12 @@ impl Weights {
                 format!("ONNX {:016x}", hasher.finish())
             }
         }
+    }
+}
+
+impl From<Model> for Weights {
+    fn from(model: Model) -> Self {
+        Self::Model(Box::new(model))
     }
 }
 
@@ -487,7 +490,7 @@ mod tests {
     #[test]
     fn the_cpu_takes_over_where_the_gpu_fails() {
         let Some(gpu) = gpu_under_test(&GpuConfig::default()) else { return };
-        let model = crate::bundled_model().unwrap();
+        let model = dinov2_bundled::bundled_model().unwrap();
         let (config, _) = cpu_config(&model, &EngineConfig::default()).unwrap();
         let runner = Runner::Wgpu(Box::new(WgpuEngine::new(&gpu, &model, GpuPrecision::F32).unwrap()));
         let fallback = Some(Fallback { model, config });

@@ -22,7 +22,7 @@ pub enum ImageExtractError {
 /// use dinov2_edge::{CpuConfig, CpuEngine, Features, ImageExtractor, ImageView, Taps};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let model = dinov2_edge::bundled_model()?;
+/// let model = dinov2_bundled::bundled_model()?;
 /// let engine = CpuEngine::new(&model, CpuConfig::default())?;
 /// let mut extractor = ImageExtractor::new(engine, Size::Short(112))?;
 ///

@@ -5,7 +5,7 @@
 //! use dinov2_edge::{CpuConfig, CpuEngine, Features, ImageExtractor, ImageView, Taps};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let model = dinov2_edge::bundled_model()?;
+//! let model = dinov2_bundled::bundled_model()?;
 //! let engine = CpuEngine::new(&model, CpuConfig::default())?;
 //! let mut extractor = ImageExtractor::new(engine, Size::Short(224))?;
 //! let pixels = vec![127u8; 320 * 240 * 3]; // RGB, rows from the top, any size
@@ -28,20 +28,14 @@
 //! Features: `bundled-model` puts the 24 MB model into the binary, `hub` brings `pull`, `wgpu` the GPU engine; these are on by
 //! default. `tract` brings the engine that runs ONNX files.
 
-mod bundled;
 mod choice;
 #[cfg(feature = "wgpu")]
 mod comparison;
 mod engine;
-pub mod hub;
 mod image_extractor;
-pub mod machine;
 pub mod pipeline;
-pub mod quantise;
-mod similarity;
-pub mod statistics;
+pub mod quantize;
 
-pub use bundled::{BUNDLED_NAME, bundled_model};
 pub use choice::{Backend, ChoiceError, Precision};
 #[cfg(feature = "wgpu")]
 pub use comparison::{Comparison, last_comparison, open_gpu};
@@ -54,6 +48,7 @@ pub use dinov2_cpu::{
 };
 pub use dinov2_heads as heads;
 pub use dinov2_io as io;
+#[cfg(feature = "onnx")]
 pub use dinov2_onnx as onnx;
 #[cfg(feature = "view")]
 pub use dinov2_view as view;
@@ -62,4 +57,3 @@ pub use dinov2_weights as weights;
 pub use dinov2_wgpu as gpu;
 pub use engine::{Engine, EngineConfig, EngineError, Runner, Weights};
 pub use image_extractor::{ImageExtractError, ImageExtractor};
-pub use similarity::cosine;

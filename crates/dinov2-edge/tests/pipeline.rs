@@ -24,7 +24,7 @@ struct FakeEngine {
 
 impl FakeEngine {
     fn new(work_ms: u64) -> Self {
-        let model = dinov2_edge::bundled_model().unwrap();
+        let model = dinov2_bundled::bundled_model().unwrap();
         let spec = VitSpec { dim: 4, heads: 1, depth: 1, ..model.spec().clone() };
         Self { spec, work: Duration::from_millis(work_ms), batches: Arc::default() }
     }

@@ -199,7 +199,7 @@ fn every_format_shows_the_colour_bars() {
 fn colour_spaces_are_honoured() {
     let Some(_guard) = vivid("colour spaces") else { return };
     let mut frame = Frame::new();
-    // vivid's menus: Rec. 709 is colour space 1 and encoding 2, full range is quantisation 1, limited 2.
+    // vivid's menus: Rec. 709 is colour space 1 and encoding 2, full range is quantization 1, limited 2.
     for settings in [
         "colorspace=1,y_cbcr_encoding=0,quantization=0",
         "colorspace=2,y_cbcr_encoding=2,quantization=0",

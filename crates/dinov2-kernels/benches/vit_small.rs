@@ -11,7 +11,7 @@ use dinov2_kernels::gemm_f32::PackedLinear;
 use dinov2_kernels::gemm_half::{HalfRows, PackedLinearHalf, round_rows};
 use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
 use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
-use dinov2_kernels::quantise::{QuantisedRows, layer_norm_quantised, quantise_rows};
+use dinov2_kernels::quantize::{QuantizedRows, layer_norm_quantized, quantize_rows};
 use dinov2_kernels::{Epilogue, Isa, Pool};
 
 const DIM: usize = 384;
@@ -40,16 +40,16 @@ fn main() {
             report(&format!("{name} half"), tokens, flop, || {
                 layer.apply(isa, &pool, epilogue, &rounded, &mut out);
             });
-            let mut quantised = QuantisedRows::default();
-            quantise_rows(isa, &pool, &input, k, &mut quantised);
+            let mut quantized = QuantizedRows::default();
+            quantize_rows(isa, &pool, &input, k, &mut quantized);
             let (scale, bias, values) = (vec![0.01; n], vec![0.0; n], vec![31; n * k]);
             let weight = Int8Weight { values: &values, scale: &scale, bias: &bias, k };
             let layer = PackedLinearI8::pack(isa, weight);
             report(&format!("{name} i8"), tokens, flop, || {
-                layer.apply(isa, &pool, epilogue, &quantised, &mut out);
+                layer.apply(isa, &pool, epilogue, &quantized, &mut out);
             });
             report(&format!("{name} quant"), tokens, 8.0 * (tokens * k) as f64, || {
-                quantise_rows(isa, &pool, &input, k, &mut quantised);
+                quantize_rows(isa, &pool, &input, k, &mut quantized);
             });
         }
         let shape = AttentionShape { tokens, heads: 6, head_dim: 64 };
@@ -64,9 +64,9 @@ fn main() {
         report("layer_norm", tokens, 8.0 * (tokens * DIM) as f64, || {
             layer_norm(isa, &pool, &params, &input, &mut normed);
         });
-        let mut quantised = QuantisedRows::default();
+        let mut quantized = QuantizedRows::default();
         report("norm quant", tokens, 12.0 * (tokens * DIM) as f64, || {
-            layer_norm_quantised(isa, &pool, &params, &input, &mut quantised);
+            layer_norm_quantized(isa, &pool, &params, &input, &mut quantized);
         });
     }
 }

@@ -30,7 +30,7 @@ pub mod patch_embed;
 #[cfg(feature = "std")]
 pub mod peak;
 pub mod pool;
-pub mod quantise;
+pub mod quantize;
 pub mod simd;
 
 pub use aligned::{AlignedBuffer, Number};

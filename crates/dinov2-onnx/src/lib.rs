@@ -3,7 +3,7 @@
 //!
 //! An exported file keeps the conventional input of vision models, normalised f32 pixels, unlike the engines, which
 //! take bytes: onnxruntime and TensorRT users expect it. Reading ONNX weights into a model file is the business of
-//! `dinov2_weights::onnx`; nothing here trains, quantises or optimises graphs.
+//! `dinov2_weights::onnx`; nothing here trains, quantizes or optimises graphs.
 
 #[cfg(feature = "tract")]
 mod engine;

@@ -19,10 +19,10 @@ use crate::metadata::{
 };
 use crate::naming::{NamedBackbone, canonical};
 use crate::storage::{
-    INT4_ADVICE, INT8_LIMIT, encode_bf16, encode_f16, encode_f32, first_not_finite, quantise_i8,
+    INT4_ADVICE, INT8_LIMIT, encode_bf16, encode_f16, encode_f32, first_not_finite, quantize_i8,
 };
 use crate::writer::ModelWriter;
-use crate::{ConvertError, Metadata, Model, Storage, StoredDtype, onnx, pth, safetensors_file};
+use crate::{ConvertError, Metadata, Model, Storage, StoredDtype, pth, safetensors_file};
 
 /// What the user decides about a conversion.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub struct Converted {
 /// at most where the target does not say otherwise.
 ///
 /// A model file as input is stored anew: its provenance and convention stay unless `options` say otherwise; what was
-/// measured of its quantisation does not hold for the new file and is left out. The output has its name only once it is
+/// measured of its quantization does not hold for the new file and is left out. The output has its name only once it is
 /// whole.
 ///
 /// # Errors
@@ -157,9 +157,8 @@ fn parse(bytes: Bytes, path: &Path, folder: Option<&Path>) -> Result<Checkpoint,
         let problem =
             format!("checkpoint: expected safetensors, .pth, ONNX or a folder of them, got {foreign}");
         Err(ConvertError::invalid(problem, label))
-    } else if onnx::looks_like_onnx(path, &bytes) {
-        let model = onnx::decode(bytes, &label)?;
-        Ok(onnx::backbone(&model, folder, &label)?.checkpoint)
+    } else if looks_like_onnx(path, &bytes) {
+        parse_onnx(bytes, folder, label)
     } else {
         let got = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
         let problem = format!(
@@ -170,10 +169,29 @@ fn parse(bytes: Bytes, path: &Path, folder: Option<&Path>) -> Result<Checkpoint,
     }
 }
 
+/// Whether a file should be read as ONNX: by its ending, or because it begins like a protobuf with an IR version.
+fn looks_like_onnx(path: &Path, bytes: &[u8]) -> bool {
+    let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
+    named || matches!(bytes, [0x08, 1..=0x20, ..])
+}
+
+#[cfg(feature = "onnx")]
+fn parse_onnx(bytes: Bytes, folder: Option<&Path>, label: String) -> Result<Checkpoint, ConvertError> {
+    let model = crate::onnx::decode(bytes, &label)?;
+    Ok(crate::onnx::backbone(&model, folder, &label)?.checkpoint)
+}
+
+#[cfg(not(feature = "onnx"))]
+fn parse_onnx(_: Bytes, _: Option<&Path>, label: String) -> Result<Checkpoint, ConvertError> {
+    let problem =
+        "checkpoint: expected safetensors or .pth, got ONNX (this program was built without its reader)";
+    Err(ConvertError::invalid(problem, label))
+}
+
 /// What a file is that people take for a checkpoint, by its first bytes, and what to do.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: [(usize, &[u8], &str); 6] = [
-        (0, b"GGUF", "GGUF, which holds quantised weights (convert the checkpoint that it was made from)"),
+        (0, b"GGUF", "GGUF, which holds quantized weights (convert the checkpoint that it was made from)"),
         (0, b"version https://git-lfs", "a pointer of git-lfs instead of the file (run git lfs pull)"),
         (0, b"\x89HDF\r\n\x1a\n", "HDF5 (save the weights as safetensors)"),
         (4, b"TFL3", "a TensorFlow Lite model (convert the checkpoint that it was made from)"),
@@ -208,7 +226,7 @@ impl Source {
 
     fn of_model(model: Model, options: &ConvertOptions) -> Result<Self, ConvertError> {
         let mut metadata =
-            Metadata { storage: options.storage, quantisation: None, ..model.metadata().clone() };
+            Metadata { storage: options.storage, quantization: None, ..model.metadata().clone() };
         let spec = &mut metadata.spec;
         spec.heads = options.heads.unwrap_or(spec.heads);
         spec.position_convention = options.convention.unwrap_or(spec.position_convention);
@@ -298,7 +316,7 @@ fn new_metadata(
             notes: options.notes.clone(),
             converter: concat!("dinov2-edge ", env!("CARGO_PKG_VERSION")).into(),
         },
-        quantisation: None,
+        quantization: None,
     }
 }
 
@@ -333,7 +351,7 @@ fn write_tensor(
         }
         Storage::Bf16 if slot.matrix => writer.write(&slot.name, &encode_bf16(values)),
         Storage::Int8 if slot.matrix => {
-            let (bytes, scales) = quantise_i8(values, slot.shape[0], INT8_LIMIT);
+            let (bytes, scales) = quantize_i8(values, slot.shape[0], INT8_LIMIT);
             writer.write(&slot.name, &bytes)?;
             writer.write(&format!("{}{SCALE_SUFFIX}", slot.name), &encode_f32(&scales))
         }

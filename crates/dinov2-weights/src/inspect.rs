@@ -17,10 +17,10 @@ pub fn inspect(model: &Model) -> String {
     let mut text = Lines::default();
     text.shape(&metadata.spec);
     text.line("storage", format!("{}, {} bytes", storage(model), grouped(model.file_bytes())));
-    if metadata.quantisation.as_ref().is_some_and(|quantisation| quantisation.trained) {
+    if metadata.quantization.as_ref().is_some_and(|quantization| quantization.trained) {
         text.line("roundings", "learnt with the weights".into());
     }
-    for f in metadata.quantisation.iter().flat_map(|quantisation| &quantisation.fidelity) {
+    for f in metadata.quantization.iter().flat_map(|quantization| &quantization.fidelity) {
         let value =
             format!("median {:.5}, p5 {:.5} at {} ({} patches)", f.median, f.p5, f.size_px, f.patches);
         text.line("patch cosine", value);

@@ -19,13 +19,14 @@ pub mod layout;
 mod metadata;
 mod model;
 pub mod naming;
+#[cfg(feature = "onnx")]
 pub mod onnx;
 mod pages;
 mod pickle;
 mod pixel_filters;
 pub mod position;
 mod pth;
-pub mod quantise;
+pub mod quantize;
 mod rewrite;
 mod safetensors_file;
 mod storage;
@@ -42,9 +43,9 @@ pub use inspect::{SourceReport, inspect, inspect_source};
 pub use int4::{INT4_GROUPS, Int4Groups, fits_int4};
 pub use metadata::{
     FORMAT_VERSION, Fidelity, Gate, IMAGENET, Interpolation, METADATA_KEY, Metadata, Normalisation,
-    PixelFormat, PixelSize, Preprocessing, Provenance, Quantisation, Resize, SourceFit, SourceFormat,
+    PixelFormat, PixelSize, Preprocessing, Provenance, Quantization, Resize, SourceFit, SourceFormat,
 };
 pub use model::{Model, StoredTensor};
 pub use pixel_filters::{PixelFilters, fold_normalisation, interleave_channels};
-pub use rewrite::{Numbers, write_model, write_quantised};
+pub use rewrite::{Numbers, write_model, write_quantized};
 pub use storage::{Int8Rows, Storage, StoredDtype};

@@ -27,14 +27,14 @@ pub struct Metadata {
     /// Where the weights come from.
     pub provenance: Provenance,
     /// How the integers came about, and what they cost, where `dinov2-edge quantize` or `training qat` wrote the file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quantisation: Option<Quantisation>,
+    #[serde(rename = "quantisation", default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
 }
 
-/// How a file was quantised, and how true the engine's int8 arithmetic stays to f32 with it.
+/// How a file was quantized, and how true the engine's int8 arithmetic stays to f32 with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Quantisation {
+pub struct Quantization {
     /// Largest magnitude of an int8 weight, in units of its scale. int4 matrices are widened to it for int8 arithmetic.
     pub weight_limit: u8,
     /// Of an int4 file, weights that share a scale: one of [`INT4_GROUPS`]. An int8 file has none.
@@ -42,14 +42,14 @@ pub struct Quantisation {
     pub int4_group: Option<usize>,
     /// Images that scales and roundings were fitted to.
     pub calibration_images: u32,
-    /// The weights learnt with these roundings (quantisation-aware training): there is no unquantised model behind them.
+    /// The weights learnt with these roundings (quantization-aware training): there is no unquantized model behind them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trained: bool,
     /// Measured on images that nothing was fitted to, one entry per size.
     pub fidelity: Vec<Fidelity>,
 }
 
-/// Patch cosine of int8 features to those of the unquantised weights in f32, at one size; of weights that were trained in
+/// Patch cosine of int8 features to those of the unquantized weights in f32, at one size; of weights that were trained in
 /// int8, to those that the file's own numbers give in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +64,7 @@ pub struct Fidelity {
     pub p5: f64,
 }
 
-/// What a quantised model must keep of the patch cosine to f32, at every size.
+/// What a quantized model must keep of the patch cosine to f32, at every size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
     /// Least median over the patches.
@@ -85,7 +85,7 @@ impl Gate {
     }
 }
 
-impl Quantisation {
+impl Quantization {
     /// The gate of this kind of file.
     pub fn gate(&self) -> Gate {
         if self.int4_group.is_some() { Gate::INT4 } else { Gate::INT8 }
@@ -303,18 +303,18 @@ impl Metadata {
             serde_json::from_str(json).map_err(|error| format!("metadata {METADATA_KEY:?}: {error}"))?;
         metadata.spec.validate().map_err(|error| format!("metadata {METADATA_KEY:?} spec: {error}"))?;
         metadata.preprocessing.normalisation().check()?;
-        let quantisation = match (&metadata.quantisation, metadata.storage) {
-            (Some(quantisation), storage) => quantisation.check(storage),
+        let quantization = match (&metadata.quantization, metadata.storage) {
+            (Some(quantization), storage) => quantization.check(storage),
             (None, Storage::Int4) => Err("expected one with storage int4, got none".into()),
             (None, _) => Ok(()),
         };
-        quantisation.map_err(|problem| format!("metadata {METADATA_KEY:?} quantisation: {problem}"))?;
+        quantization.map_err(|problem| format!("metadata {METADATA_KEY:?} quantisation: {problem}"))?;
         Ok(metadata)
     }
 
     /// Of an int4 file, weights that share a scale.
     pub(crate) fn int4_group(&self) -> Option<usize> {
-        self.quantisation.as_ref().and_then(|quantisation| quantisation.int4_group)
+        self.quantization.as_ref().and_then(|quantization| quantization.int4_group)
     }
 
     pub(crate) fn to_json(&self) -> String {
@@ -386,26 +386,26 @@ mod tests {
 
     #[test]
     fn the_gate_is_that_of_the_storage() {
-        let with = |storage: &str, quantisation: &str| {
+        let with = |storage: &str, quantization: &str| {
             let to = format!(
-                r#""storage":"{storage}","quantisation":{{{quantisation},"calibration_images":4,"fidelity":
+                r#""storage":"{storage}","quantisation":{{{quantization},"calibration_images":4,"fidelity":
                 [{{"size_px":224,"patches":256,"median":0.985,"p5":0.96}}]}}"#
             );
             Metadata::parse(&JSON.replacen(r#""storage":"int8""#, &to, 1))
         };
         let int4 = with("int4", r#""weight_limit":64,"int4_group":32"#).unwrap();
-        assert_eq!(int4.quantisation.as_ref().map(Quantisation::meets_gate), Some(true));
+        assert_eq!(int4.quantization.as_ref().map(Quantization::meets_gate), Some(true));
         assert_eq!(Metadata::parse(&int4.to_json()).unwrap(), int4);
         let int8 = with("int8", r#""weight_limit":64"#).unwrap();
-        assert_eq!(int8.quantisation.as_ref().map(Quantisation::meets_gate), Some(false));
-        for (storage, quantisation, told) in [
+        assert_eq!(int8.quantization.as_ref().map(Quantization::meets_gate), Some(false));
+        for (storage, quantization, told) in [
             ("int4", r#""weight_limit":64"#, "int4_group: expected 32 or 64, got none"),
             ("int4", r#""weight_limit":64,"int4_group":3"#, "int4_group: expected 32 or 64, got 3"),
             ("int4", r#""weight_limit":0,"int4_group":32"#, "weight_limit: expected 1..=127, got 0"),
             ("int8", r#""weight_limit":128"#, "weight_limit: expected 1..=127, got 128"),
             ("int8", r#""weight_limit":64,"int4_group":32"#, "expected none with storage int8, got 32"),
         ] {
-            let error = with(storage, quantisation).unwrap_err();
+            let error = with(storage, quantization).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
     }

@@ -318,7 +318,7 @@ impl Model {
                 Ok(Int8Rows { values, scale })
             }
             (StoredDtype::Int4 { .. }, _) => {
-                let limit = self.metadata.quantisation.as_ref().map_or(INT8_LIMIT, |q| q.weight_limit);
+                let limit = self.metadata.quantization.as_ref().map_or(INT8_LIMIT, |q| q.weight_limit);
                 Ok(Int8Rows::round(&self.f32(name)?, rows, limit))
             }
             _ => Ok(Int8Rows::round(&self.f32(name)?, rows, INT8_LIMIT)),

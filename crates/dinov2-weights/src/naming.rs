@@ -122,7 +122,7 @@ pub fn canonical(checkpoint: &Checkpoint) -> Result<NamedBackbone, String> {
         };
         if wanted {
             return Err(format!(
-                "tensor {name:?}: expected the number type f64, f32, f16 or bf16, got {dtype} (quantised weights are not \
+                "tensor {name:?}: expected the number type f64, f32, f16 or bf16, got {dtype} (quantized weights are not \
                  read: convert the checkpoint that they were made from)"
             ));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dinov2_files::Target;
 
 use crate::layout::{SCALE_SUFFIX, ZERO_SUFFIX, slots};
-use crate::metadata::Quantisation;
+use crate::metadata::Quantization;
 use crate::storage::encode_f32;
 use crate::writer::ModelWriter;
 use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, Model, ModelError, Storage, StoredDtype};
@@ -17,7 +17,7 @@ pub enum Numbers {
     F32(Vec<f32>),
     /// Of a matrix.
     Int8(Int8Rows),
-    /// Of a matrix, where the quantisation has groups of this size.
+    /// Of a matrix, where the quantization has groups of this size.
     Int4(Int4Groups),
 }
 
@@ -88,7 +88,7 @@ pub fn write_model(
     writer.finish()
 }
 
-/// Writes `model` with int8 matrices, or int4 ones where `quantisation` has groups: the replacements, and the rest as
+/// Writes `model` with int8 matrices, or int4 ones where `quantization` has groups: the replacements, and the rest as
 /// [`Model::int8`] gives it.
 ///
 /// # Errors
@@ -96,14 +96,14 @@ pub fn write_model(
 ///
 /// # Panics
 /// When a replacement does not have the form and length of what it replaces.
-pub fn write_quantised(
+pub fn write_quantized(
     model: &Model,
     replacements: &BTreeMap<String, Numbers>,
-    quantisation: Quantisation,
+    quantization: Quantization,
     output: impl Into<Target>,
 ) -> Result<(), ConvertError> {
-    let storage = if quantisation.int4_group.is_some() { Storage::Int4 } else { Storage::Int8 };
-    let metadata = Metadata { storage, quantisation: Some(quantisation), ..model.metadata().clone() };
+    let storage = if quantization.int4_group.is_some() { Storage::Int4 } else { Storage::Int8 };
+    let metadata = Metadata { storage, quantization: Some(quantization), ..model.metadata().clone() };
     let present = slots(model.spec()).into_iter().filter(|slot| model.tensor(&slot.name).is_ok());
     let planned: Vec<_> = present
         .map(|slot| {

@@ -21,7 +21,7 @@ pub enum Storage {
     Bf16,
     /// 1 byte per weight, symmetric per output channel.
     Int8,
-    /// Half a byte per weight and a scale per group of weights; single matrices may be int8. Only quantisation with
+    /// Half a byte per weight and a scale per group of weights; single matrices may be int8. Only quantization with
     /// calibration images writes it (`dinov2-edge quantize --precision int4`).
     Int4,
 }
@@ -140,7 +140,7 @@ impl Int8Rows {
     pub fn round(values: &[f32], rows: usize, limit: u8) -> Self {
         assert!(rows > 0 && values.len().is_multiple_of(rows), "Int8Rows::round: values [{rows}, ...]");
         assert!((1..=127).contains(&limit), "Int8Rows::round: limit {limit}");
-        let (bytes, scale) = quantise_i8(values, rows, limit);
+        let (bytes, scale) = quantize_i8(values, rows, limit);
         Self { values: bytes.into_iter().map(|byte| byte as i8).collect(), scale }
     }
 
@@ -155,23 +155,23 @@ impl Int8Rows {
 /// Largest magnitude of an int8 weight, in units of its scale, where nobody asks for less.
 pub(crate) const INT8_LIMIT: u8 = 127;
 
-/// Quantises a matrix of `rows` rows: `(q: [rows, …] as bytes, scale: [rows])`. `values` must be finite.
-pub(crate) fn quantise_i8(values: &[f32], rows: usize, limit: u8) -> (Vec<u8>, Vec<f32>) {
+/// Quantizes a matrix of `rows` rows: `(q: [rows, …] as bytes, scale: [rows])`. `values` must be finite.
+pub(crate) fn quantize_i8(values: &[f32], rows: usize, limit: u8) -> (Vec<u8>, Vec<f32>) {
     let limit = f32::from(limit);
-    let mut quantised = vec![0; values.len()];
+    let mut quantized = vec![0; values.len()];
     let mut scales = Vec::with_capacity(rows);
     let columns = values.len() / rows;
-    for (row, quantised) in values.chunks_exact(columns).zip(quantised.chunks_exact_mut(columns)) {
+    for (row, quantized) in values.chunks_exact(columns).zip(quantized.chunks_exact_mut(columns)) {
         let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         // A subnormal scale would lose precision and its inverse overflow; such a row is zero for all purposes.
         let scale = if largest / limit < f32::MIN_POSITIVE { 0.0 } else { largest / limit };
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-        for (byte, &value) in quantised.iter_mut().zip(row) {
+        for (byte, &value) in quantized.iter_mut().zip(row) {
             *byte = (value * inverse).round().clamp(-limit, limit) as i8 as u8;
         }
         scales.push(scale);
     }
-    (quantised, scales)
+    (quantized, scales)
 }
 
 /// Decodes little-endian f32 into `out`, of as many numbers.
@@ -241,7 +241,7 @@ mod tests {
         values[67..134].iter_mut().for_each(|value| *value *= 1e-6);
         values[150] = 900.0;
         values[201..268].fill(1e-40);
-        let (bytes, scales) = quantise_i8(&values, rows, INT8_LIMIT);
+        let (bytes, scales) = quantize_i8(&values, rows, INT8_LIMIT);
         assert_eq!((scales[0], scales[3]), (0.0, 0.0));
         let mut decoded = vec![f32::NAN; values.len()];
         decode_i8(&bytes, &encode_f32(&scales), &mut decoded);

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use dinov2_weights::infer::{Overrides, infer};
 use dinov2_weights::naming::canonical;
-use dinov2_weights::quantise::round_to_nearest_int4;
+use dinov2_weights::quantize::round_to_nearest_int4;
 use dinov2_weights::{
-    ConvertError, ConvertOptions, Model, Numbers, Quantisation, Storage, StoredDtype, checkpoint_from_bytes,
-    convert, fits_int4, layout, read_checkpoint, write_quantised,
+    ConvertError, ConvertOptions, Model, Numbers, Quantization, Storage, StoredDtype, checkpoint_from_bytes,
+    convert, fits_int4, layout, read_checkpoint, write_quantized,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -82,14 +82,14 @@ fn int4_file(stays_int8: &str) -> (Vec<u8>, BTreeMap<String, Numbers>) {
         (slot.name, Numbers::Int4(groups))
     });
     let replacements: BTreeMap<_, _> = replacements.collect();
-    let quantisation = Quantisation {
+    let quantization = Quantization {
         weight_limit: 64,
         int4_group: Some(32),
         calibration_images: 4,
         trained: false,
         fidelity: Vec::new(),
     };
-    write_quantised(&model, &replacements, quantisation, &path).unwrap();
+    write_quantized(&model, &replacements, quantization, &path).unwrap();
     (std::fs::read(path).unwrap(), replacements)
 }
 
@@ -194,7 +194,7 @@ fn nothing_is_converted_to_int4_but_from_it() {
     std::fs::write(&input, &bytes).unwrap();
     convert(&input, &output, &ConvertOptions::new(Storage::F32), &mut |_| {}).unwrap();
     let (small, wide) = (Model::open(&input).unwrap(), Model::open(&output).unwrap());
-    assert_eq!(wide.metadata().quantisation, None);
+    assert_eq!(wide.metadata().quantization, None);
     for name in small.names() {
         assert_eq!(small.f32(name).unwrap(), wide.f32(name).unwrap(), "{name}");
     }
@@ -362,7 +362,7 @@ fn what_is_no_backbone_is_told() {
         assert!(error.contains(told), "{error}");
     }
     for (start, told) in [
-        (&b"GGUF\x03\0\0\0"[..], "got GGUF, which holds quantised weights"),
+        (&b"GGUF\x03\0\0\0"[..], "got GGUF, which holds quantized weights"),
         (b"version https://git-lfs.github.com/spec/v1\n", "got a pointer of git-lfs"),
         (b"\x1f\x8b\x08\0", "got a gzip archive"),
     ] {

@@ -3,7 +3,7 @@
 use dinov2_core::PatchGrid;
 use wgpu::{Buffer, BufferUsages};
 
-use crate::kernels::quantise::Quantised;
+use crate::kernels::quantize::Quantized;
 use crate::layout::Layout;
 use crate::weights::Numbers;
 use crate::{Gpu, GpuError};
@@ -18,7 +18,7 @@ pub(crate) struct Activations {
     pub(crate) patch_rows: Buffer,
     /// The residual stream, `[rows, layout.tokens]`, f32.
     pub(crate) tokens: Buffer,
-    /// `[rows, layout.tokens]`; of integer products it is `quantised` instead.
+    /// `[rows, layout.tokens]`; of integer products it is `quantized` instead.
     pub(crate) normed: Buffer,
     /// `[rows, layout.qkv]`.
     pub(crate) qkv: Buffer,
@@ -27,7 +27,7 @@ pub(crate) struct Activations {
     /// Inside the MLP, `[rows, layout.hidden]`.
     pub(crate) hidden: Buffer,
     /// The input of integer products, whichever it is.
-    pub(crate) quantised: Quantised,
+    pub(crate) quantized: Quantized,
 }
 
 impl Activations {
@@ -58,8 +58,8 @@ impl Activations {
             qkv: buffer("queries, keys and values", rows, real(layout.qkv))?,
             attended: buffer("attention", rows, real(layout.attended))?,
             hidden: buffer("mlp", rows, real(layout.hidden))?,
-            quantised: Quantised {
-                values: buffer("quantised rows", int8_rows, widest as u64)?,
+            quantized: Quantized {
+                values: buffer("quantized rows", int8_rows, widest as u64)?,
                 row_terms: buffer("scales of rows", int8_rows, 8)?,
             },
         })

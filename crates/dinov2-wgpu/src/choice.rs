@@ -9,7 +9,7 @@ use wgpu::ComputePassDescriptor;
 use crate::gpu::lock;
 use crate::kernels::gemm_cooperative::{SQUARES, Squares};
 use crate::kernels::product::{Product, Tile};
-use crate::kernels::quantise::Quantised;
+use crate::kernels::quantize::Quantized;
 use crate::kernels::{Real, gemm_cooperative, gemm_float, gemm_i8};
 use crate::matrix::Form;
 use crate::step::{Slice, Step};
@@ -72,7 +72,7 @@ pub(crate) enum Input<'a> {
     /// In this number type.
     Floats(Real, Slice<'a>),
     /// The output, where it is stored, in this number type.
-    Integers(Real, &'a Quantised),
+    Integers(Real, &'a Quantized),
 }
 
 /// The product in the family and tile that suit the device best.

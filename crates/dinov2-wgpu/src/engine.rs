@@ -85,7 +85,7 @@ struct InFlight {
 }
 
 impl WgpuEngine {
-    /// Uploads a model file's weights, quantised ones as they are.
+    /// Uploads a model file's weights, quantized ones as they are.
     ///
     /// # Errors
     /// A precision that the device does not have, a model file that does not yield a tensor, or one that is too large.

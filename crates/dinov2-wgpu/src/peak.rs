@@ -175,7 +175,7 @@ impl<'a> Counts<'a> {
                 let (values, width) = (self.tokens * layout.attended as f64, layout.attended as f64);
                 (self.depth * 4.0 * self.tokens * self.tokens * width, self.depth * 4.0 * values * self.real)
             }
-            Stage::Quantise if self.int8 => {
+            Stage::Quantize if self.int8 => {
                 let values = self.tokens * (layout.attended + layout.hidden) as f64;
                 (0.0, self.depth * values * (self.real + 1.0))
             }
@@ -187,7 +187,7 @@ impl<'a> Counts<'a> {
                 (operations, bytes - spared)
             }
             Stage::MlpOut => self.product(layout.hidden, layout.dim, 8.0),
-            Stage::Quantise | Stage::Taps | Stage::Projected => return None,
+            Stage::Quantize | Stage::Taps | Stage::Projected => return None,
         };
         Some(StageWork { stage, operations, bytes })
     }
@@ -227,6 +227,6 @@ mod tests {
         let total: f64 =
             Stage::ALL.iter().filter_map(|&stage| counts.work(stage)).map(|work| work.operations).sum();
         assert!((total / 2.0 - 4.59e9).abs() < 0.05e9, "{total:e}");
-        assert!(counts.work(Stage::Quantise).is_none());
+        assert!(counts.work(Stage::Quantize).is_none());
     }
 }

@@ -12,7 +12,7 @@ use crate::kernels::columns::Columns;
 use crate::kernels::product::{Activation, Output, Product};
 use crate::kernels::projection::{self, Basis};
 use crate::kernels::{
-    Real, attention, cls_attention, columns, layer_norm, layer_norm_quantised, patch_rows, quantise,
+    Real, attention, cls_attention, columns, layer_norm, layer_norm_quantized, patch_rows, quantize,
 };
 use crate::layout::Layout;
 use crate::matrix::{Form, Matrix};
@@ -245,14 +245,14 @@ impl Builder<'_> {
     ) -> Result<(), GpuError> {
         let Parts { gpu, numbers, activations, .. } = self.parts;
         if product.matrix.form == Form::Int8 {
-            let quantised = &activations.quantised;
-            steps.push(layer_norm_quantised::step(
+            let quantized = &activations.quantized;
+            steps.push(layer_norm_quantized::step(
                 gpu,
                 norm,
                 self.tokens,
                 self.frame,
                 &activations.tokens,
-                quantised,
+                quantized,
             )?);
             steps.push(self.int8_product(product, output)?);
         } else {
@@ -274,8 +274,8 @@ impl Builder<'_> {
         let Parts { gpu, numbers, activations, .. } = self.parts;
         let Matrix { form, k, .. } = *product.matrix;
         if form == Form::Int8 {
-            let quantised = &activations.quantised;
-            steps.push(quantise::step(gpu, numbers.real, self.tokens, k, self.frame, input, quantised)?);
+            let quantized = &activations.quantized;
+            steps.push(quantize::step(gpu, numbers.real, self.tokens, k, self.frame, input, quantized)?);
             steps.push(self.int8_product(product, output)?);
         } else {
             steps.push(self.float_product(product, numbers.real, input, output)?);
@@ -295,7 +295,7 @@ impl Builder<'_> {
 
     fn int8_product(&self, product: Product<'_>, output: &Buffer) -> Result<Step, GpuError> {
         let Parts { gpu, numbers, activations, .. } = self.parts;
-        choice::step(gpu, product, Input::Integers(numbers.real, &activations.quantised), output.into())
+        choice::step(gpu, product, Input::Integers(numbers.real, &activations.quantized), output.into())
     }
 
     fn result(&self, place: &Place) -> Slice<'_> {

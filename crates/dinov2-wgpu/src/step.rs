@@ -22,7 +22,7 @@ pub enum Stage {
     /// Scores, softmax and weighted values.
     Attention,
     /// Rounding of activations to int8 where no LayerNorm precedes.
-    Quantise,
+    Quantize,
     /// The projections after attention.
     Projection,
     /// First matrices of the MLPs, activation included.
@@ -43,7 +43,7 @@ impl Stage {
         Stage::LayerNorm,
         Stage::Qkv,
         Stage::Attention,
-        Stage::Quantise,
+        Stage::Quantize,
         Stage::Projection,
         Stage::MlpIn,
         Stage::MlpOut,
@@ -59,7 +59,7 @@ impl Stage {
             Stage::LayerNorm => "layer_norm",
             Stage::Qkv => "qkv",
             Stage::Attention => "attention",
-            Stage::Quantise => "quantise",
+            Stage::Quantize => "quantize",
             Stage::Projection => "projection",
             Stage::MlpIn => "mlp_in",
             Stage::MlpOut => "mlp_out",

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use dinov2_core::PatchGrid;
-use dinov2_weights::quantise::round_to_nearest_int4;
+use dinov2_weights::quantize::round_to_nearest_int4;
 use dinov2_weights::{
-    ConvertOptions, Model, Numbers, Quantisation, Storage, convert, fits_int4, inspect, layout,
-    write_quantised,
+    ConvertOptions, Model, Numbers, Quantization, Storage, convert, fits_int4, inspect, layout,
+    write_quantized,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -53,14 +53,14 @@ fn write_int4_seed(corpus: &Path) {
             (slot.name, Numbers::Int4(groups))
         })
         .collect();
-    let quantisation = Quantisation {
+    let quantization = Quantization {
         weight_limit: 64,
         int4_group: Some(32),
         calibration_images: 0,
         trained: false,
         fidelity: Vec::new(),
     };
-    write_quantised(&model, &replacements, quantisation, &seed).expect("corpus");
+    write_quantized(&model, &replacements, quantization, &seed).expect("corpus");
     write_header(&seed);
 }
 

@@ -2,7 +2,7 @@
 
 mod cache;
 mod curate;
-mod distil;
+mod distill;
 mod eval;
 mod interrupt;
 mod models;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Small students of big DINOv2 teachers: curate images, distil, train in int8, evaluate.
+/// Small students of big DINOv2 teachers: curate images, distill, train in int8, evaluate.
 #[derive(Parser)]
 #[command(name = "training", version, arg_required_else_help = true)]
 struct Cli {
@@ -26,8 +26,8 @@ enum Command {
     Cache(cache::Args),
     /// Choose images to train on: whole, no duplicates, nothing of the evaluation sets, balanced
     Curate(curate::Args),
-    /// Distil a teacher into a student
-    Distill(distil::Args),
+    /// Distill a teacher into a student
+    Distill(distill::Args),
     /// Judge models beside each other: neighbours, probes, fidelity, robustness, tracking, speed
     Eval(eval::Args),
     /// Train a student with the roundings of the int8 engine; the result is a file in int8
@@ -39,7 +39,7 @@ pub(crate) fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Cache(args) => cache::run(args),
         Command::Curate(args) => curate::run(args).map(|()| ExitCode::SUCCESS),
-        Command::Distill(args) => distil::run(args),
+        Command::Distill(args) => distill::run(args),
         Command::Eval(args) => eval::run(args).map(|()| ExitCode::SUCCESS),
         Command::Qat(args) => qat::run(args),
     };

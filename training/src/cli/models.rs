@@ -8,7 +8,7 @@ use dinov2_cpu::{CpuConfig, CpuPrecision};
 use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
-use training::distil::DistilError;
+use training::distill::DistillError;
 use training::eval::ModelChoice;
 use training::loss::StandardiseError;
 use training::parallel::Launch;
@@ -86,10 +86,10 @@ pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> an
     let teachers =
         |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
     let of_run = error.downcast_ref().is_some_and(|error| match error {
-        DistilError::Student(_)
-        | DistilError::Memory { .. }
-        | DistilError::Standardise(StandardiseError::Width(_)) => true,
-        DistilError::Teacher(error) => teachers(error),
+        DistillError::Student(_)
+        | DistillError::Memory { .. }
+        | DistillError::Standardise(StandardiseError::Width(_)) => true,
+        DistillError::Teacher(error) => teachers(error),
         _ => false,
     });
     let of_cache = error.downcast_ref().is_some_and(|error| match error {

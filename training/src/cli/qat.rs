@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use dinov2_weights::{Model, Storage};
 
-use super::distil::RunArgs;
+use super::distill::RunArgs;
 use super::models::TeacherModel;
 use training::eval::ModelChoice;
 use training::recipe::{Recipe, Start};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if recipe.student.start != Start::Model {
         bail!("recipe: student.start: expected \"model\" for qat: {}", args.run.recipe.display());
     }
-    recipe.quantise.get_or_insert_default();
+    recipe.quantize.get_or_insert_default();
     let model = Model::open(&args.model)?;
     if args.teacher.is_none() && matches!(model.metadata().storage, Storage::Int8 | Storage::Int4) {
         bail!(

@@ -2,7 +2,7 @@
 //!
 //! Every task ([`Classification`], [`Segmentation`], [`Depth`], [`Fidelity`], [`Robustness`], [`Sequences`], [`Latency`]) gives the
 //! [`Measure`]s of one model; a [`Report`] puts those of several beside each other, as Markdown or JSON. Models run on the CPU
-//! engine, in the precision that was asked for, so a quantised student is judged by the arithmetic that will run it.
+//! engine, in the precision that was asked for, so a quantized student is judged by the arithmetic that will run it.
 //!
 //! A file that cannot be read is left out: a task goes on with the rest and notes what is missing beside its figures. A file that can
 //! be read but is wrong, such as a label map of another size than its image, ends it.

@@ -106,7 +106,7 @@ impl ModelChoice {
 
     fn open(&self) -> Result<(Model, CpuPrecision, ModelFacts), EvalError> {
         let model = Model::open(&self.path)?;
-        let measured = model.metadata().quantisation.as_ref().is_some_and(|measured| measured.meets_gate());
+        let measured = model.metadata().quantization.as_ref().is_some_and(|measured| measured.meets_gate());
         let default = if measured { CpuPrecision::Int8 } else { CpuPrecision::F32 };
         let precision = self.precision.unwrap_or(default);
         let mut parameters = 0;

@@ -84,11 +84,11 @@ pub fn add_scaled(input: &Tensor, branch: &Tensor, factor: &Tensor) -> Result<Te
     input + branch.broadcast_mul(factor)?
 }
 
-/// As [`super::fake_quantise_rows`], but ties away from zero, and not for rows of zeros in numbers below f32's.
+/// As [`super::fake_quantize_rows`], but ties away from zero, and not for rows of zeros in numbers below f32's.
 ///
 /// # Errors
 /// Those of candle.
-pub fn fake_quantise_rows(input: &Tensor) -> Result<Tensor> {
+pub fn fake_quantize_rows(input: &Tensor) -> Result<Tensor> {
     let x = input.detach();
     let low = x.min_keepdim(D::Minus1)?.minimum(0.0)?;
     let high = x.max_keepdim(D::Minus1)?.maximum(0.0)?;
@@ -99,11 +99,11 @@ pub fn fake_quantise_rows(input: &Tensor) -> Result<Tensor> {
     input + (rounded - x)?
 }
 
-/// As [`super::fake_quantise_attention`]; weights of the softmax, which the engine rounds to 14 bits, are none of it.
+/// As [`super::fake_quantize_attention`]; weights of the softmax, which the engine rounds to 14 bits, are none of it.
 ///
 /// # Errors
 /// A shape that does not fit.
-pub fn fake_quantise_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
+pub fn fake_quantize_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
     let AttentionShape { batch, tokens, heads, head_dim } = shape;
     let all = qkv.detach().reshape((batch, tokens, 3, heads, head_dim))?;
     let fine = f64::from(attention_i16::query_key_limit(head_dim));
@@ -121,11 +121,11 @@ pub fn fake_quantise_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Te
     qkv + (rounded.reshape(qkv.shape())? - qkv.detach())?
 }
 
-/// As [`super::fake_quantise_weight`].
+/// As [`super::fake_quantize_weight`].
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn fake_quantise_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> Result<Tensor> {
+pub fn fake_quantize_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> Result<Tensor> {
     let scale = log_scale.exp()?.unsqueeze(1)?;
     let inside = weight.broadcast_div(&scale)?.clamp(-f64::from(limit), f64::from(limit))?;
     let residue = (inside.round()? - &inside)?.detach();

@@ -11,7 +11,7 @@
 mod add_scaled;
 mod attention;
 pub mod composed;
-mod fake_quantise;
+mod fake_quantize;
 #[cfg(feature = "flash-attn")]
 mod flash;
 mod gelu;
@@ -93,15 +93,15 @@ pub fn add_scaled(input: &Tensor, branch: &Tensor, factor: &Tensor) -> Result<Te
 }
 
 /// Rows (tokens) as the runtime's int8 engine sees them: rounded to 256 steps between a row's extremes and 0, ties to even
-/// (`dinov2_kernels::quantise`). The gradient passes straight through (Bengio et al. 2013, arXiv 1308.3432). `input: [rows, k]`.
+/// (`dinov2_kernels::quantize`). The gradient passes straight through (Bengio et al. 2013, arXiv 1308.3432). `input: [rows, k]`.
 ///
 /// # Errors
 /// A shape that does not fit.
-pub fn fake_quantise_rows(input: &Tensor) -> Result<Tensor> {
+pub fn fake_quantize_rows(input: &Tensor) -> Result<Tensor> {
     if is_fused(input) {
-        input.contiguous()?.apply_op1(fake_quantise::FakeQuantiseRows)
+        input.contiguous()?.apply_op1(fake_quantize::FakeQuantizeRows)
     } else {
-        composed::fake_quantise_rows(input)
+        composed::fake_quantize_rows(input)
     }
 }
 
@@ -111,12 +111,12 @@ pub fn fake_quantise_rows(input: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn fake_quantise_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> Result<Tensor> {
+pub fn fake_quantize_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> Result<Tensor> {
     if is_fused(weight) {
-        let op = fake_quantise::FakeQuantiseWeight { limit: limit.into() };
+        let op = fake_quantize::FakeQuantizeWeight { limit: limit.into() };
         weight.contiguous()?.apply_op2(log_scale, op)
     } else {
-        composed::fake_quantise_weight(weight, log_scale, limit)
+        composed::fake_quantize_weight(weight, log_scale, limit)
     }
 }
 
@@ -126,8 +126,8 @@ pub fn fake_quantise_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> R
 ///
 /// # Errors
 /// A shape that does not fit.
-pub fn fake_quantise_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
-    composed::fake_quantise_attention(qkv, shape)
+pub fn fake_quantize_attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
+    composed::fake_quantize_attention(qkv, shape)
 }
 
 #[cfg(test)]

@@ -133,7 +133,7 @@ fn shapes_that_do_not_fit_are_errors() {
 
 /// Rounding has no useful derivative: the gradients are those of the operation with the residue of its rounding held fixed.
 #[test]
-fn fake_quantised_weights_have_straight_through_and_lsq_gradients() {
+fn fake_quantized_weights_have_straight_through_and_lsq_gradients() {
     const LIMIT: u8 = 5;
     let weight = numbers(1, &[7, 9]);
     // So that some weights are beyond the range and most within.
@@ -148,8 +148,8 @@ fn fake_quantised_weights_have_straight_through_and_lsq_gradients() {
     assert!((5..40).contains(&beyond), "{beyond} of 63 beyond the range");
     let residue = (base.round().unwrap() - base).unwrap();
     let fixed = |x: &[Tensor]| (unrounded(x)? + &residue)?.broadcast_mul(&x[1].exp()?.unsqueeze(1)?);
-    let composed = |x: &[Tensor]| composed::fake_quantise_weight(&x[0], &x[1], LIMIT);
-    let fused = |x: &[Tensor]| fake_quantise_weight(&x[0], &x[1], LIMIT);
+    let composed = |x: &[Tensor]| composed::fake_quantize_weight(&x[0], &x[1], LIMIT);
+    let fused = |x: &[Tensor]| fake_quantize_weight(&x[0], &x[1], LIMIT);
     let exact = gradients(&composed, &inputs, DType::F64);
     let narrow = gradients(&fused, &inputs, DType::F32);
     for (index, want) in differences(&fixed, &inputs).iter().enumerate() {
@@ -184,7 +184,7 @@ fn queries_keys_and_values_are_rounded_as_the_engine_rounds_them() {
     let shape = AttentionShape { batch: 1, tokens, heads, head_dim };
     let tensor = Tensor::from_vec(qkv.clone(), (tokens, 3 * dim), &Device::Cpu).unwrap();
     let plain = flat(&attention(&tensor, shape).unwrap());
-    let ours = flat(&attention(&fake_quantise_attention(&tensor, shape).unwrap(), shape).unwrap());
+    let ours = flat(&attention(&fake_quantize_attention(&tensor, shape).unwrap(), shape).unwrap());
     let distance = |a: &[f64], b: &[f32]| {
         // The channel with the large value apart: its size would hide the others.
         let of = |other: bool| {
@@ -218,7 +218,7 @@ fn queries_keys_and_values_are_rounded_as_the_engine_rounds_them() {
 #[test]
 fn rows_are_rounded_as_the_engine_rounds_them() {
     use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
-    use dinov2_kernels::quantise::{QuantisedRows, quantise_rows};
+    use dinov2_kernels::quantize::{QuantizedRows, quantize_rows};
     use dinov2_kernels::{Epilogue, Isa, Pool};
 
     let (rows, k) = (70, 37);
@@ -235,22 +235,22 @@ fn rows_are_rounded_as_the_engine_rounds_them() {
     let weight = Int8Weight { values: &identity, scale: &vec![1.0; k], bias: &vec![0.0; k], k };
     let pool = Pool::new(std::num::NonZeroUsize::MIN);
     for isa in Isa::available() {
-        let (mut quantised, mut want) = (QuantisedRows::default(), vec![0.0; rows * k]);
-        quantise_rows(isa, &pool, &numbers, k, &mut quantised);
-        PackedLinearI8::pack(isa, weight).apply(isa, &pool, Epilogue::Store, &quantised, &mut want);
-        let got: Vec<f32> = fake_quantise_rows(&input).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let (mut quantized, mut want) = (QuantizedRows::default(), vec![0.0; rows * k]);
+        quantize_rows(isa, &pool, &numbers, k, &mut quantized);
+        PackedLinearI8::pack(isa, weight).apply(isa, &pool, Epilogue::Store, &quantized, &mut want);
+        let got: Vec<f32> = fake_quantize_rows(&input).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert!(got == want, "{}", isa.name());
     }
-    let composed = composed::fake_quantise_rows(&input.to_dtype(DType::F64).unwrap()).unwrap();
+    let composed = composed::fake_quantize_rows(&input.to_dtype(DType::F64).unwrap()).unwrap();
     let exact: Vec<f64> = flat(&composed);
-    let fused = flat(&fake_quantise_rows(&input).unwrap());
+    let fused = flat(&fake_quantize_rows(&input).unwrap());
     for (row, (exact, fused)) in exact.chunks_exact(k).zip(fused.chunks_exact(k)).enumerate() {
         let largest = exact.iter().fold(f64::from(f32::MIN_POSITIVE) * 256.0, |most, x| most.max(x.abs()));
         let worst = exact.iter().zip(fused).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
         assert!(worst <= largest / 1e5, "row {row}: {worst} of {largest}");
     }
     let var = Var::from_tensor(&input).unwrap();
-    let passed = fake_quantise_rows(var.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+    let passed = fake_quantize_rows(var.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
     assert!(flat(passed.get(&var).unwrap()).iter().all(|grad| *grad == 1.0));
 }
 
@@ -258,7 +258,7 @@ fn rows_are_rounded_as_the_engine_rounds_them() {
 fn what_is_not_finite_stays_so() {
     for wrong in [f32::NAN, f32::INFINITY] {
         let input = Tensor::new(&[[1.0, wrong, -2.0], [0.5, 0.25, 1.0]], &Device::Cpu).unwrap();
-        let got: Vec<Vec<f32>> = fake_quantise_rows(&input).unwrap().to_vec2().unwrap();
+        let got: Vec<Vec<f32>> = fake_quantize_rows(&input).unwrap().to_vec2().unwrap();
         assert!(got[0].iter().any(|x| !x.is_finite()) && got[1].iter().all(|x| x.is_finite()), "{got:?}");
     }
 }

@@ -28,13 +28,13 @@ pub struct AdamWConfig {
 impl AdamWConfig {
     /// As a recipe says, for a model of so many blocks.
     pub fn new(recipe: &Recipe, depth: usize) -> Self {
-        let Recipe { optimiser: recipe, quantise, .. } = recipe;
+        let Recipe { optimiser: recipe, quantize, .. } = recipe;
         Self {
             betas: recipe.betas,
             weight_decay: recipe.weight_decay,
             layer_decay: recipe.layer_decay,
             patch_embed_rate: recipe.patch_embed_rate,
-            scale_rate: quantise.unwrap_or_default().scale_learning_rate / recipe.learning_rate,
+            scale_rate: quantize.unwrap_or_default().scale_learning_rate / recipe.learning_rate,
             depth,
         }
     }

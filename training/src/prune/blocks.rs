@@ -4,7 +4,7 @@ use dinov2_weights::Model;
 
 use super::slice::keep_blocks;
 use crate::data::Pixels;
-use crate::distil::DistilError;
+use crate::distill::DistillError;
 use crate::loss::cosine;
 use crate::vit::{Images, Request, Vit, read_parameters};
 
@@ -17,7 +17,7 @@ pub(super) fn choose(
     depth: usize,
     images: &Pixels,
     progress: &mut dyn FnMut(String),
-) -> Result<Vec<usize>, DistilError> {
+) -> Result<Vec<usize>, DistillError> {
     let mut kept: Vec<usize> = (0..model.spec().depth).collect();
     if depth == kept.len() {
         return Ok(kept);
@@ -42,7 +42,7 @@ pub(super) fn choose(
     Ok(kept)
 }
 
-fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, DistilError> {
+fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, DistillError> {
     let patch_size = model.spec().patch_size;
     let normalisation = model.metadata().preprocessing.normalisation();
     let side = pixels.side_px / patch_size;
@@ -53,7 +53,7 @@ fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, DistilError> {
 }
 
 /// Patch tokens of the model with these blocks only, an image each.
-fn tokens(vit: &Vit, blocks: &[usize], images: &[Images]) -> Result<Vec<Tensor>, DistilError> {
+fn tokens(vit: &Vit, blocks: &[usize], images: &[Images]) -> Result<Vec<Tensor>, DistillError> {
     let mut spec = vit.spec().clone();
     spec.depth = blocks.len();
     let pruned = Vit::new(spec, keep_blocks(vit.parameters(), blocks));
@@ -62,7 +62,7 @@ fn tokens(vit: &Vit, blocks: &[usize], images: &[Images]) -> Result<Vec<Tensor>,
 }
 
 /// Mean patch cosine.
-fn agreement(got: &[Tensor], want: &[Tensor]) -> Result<f64, DistilError> {
+fn agreement(got: &[Tensor], want: &[Tensor]) -> Result<f64, DistillError> {
     let mut sum = 0.0;
     for (got, want) in got.iter().zip(want) {
         sum += 1.0 - f64::from(cosine(got, want)?.mean_all()?.to_scalar::<f32>()?);

@@ -4,7 +4,7 @@ use dinov2_weights::Model;
 
 use super::slice::Kept;
 use crate::data::Pixels;
-use crate::distil::DistilError;
+use crate::distill::DistillError;
 use crate::teacher::TeacherError;
 
 /// Mean squares of the inputs of every matrix of a block, `[k]` each.
@@ -23,9 +23,9 @@ pub(super) fn choose(
     blocks: Vec<usize>,
     images: &Pixels,
     mut config: CpuConfig,
-) -> Result<Kept, DistilError> {
+) -> Result<Kept, DistillError> {
     config.precision = CpuPrecision::F32;
-    let energies = measure(model, images, config).map_err(DistilError::Teacher)?;
+    let energies = measure(model, images, config).map_err(DistillError::Teacher)?;
     let source = model.spec();
     let mut heads = Vec::new();
     let mut units = Vec::new();
@@ -60,7 +60,7 @@ struct Squares {
 }
 
 impl Squares {
-    fn read(model: &Model, name: &str) -> Result<Self, DistilError> {
+    fn read(model: &Model, name: &str) -> Result<Self, DistillError> {
         let cols = model.tensor(name)?.shape[1];
         Ok(Self { values: model.f32(name)?, cols })
     }

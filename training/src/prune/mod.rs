@@ -15,7 +15,7 @@ use dinov2_cpu::CpuConfig;
 use dinov2_weights::Model;
 
 use crate::data::Pixels;
-use crate::distil::DistilError;
+use crate::distill::DistillError;
 use crate::vit::Parameters;
 
 pub use slice::Kept;
@@ -32,7 +32,7 @@ pub fn prune(
     spec: &VitSpec,
     images: &Pixels,
     progress: &mut dyn FnMut(String),
-) -> Result<(Parameters, Kept), DistilError> {
+) -> Result<(Parameters, Kept), DistillError> {
     check(model.spec(), spec)?;
     let blocks = blocks::choose(model, spec.depth, images, progress)?;
     let source = model.spec();
@@ -54,7 +54,7 @@ pub fn prune(
 }
 
 /// A part of a model has at most its sizes, heads of its width, and its kind of MLP.
-fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistilError> {
+fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistillError> {
     let sizes = [
         ("depth", spec.depth, source.depth),
         ("dim", spec.dim, source.dim),
@@ -62,11 +62,11 @@ fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistilError> {
         ("mlp_hidden", spec.mlp_hidden, source.mlp_hidden),
     ];
     if let Some((key, got, most)) = sizes.into_iter().find(|(_, got, most)| got > most) {
-        return Err(DistilError::Student(format!("{key}: expected at most the model's {most}, got {got}")));
+        return Err(DistillError::Student(format!("{key}: expected at most the model's {most}, got {got}")));
     }
     let (got, want) = (spec.head_dim(), source.head_dim());
     if got != want {
-        return Err(DistilError::Student(format!("dim / heads: expected the model's {want}, got {got}")));
+        return Err(DistillError::Student(format!("dim / heads: expected the model's {want}, got {got}")));
     }
     Ok(())
 }

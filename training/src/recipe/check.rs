@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantiseRecipe, Recipe, Stage};
+use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantizeRecipe, Recipe, Stage};
 
 /// Most images of a step.
 const MAX_BATCH: usize = 1 << 20;
@@ -72,7 +72,7 @@ impl Recipe {
         self.loss
             .problem()
             .or_else(|| self.optimiser.problem())
-            .or_else(|| self.quantise.and_then(|quantise| quantise.problem(self.precision)))
+            .or_else(|| self.quantize.and_then(|quantize| quantize.problem(self.precision)))
             .or_else(|| (self.steps() == 0).then(|| ("stages", "a stage with steps", "none".into())))
             .or_else(|| self.stages.iter().find_map(Stage::problem))
     }
@@ -141,16 +141,16 @@ impl OptimiserRecipe {
     }
 }
 
-impl QuantiseRecipe {
+impl QuantizeRecipe {
     fn problem(self, precision: ComputePrecision) -> Option<Problem> {
         if !(1..=127).contains(&self.weight_limit) {
-            return Some(("quantise.weight_limit", "1..=127", self.weight_limit.to_string()));
+            return Some(("quantize.weight_limit", "1..=127", self.weight_limit.to_string()));
         }
         let rate = self.scale_learning_rate;
         if !(rate >= 0.0 && rate.is_finite()) {
-            return Some(("quantise.scale_learning_rate", "a number of at least 0", rate.to_string()));
+            return Some(("quantize.scale_learning_rate", "a number of at least 0", rate.to_string()));
         }
-        (precision != ComputePrecision::F32).then(|| ("precision", "f32 with [quantise]", "bf16".into()))
+        (precision != ComputePrecision::F32).then(|| ("precision", "f32 with [quantize]", "bf16".into()))
     }
 }
 

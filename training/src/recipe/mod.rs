@@ -21,8 +21,8 @@ pub struct Recipe {
     #[serde(default)]
     pub optimiser: OptimiserRecipe,
     /// Learn with the roundings of the runtime's int8 engine (`training qat`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quantise: Option<QuantiseRecipe>,
+    #[serde(alias = "quantise", default, skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<QuantizeRecipe>,
     /// What the networks see, stage by stage.
     pub stages: Vec<Stage>,
     /// Seed of everything that is random.
@@ -174,7 +174,7 @@ pub struct OptimiserRecipe {
 /// Roundings that a student learns with.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct QuantiseRecipe {
+pub struct QuantizeRecipe {
     /// Largest magnitude of a weight in units of its scale: 127, or 64 (the default) for CPUs that sum products in 16 bits.
     pub weight_limit: u8,
     /// Largest learning rate of the logarithms of the weights' scales, with the schedule of the others; 0 leaves scales as they are. A
@@ -225,7 +225,7 @@ impl Default for LossRecipe {
     }
 }
 
-impl Default for QuantiseRecipe {
+impl Default for QuantizeRecipe {
     fn default() -> Self {
         Self { weight_limit: 64, scale_learning_rate: 3e-3 }
     }
@@ -339,7 +339,7 @@ mod tests {
             Recipe::read(&folder.join(name)).unwrap()
         };
         let scratch = toml::from_str("start = \"scratch\"\nregisters = 4").unwrap();
-        let source = crate::distil::student_spec(&scratch, None).unwrap();
+        let source = crate::distill::student_spec(&scratch, None).unwrap();
         for (name, dim, depth, heads, mlp_hidden, registers, patch_size) in [
             ("vits14-from-vitg14.toml", 384, 12, 6, 1_536, 4, 14),
             ("vits14-6-blocks.toml", 384, 6, 6, 1_536, 4, 14),
@@ -347,7 +347,7 @@ mod tests {
             ("micro.toml", 96, 4, 3, 192, 0, 14),
             ("vits21.toml", 384, 12, 6, 1_536, 4, 21),
         ] {
-            let spec = crate::distil::student_spec(&read(name).student, Some(&source)).unwrap();
+            let spec = crate::distill::student_spec(&read(name).student, Some(&source)).unwrap();
             let shape = (spec.dim, spec.depth, spec.heads, spec.mlp_hidden, spec.registers, spec.patch_size);
             assert_eq!(shape, (dim, depth, heads, mlp_hidden, registers, patch_size), "{name}");
         }

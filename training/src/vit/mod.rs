@@ -168,7 +168,7 @@ impl Vit {
         let normed = self.norm(&name("norm1"), hidden)?;
         let mut qkv = self.linear(&name("attn.qkv"), &normed)?;
         if self.rounds_inputs {
-            qkv = ops::fake_quantise_attention(&qkv, shape)?;
+            qkv = ops::fake_quantize_attention(&qkv, shape)?;
         }
         let mixed = ops::attention(&qkv, shape)?;
         let branch = self.linear(&name("attn.proj"), &mixed)?;
@@ -207,7 +207,7 @@ impl Vit {
     fn linear(&self, name: &str, input: &Tensor) -> Result<Tensor> {
         let (weight, bias) = (self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?);
         if self.rounds_inputs {
-            ops::linear(&ops::fake_quantise_rows(input)?, weight, bias)
+            ops::linear(&ops::fake_quantize_rows(input)?, weight, bias)
         } else {
             ops::linear(input, weight, bias)
         }

@@ -8,8 +8,8 @@ use dinov2_cpu::CpuConfig;
 use dinov2_weights::{ConvertOptions, Model, Storage, convert};
 use tempfile::TempDir;
 use training::data::Dataset;
-use training::distil::{
-    Agreement, CheckpointEvery, DistilError, Event, Outcome, RunConfig, StudentCard, distil,
+use training::distill::{
+    Agreement, CheckpointEvery, DistillError, Event, Outcome, RunConfig, StudentCard, distill,
 };
 use training::recipe::Recipe;
 use training::stop::Stop;
@@ -97,7 +97,7 @@ impl Bench {
     pub(crate) fn run(
         &self,
         config: &RunConfig,
-    ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistilError> {
+    ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistillError> {
         self.run_and(config, &mut |_| {})
     }
 
@@ -106,14 +106,14 @@ impl Bench {
         &self,
         config: &RunConfig,
         on_event: &mut dyn FnMut(&Event<'_>),
-    ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistilError> {
+    ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistillError> {
         let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
         let mut teacher =
             EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
         let dataset = self.dataset();
         std::fs::create_dir_all(&config.output).unwrap();
         let (mut losses, mut last) = (Vec::new(), None);
-        let outcome = distil(config, Some(&self.model), &mut teacher, dataset, &mut |event| {
+        let outcome = distill(config, Some(&self.model), &mut teacher, dataset, &mut |event| {
             on_event(&event);
             match event {
                 Event::Step { report, .. } => losses.push(report.loss),

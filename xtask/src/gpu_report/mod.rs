@@ -33,7 +33,7 @@ pub(crate) fn bundle(cuda: bool) -> Result<()> {
     }
     fs::create_dir_all(folder.join("photographs"))?;
     let mut build = cargo_command();
-    build.args(["build", "--release", "--locked", "-p", "dinov2-edge"]);
+    build.args(["build", "--release", "--locked", "-p", "dinov2-cli"]);
     copy_stripped(&executable(&mut build, "dinov2-edge")?, &folder.join("dinov2-edge"))?;
     copy_stripped(&std::env::current_exe()?, &folder.join("xtask"))?;
     for name in PHOTOGRAPHS {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use dinov2_io::{Drops, LiveStats, Losses, Quantiles};
 
 use super::Times;
-use crate::machine::Thermals;
-use crate::statistics::{quantile, sorted};
+use super::thermals::Thermals;
+use dinov2_core::statistics::{quantile, sorted};
 
 /// What "lately" means.
 const WINDOW: Duration = Duration::from_secs(10);

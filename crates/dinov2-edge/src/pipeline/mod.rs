@@ -22,6 +22,7 @@ mod recording_sink;
 mod sink;
 mod stages;
 mod supervisor;
+mod thermals;
 mod thinning;
 #[cfg(feature = "view")]
 mod view_sink;
@@ -40,6 +41,7 @@ pub use pca_colours::{PcaControl, PcaMode};
 pub use recording_sink::RecordingSink;
 pub use sink::{PcaWish, Sink};
 use supervisor::Event;
+pub use thermals::{Thermals, thermals};
 #[cfg(feature = "view")]
 pub use view_sink::ViewSink;
 

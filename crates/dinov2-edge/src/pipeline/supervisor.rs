@@ -11,9 +11,9 @@ use super::mailbox::{Mailbox, WhenFull};
 use super::metrics::Metrics;
 use super::pca_colours::PcaColours;
 use super::stages::{Beat, Capture, Extract, Feeding, Fitting, Heads, Sent, Shared};
+use super::thermals::thermals;
 use super::thinning::Thinning;
 use super::{BadInputs, Observation, Pipeline, PipelineError, Summary};
-use crate::machine::thermals;
 
 /// How often statistics are made.
 const TICK: Duration = Duration::from_secs(1);

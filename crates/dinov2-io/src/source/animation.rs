@@ -7,10 +7,13 @@ use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 
+#[cfg(feature = "image-formats")]
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
+#[cfg(feature = "image-formats")]
 use image::codecs::webp::WebPDecoder;
-use image::{AnimationDecoder, Delay, Frames, ImageDecoder, ImageFormat, ImageResult, RgbaImage};
+use image::error::ImageFormatHint;
+use image::{AnimationDecoder, Delay, Frames, ImageDecoder, ImageError, ImageFormat, ImageResult, RgbaImage};
 
 use super::still::{decoder_limits, supported_format};
 use super::stream::Stream;
@@ -139,8 +142,11 @@ fn open(format: ImageFormat, encoded: Vec<u8>) -> Result<Frames<'static>, Format
     let bytes = Cursor::new(encoded);
     Ok(match format {
         ImageFormat::Png => limited(PngDecoder::with_limits(bytes, decoder_limits()))?.apng()?.into_frames(),
+        #[cfg(feature = "image-formats")]
         ImageFormat::WebP => limited(WebPDecoder::new(bytes))?.into_frames(),
-        _ => limited(GifDecoder::new(bytes))?.into_frames(),
+        #[cfg(feature = "image-formats")]
+        ImageFormat::Gif => limited(GifDecoder::new(bytes))?.into_frames(),
+        format => return Err(ImageError::Unsupported(ImageFormatHint::Exact(format).into()).into()),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Multi-head self-attention in 16-bit integers, for engines whose matrices are int8 anyway.
 //!
 //! As [`crate::attention`]: an online softmax over blocks of keys, input `qkv: [n, 3 * dim]` in f32, output `[n, dim]`.
-//! Queries are quantised per row, keys per head, values per head and channel, softmax weights to 14 bits; sums are
+//! Queries are quantized per row, keys per head, values per head and channel, softmax weights to 14 bits; sums are
 //! exact in 32 bits. Every factor has at least twice the precision of bf16, at twice the products per instruction of
 //! f32 (`vpmaddwd`, `vpdpwssd`).
 //!
@@ -44,7 +44,7 @@ pub fn query_key_limit(head_dim: usize) -> f32 {
     libm::floorf(libm::sqrtf(i32::MAX as f32 / head_dim as f32)).min(32767.0) - 1.0
 }
 
-/// Scratch: keys and values of all heads, quantised. Reused from call to call.
+/// Scratch: keys and values of all heads, quantized. Reused from call to call.
 #[derive(Default)]
 pub struct KeyValuePanelsI16 {
     /// `[heads][panels of keys][pairs of channels][panel_cols][2]`.
@@ -158,7 +158,7 @@ struct QueryBlock<'a> {
     out: &'a Disjoint<'a, f32>,
 }
 
-/// A tile of queries, quantised, and its running softmax statistics.
+/// A tile of queries, quantized, and its running softmax statistics.
 struct TileState {
     /// `[rows][MAX_HEAD_DIM]`.
     queries: [i16; MAX_TILE_ROWS * MAX_HEAD_DIM],
@@ -218,7 +218,7 @@ impl DotRows for Tile<'_> {
     fn run<D: Dot, const ROWS: usize>(mut self, dot: D) {
         let tokens = self.task.layout.shape.tokens;
         for row in 0..ROWS {
-            self.quantise_query(dot, row);
+            self.quantize_query(dot, row);
         }
         for first in (0..tokens).step_by(KEY_BLOCK) {
             let keys = first..(first + KEY_BLOCK).min(tokens);
@@ -236,10 +236,10 @@ impl DotRows for Tile<'_> {
 }
 
 impl Tile<'_> {
-    /// Quantises a query and starts its statistics.
+    /// Quantizes a query and starts its statistics.
     #[inline(always)]
     #[expect(unsafe_code, reason = "vector loads and stores")]
-    fn quantise_query<D: Dot>(&mut self, dot: D, row: usize) {
+    fn quantize_query<D: Dot>(&mut self, dot: D, row: usize) {
         let Layout { shape, limit, .. } = self.task.layout;
         let (simd, lanes) = (dot.float(), <D::Float as Simd>::LANES);
         let source = (self.query + row) * 3 * shape.dim() + self.task.head * shape.head_dim;

@@ -1,4 +1,4 @@
-//! Quantises and packs keys and values, a task per head.
+//! Quantizes and packs keys and values, a task per head.
 
 use super::{KeyValuePanelsI16, Layout, MAX_HEAD_DIM, VALUE_LIMIT, largest_magnitude, step};
 use crate::attention::AttentionShape;
@@ -6,7 +6,7 @@ use crate::disjoint::Disjoint;
 use crate::simd::{Kernel, Simd, load_padded};
 use crate::{Isa, Pool};
 
-/// Quantises and packs keys and values of all heads.
+/// Quantizes and packs keys and values of all heads.
 pub(super) fn pack(isa: Isa, pool: &Pool, layout: Layout, qkv: &[f32], scratch: &mut KeyValuePanelsI16) {
     let heads = layout.shape.heads;
     scratch.keys.resize(heads * layout.keys_len());
@@ -79,7 +79,7 @@ impl Kernel for Keys<'_> {
                 panel.fill(0);
             }
             for column in 0..panel_cols.min(tokens - first) {
-                row.quantise(simd, self.head.row(first + column, 1), One(inverse));
+                row.quantize(simd, self.head.row(first + column, 1), One(inverse));
                 // An odd channel's partner is the zero that pads the row.
                 let pairs = row.0[..head_dim.next_multiple_of(2)].as_chunks::<2>().0;
                 for (pair, slots) in pairs.iter().zip(panel.chunks_exact_mut(2 * panel_cols)) {
@@ -116,7 +116,7 @@ impl Inverse for PerChannel<'_> {
     }
 }
 
-/// A quantised row of keys or values, zero-padded.
+/// A quantized row of keys or values, zero-padded.
 #[repr(align(64))]
 struct Row([i16; MAX_HEAD_DIM]);
 
@@ -124,7 +124,7 @@ impl Row {
     /// Rounds `values * inverse`.
     #[inline(always)]
     #[expect(unsafe_code, reason = "vector stores")]
-    fn quantise<S: Simd>(&mut self, simd: S, values: &[f32], inverse: impl Inverse) {
+    fn quantize<S: Simd>(&mut self, simd: S, values: &[f32], inverse: impl Inverse) {
         let lanes = S::LANES;
         for at in (0..values.len()).step_by(lanes) {
             let slots = &mut self.0[at..][..lanes];
@@ -173,9 +173,9 @@ impl Kernel for Values<'_> {
         let panel_len = panel_cols * 2 * layout.token_pairs();
         let (mut first, mut second) = (Row([0; MAX_HEAD_DIM]), Row([0; MAX_HEAD_DIM]));
         for pair in 0..layout.token_pairs() {
-            first.quantise(simd, self.head.row(2 * pair, 2), PerChannel(&inverse[..head_dim]));
+            first.quantize(simd, self.head.row(2 * pair, 2), PerChannel(&inverse[..head_dim]));
             if 2 * pair + 1 < tokens {
-                second.quantise(simd, self.head.row(2 * pair + 1, 2), PerChannel(&inverse[..head_dim]));
+                second.quantize(simd, self.head.row(2 * pair + 1, 2), PerChannel(&inverse[..head_dim]));
             } else {
                 second.0.fill(0);
             }

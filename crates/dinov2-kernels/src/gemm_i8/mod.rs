@@ -1,6 +1,6 @@
 //! Linear layers in 8 bits: `out = epilogue(scale_row * scale_channel * Σ (q - zero) * w + bias)`.
 //!
-//! The input comes quantised per row ([`crate::quantise`]), the weight per output channel: `weight: [n, k]` int8,
+//! The input comes quantized per row ([`crate::quantize`]), the weight per output channel: `weight: [n, k]` int8,
 //! `out: [rows, n]` f32 (`[rows, n / 2]` for SwiGLU). The sum is exact, so every instruction set yields the same
 //! integer; only the f32 epilogue differs in its last bits.
 //!
@@ -8,7 +8,7 @@
 //! weights of each beside each other, as the dot-product instructions take them (eight for `smmla`). `-zero * Σ w` is where the sums
 //! start. Where an instruction set sums products in 16 bits ([`Dot::SUMS_SATURATE`]), weights that could saturate are
 //! split into several steps over the same inputs: exact for every weight, and nearly free for weights that were
-//! quantised to 7 bits with this in mind.
+//! quantized to 7 bits with this in mind.
 
 mod pack;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use core::ops::Range;
 use crate::blocking::Blocking;
 use crate::disjoint::Disjoint;
 use crate::epilogue::{Epilogue, Output};
-use crate::quantise::{QuantisedRows, RowsView};
+use crate::quantize::{QuantizedRows, RowsView};
 use crate::simd::Simd;
 use crate::simd::dot::{Dot, DotKernel, DotRows, for_dot_rows};
 use crate::{Isa, Pool};
@@ -32,7 +32,7 @@ impl PackedLinearI8 {
     /// # Panics
     /// When lengths disagree, when the layer was packed for another instruction set, or when the epilogue does not
     /// fit the packing.
-    pub fn apply(&self, isa: Isa, pool: &Pool, epilogue: Epilogue, input: &QuantisedRows, out: &mut [f32]) {
+    pub fn apply(&self, isa: Isa, pool: &Pool, epilogue: Epilogue, input: &QuantizedRows, out: &mut [f32]) {
         let rows = input.rows();
         self.shape.check(isa, epilogue, (rows, input.cols()), out);
         let out = Disjoint::new(out);

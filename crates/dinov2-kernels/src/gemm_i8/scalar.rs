@@ -5,14 +5,14 @@ use alloc::vec::Vec;
 use super::Int8Weight;
 use crate::activation::scalar::{gelu, silu};
 use crate::epilogue::Epilogue;
-use crate::quantise::scalar::quantise_row;
+use crate::quantize::scalar::quantize_row;
 
-/// `input: [rows, k]` is quantised per row first. `before`: what `out` held, read by [`Epilogue::Add`].
+/// `input: [rows, k]` is quantized per row first. `before`: what `out` held, read by [`Epilogue::Add`].
 pub(crate) fn linear(epilogue: Epilogue, input: &[f32], weight: Int8Weight<'_>, before: &[f32]) -> Vec<f32> {
     let Int8Weight { values, scale, bias, k } = weight;
     let mut out = Vec::new();
     for row in input.chunks_exact(k) {
-        let (factors, row_scale, zero) = quantise_row(row);
+        let (factors, row_scale, zero) = quantize_row(row);
         let channel = |(channel, weights): (usize, &[i8])| {
             // |(q - zero) * w| <= 255 * 128, so k < 2^16 fits i32.
             let products = factors.iter().zip(weights).map(|(&q, &w)| (i32::from(q) - zero) * i32::from(w));

@@ -2,7 +2,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::*;
-use crate::quantise::quantise_rows;
+use crate::quantize::quantize_rows;
 use crate::simd::isas_under_test;
 use crate::test_util::{numbers, relative_l2};
 
@@ -33,11 +33,11 @@ fn check(isa: Isa, pool: &Pool, epilogue: Epilogue, (rows, n, k): (usize, usize,
     };
     let mut input = numbers(1, rows * k);
     input.iter_mut().step_by(7).for_each(|x| *x = x.abs() * 4.0);
-    let mut quantised = QuantisedRows::default();
-    quantise_rows(isa, pool, &input, k, &mut quantised);
+    let mut quantized = QuantizedRows::default();
+    quantize_rows(isa, pool, &input, k, &mut quantized);
     let before = numbers(4, rows * layer.out_cols());
     let mut got = before.clone();
-    layer.apply(isa, pool, epilogue, &quantised, &mut got);
+    layer.apply(isa, pool, epilogue, &quantized, &mut got);
     let want = scalar::linear(epilogue, &input, weight, &before);
     // The sums are exact: what remains are roundings of the epilogue. With few outputs, all in the tail of GELU, its
     // 5e-7 of the argument weighs more.
@@ -77,10 +77,10 @@ fn sums_are_exact_to_the_last_unit() {
             // Whole numbers -100..=155 with both ends in every row: scale 1, zero 100, nothing is rounded.
             let mut input: Vec<f32> = numbers(1, rows * k).iter().map(|x| (x * 100.0).trunc()).collect();
             input.chunks_exact_mut(k).for_each(|row| (row[0], row[k - 1]) = (-100.0, 155.0));
-            let mut quantised = QuantisedRows::default();
-            quantise_rows(isa, &Pool::single(), &input, k, &mut quantised);
+            let mut quantized = QuantizedRows::default();
+            quantize_rows(isa, &Pool::single(), &input, k, &mut quantized);
             let mut got = vec![0.0; rows * n];
-            layer.apply(isa, &Pool::single(), Epilogue::Store, &quantised, &mut got);
+            layer.apply(isa, &Pool::single(), Epilogue::Store, &quantized, &mut got);
             for (row, got) in input.chunks_exact(k).zip(got.chunks_exact(n)) {
                 for (weights, &got) in values.chunks_exact(k).zip(got) {
                     let sum: i64 = row.iter().zip(weights).map(|(&x, &w)| x as i64 * i64::from(w)).sum();

@@ -50,7 +50,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of a GEMM micro-tile (two vectors wide): as many as the registers hold; at most [`MAX_TILE_ROWS`].
     const TILE_ROWS: usize;
-    /// What a stored factor lacks to the quantised value `0..=255`: 0, or 128 where the set multiplies signed bytes.
+    /// What a stored factor lacks to the quantized value `0..=255`: 0, or 128 where the set multiplies signed bytes.
     const STORED_OFFSET: i32;
 
     /// Runs a kernel with this instruction set enabled for the code generator.
@@ -106,7 +106,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I;
     /// Rounded to nearest.
     fn to_f32(self, x: Self::I) -> Self::V;
-    /// Stores the quantised values `x`, whole numbers in `0..=255`, as bytes, less [`Self::STORED_OFFSET`].
+    /// Stores the quantized values `x`, whole numbers in `0..=255`, as bytes, less [`Self::STORED_OFFSET`].
     ///
     /// # Safety
     /// `to` is valid for writing `LANES` bytes.

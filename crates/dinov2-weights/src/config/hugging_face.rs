@@ -16,12 +16,12 @@ const PUBLISHED: &str = "facebook/dinov2-";
 /// Reads a configuration.
 ///
 /// # Errors
-/// Another model than DINOv2, one with another activation or other channels, or quantised weights.
+/// Another model than DINOv2, one with another activation or other channels, or quantized weights.
 pub(super) fn hints(config: Fields<'_>) -> Result<Hints, String> {
-    if let Some(quantised) = config.object("quantization_config") {
-        let method = quantised.text("quant_method").unwrap_or("unknown");
+    if let Some(quantized) = config.object("quantization_config") {
+        let method = quantized.text("quant_method").unwrap_or("unknown");
         return Err(format!(
-            "quantization_config: expected weights in f32, f16 or bf16, got quantisation by {method:?} (convert the \
+            "quantization_config: expected weights in f32, f16 or bf16, got quantization by {method:?} (convert the \
              checkpoint that it was made from)"
         ));
     }
@@ -140,7 +140,7 @@ mod tests {
             (r#"{"model_type":"dinov2","hidden_size":"64"}"#, "hidden_size: expected a count, got \"64\""),
             (
                 r#"{"model_type":"dinov2","quantization_config":{"quant_method":"gptq"}}"#,
-                "quantization_config: expected weights in f32, f16 or bf16, got quantisation by \"gptq\"",
+                "quantization_config: expected weights in f32, f16 or bf16, got quantization by \"gptq\"",
             ),
         ] {
             let error = parse(json).unwrap_err();
@@ -191,7 +191,7 @@ mod tests {
             ),
             (
                 r#"{"model_type":"dpt","quantization_config":{},"backbone_config":{"model_type":"dinov2"}}"#,
-                "got quantisation by \"unknown\"",
+                "got quantization by \"unknown\"",
             ),
         ] {
             let error = parse(json).unwrap_err();

@@ -1,7 +1,7 @@
 //! ONNX files that contain a DINOv2 backbone, whoever exported them.
 //!
 //! Bytes are checked against a budget, decoded without copying weights, indexed as a graph, and the backbone is
-//! recognised by its structure. Quantised graphs, fused operators of a runtime and graphs that compute their own
+//! recognised by its structure. Quantized graphs, fused operators of a runtime and graphs that compute their own
 //! pixel normalisation are refused, each with one line that says so.
 
 mod blocks;
@@ -88,11 +88,4 @@ pub fn inline_external(
 /// The folder of a bare file name is the current one.
 fn here(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
-}
-
-/// Whether a file is taken for ONNX: by its name, or because it begins as exporters begin one (field 1, the version
-/// of the format, a small number).
-pub fn looks_like_onnx(path: &Path, bytes: &[u8]) -> bool {
-    let named = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
-    named || matches!(bytes, [0x08, 1..=0x20, ..])
 }

@@ -1,7 +1,7 @@
 //! The part of the ONNX protobuf schema that a DINOv2 graph needs, as `prost` messages.
 //!
 //! Field numbers are those of `onnx.proto` (ONNX IR). Fields that neither reading nor writing needs (functions,
-//! training, sparse tensors, quantisation notes) are left out; a decoder skips them. `raw_data` is [`Bytes`], so
+//! training, sparse tensors, quantization notes) are left out; a decoder skips them. `raw_data` is [`Bytes`], so
 //! decoding from a memory-mapped [`Bytes`] copies no weights.
 
 use bytes::Bytes;

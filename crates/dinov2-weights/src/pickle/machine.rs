@@ -13,8 +13,8 @@ const MAX_KEY_BYTES: usize = 64;
 const REBUILD_TENSOR: [&str; 2] = ["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"];
 /// The function for number types without a storage class of their own, such as 8-bit floats.
 const REBUILD_TYPED: &str = "torch._utils._rebuild_tensor_v3";
-/// The function for quantised tensors.
-const REBUILD_QUANTISED: &str = "torch._utils._rebuild_qtensor";
+/// The function for quantized tensors.
+const REBUILD_QUANTIZED: &str = "torch._utils._rebuild_qtensor";
 
 /// A value on the stack. Containers are indices into the machine's arena.
 #[derive(Clone, Debug)]
@@ -369,7 +369,7 @@ impl<'a> Machine<'a> {
                 Ok(Value::Dict(self.allocate(pairs)))
             }
             REBUILD_TYPED => Ok(self.typed_tensor(arguments).unwrap_or(Value::Inert)),
-            name if REBUILD_TENSOR.contains(&name) || name == REBUILD_QUANTISED => {
+            name if REBUILD_TENSOR.contains(&name) || name == REBUILD_QUANTIZED => {
                 Ok(self.tensor(arguments).unwrap_or(Value::Inert))
             }
             // (function, class, its arguments, state): tensors with attributes.

@@ -1,5 +1,5 @@
 use super::product::{Output, Product, Tile};
-use super::quantise::Quantised;
+use super::quantize::Quantized;
 use super::{Access, Real, Shader};
 use crate::step::{Slice, Step};
 use crate::{Gpu, GpuError};
@@ -41,7 +41,7 @@ pub(crate) fn step(
     product: Product<'_>,
     tile: Tile,
     real: Real,
-    input: &Quantised,
+    input: &Quantized,
     output: Slice<'_>,
 ) -> Result<Step, GpuError> {
     let matrix = product.matrix;
@@ -81,8 +81,8 @@ mod tests {
         }
     }
 
-    /// Rows as [`Quantised`] has them and their values, `[rows, k]`.
-    fn quantised(gpu: &Gpu, case: Case, stride: usize) -> (Vec<f64>, Quantised) {
+    /// Rows as [`Quantized`] has them and their values, `[rows, k]`.
+    fn quantized(gpu: &Gpu, case: Case, stride: usize) -> (Vec<f64>, Quantized) {
         let rows = case.tiled_rows();
         // What pads a row counts for nothing, whatever it is: the weights are 0 there.
         let steps = bytes(7, rows * stride);
@@ -95,7 +95,7 @@ mod tests {
             f64::from(scales[row]) * distance
         };
         let values = (0..case.rows).flat_map(|row| (0..case.k).map(move |col| value(row, col))).collect();
-        let rows = Quantised {
+        let rows = Quantized {
             values: buffer_of_bytes(gpu, bytemuck::cast_slice(&steps)),
             row_terms: buffer(gpu, Real::F32, &terms),
         };
@@ -105,7 +105,7 @@ mod tests {
     fn check(gpu: &Gpu, case: Case, tile: Tile, real: Real) {
         let known = case.matrix(gpu, real);
         assert_eq!(known.matrix.form, Form::Int8);
-        let (values, input) = quantised(gpu, case, known.matrix.k);
+        let (values, input) = quantized(gpu, case, known.matrix.k);
         case.check(gpu, real, &known, &values, tolerance(real), |product, output| {
             step(gpu, product, tile, real, &input, output.into())
         });

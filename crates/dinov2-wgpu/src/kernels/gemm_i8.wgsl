@@ -1,5 +1,5 @@
 // output = activation((input x weights) * scales + bias) on 8-bit integers, sums exact in 32 bits. Input: q - 128 of the
-// asymmetric quantisation of parts/quantised.wgsl; the zero point is taken off the sums by the columns' own sums.
+// asymmetric quantization of parts/quantized.wgsl; the zero point is taken off the sums by the columns' own sums.
 override K16: u32; // columns of the input, in vectors of 16; a multiple of BLOCK16
 override BLOCK16: u32; // columns of the input in a tile, in vectors of 16
 

@@ -11,7 +11,7 @@ pub(crate) mod gemm_cooperative;
 pub(crate) mod gemm_float;
 pub(crate) mod gemm_i8;
 pub(crate) mod layer_norm;
-pub(crate) mod layer_norm_quantised;
+pub(crate) mod layer_norm_quantized;
 pub(crate) mod patch_rows;
 pub(crate) mod peak_cooperative;
 pub(crate) mod peak_float;
@@ -20,7 +20,7 @@ pub(crate) mod product;
 #[cfg(test)]
 mod product_case;
 pub(crate) mod projection;
-pub(crate) mod quantise;
+pub(crate) mod quantize;
 #[cfg(test)]
 mod validation;
 
@@ -51,7 +51,7 @@ impl Real {
 const FRAME: &str = include_str!("parts/frame.wgsl");
 const ROW: &str = include_str!("parts/row.wgsl");
 const NORM: &str = include_str!("parts/norm.wgsl");
-const QUANTISED: &str = include_str!("parts/quantised.wgsl");
+const QUANTIZED: &str = include_str!("parts/quantized.wgsl");
 const EPILOGUE: &str = include_str!("parts/epilogue.wgsl");
 const CHANNELS: &str = include_str!("parts/channels.wgsl");
 const GEMM_TILE: &str = include_str!("parts/gemm_tile.wgsl");

@@ -10,8 +10,8 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
 use super::product::Output;
 use super::{
     Access, FRAME, Real, Shader, attention, cls_attention, columns, gemm_cooperative, gemm_float, gemm_i8,
-    layer_norm, layer_norm_quantised, patch_rows, peak_cooperative, peak_float, peak_i8, projection,
-    quantise,
+    layer_norm, layer_norm_quantized, patch_rows, peak_cooperative, peak_float, peak_i8, projection,
+    quantize,
 };
 use crate::frame::Frame;
 use crate::matrix::Form;
@@ -31,12 +31,12 @@ fn needed(real: Real) -> Capabilities {
 /// Every variant of every shader, and what a device must have to run it.
 fn shaders() -> Vec<(Shader, Capabilities)> {
     let alone =
-        [patch_rows::shader(), layer_norm_quantised::shader(), projection::shader(), peak_i8::shader()];
+        [patch_rows::shader(), layer_norm_quantized::shader(), projection::shader(), peak_i8::shader()];
     let mut all: Vec<_> = alone.map(|shader| (shader, SMALLEST)).into();
     for real in [Real::F32, Real::F16] {
         let of_real = [
             layer_norm::shader(real),
-            quantise::shader(real),
+            quantize::shader(real),
             attention::shader(real),
             cls_attention::shader(real),
             columns::shader(real),

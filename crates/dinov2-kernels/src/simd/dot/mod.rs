@@ -30,7 +30,7 @@ pub use neon_i8mm::NeonI8mm;
 
 use super::{MAX_TILE_ROWS, Simd};
 
-/// Factors of a quantised row are stored in a multiple of this many bytes, so that kernels may read ahead.
+/// Factors of a quantized row are stored in a multiple of this many bytes, so that kernels may read ahead.
 pub const ROW_ALIGN: usize = 16;
 
 /// Consecutive factors of one output channel that lie beside each other in most sets' panels.

@@ -1,0 +1,364 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dinov2_core::VitSpec;
+use dinov2_files::{Kind, Target, folder_of};
+use dinov2_weights::{ConvertOptions, Model, SIDE_FILES, SideFile, Storage, convert};
+use serde::Deserialize;
+
+use super::cache::{Cache, Commit, Hashes, is_hex};
+use super::config::DEFAULT_REVISION;
+use super::fetch::{Announced, Fetcher, Transfer, Wanted, check_room, corrupt};
+use super::http::Patience;
+use super::known::known;
+use super::on_disk::model_path;
+use super::{HubConfig, HubError, repository};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Most files that a checkpoint may be split into (ViT-g comes in one).
+const MAX_SHARDS: usize = 256;
+/// Largest file of weights; the largest of the family, a ViT-7B in f32, has 27 GB.
+const MAX_WEIGHT_BYTES: u64 = 64 << 30;
+/// Largest file of settings.
+const MAX_TEXT_BYTES: u64 = 1 << 20;
+/// Largest index file.
+const MAX_INDEX_BYTES: u64 = 16 << 20;
+
+/// What to pull.
+#[derive(Clone, Debug)]
+pub(crate) struct PullRequest {
+    /// A known name or a repository.
+    pub(crate) name: String,
+    /// Branch, tag or commit; `None` for the commit that is known of a known model, and for the main branch of others.
+    pub(crate) revision: Option<String>,
+    /// How the model file stores its weights.
+    pub(crate) storage: Storage,
+    /// Where to write the model file; `None` for the model folder.
+    pub(crate) output: Option<Target>,
+}
+
+/// Where a pull stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PullProgress<'a> {
+    /// A file is on its way. Not reported for files that the cache holds.
+    Download {
+        /// Name of the file in the repository.
+        file: &'a str,
+        /// Bytes on disk, those of an earlier attempt included.
+        done_bytes: u64,
+        /// Bytes of the file.
+        total_bytes: u64,
+    },
+    /// The checkpoint is being converted.
+    Convert(dinov2_weights::Progress<'a>),
+}
+
+/// A model that is ready for use.
+#[derive(Clone, Debug)]
+pub(crate) struct Pulled {
+    /// The model file.
+    pub(crate) path: PathBuf,
+    /// Repository that it came from.
+    pub(crate) repository: String,
+    /// Its shape.
+    pub(crate) spec: VitSpec,
+    /// Size of the model file.
+    pub(crate) bytes: u64,
+    /// Whether the hub's cache held everything already.
+    pub(crate) from_cache: bool,
+    /// What a user should know: how the source was read, and why the hub was not asked whether the cache is up to date.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Downloads a checkpoint (or finds it in the hub's cache), checks it, converts it and opens the result. The model
+/// file appears under its final name only when all of that went well.
+///
+/// The hub is asked even for what the cache holds, so that a wrong file is replaced. If it cannot be reached, or
+/// [`HubConfig::offline`] is set, a whole checkpoint in the cache serves.
+///
+/// # Errors
+/// An unknown name, no network, no such repository, no access, a full disk, bytes that differ from what the hub
+/// announced or from the known hash, or a checkpoint that is no DINOv2.
+pub(crate) fn pull(
+    config: &HubConfig,
+    request: &PullRequest,
+    progress: &mut dyn FnMut(PullProgress<'_>),
+) -> Result<Pulled, HubError> {
+    pull_with(config, request, Patience::USUAL, progress)
+}
+
+pub(super) fn pull_with(
+    config: &HubConfig,
+    request: &PullRequest,
+    patience: Patience,
+    progress: &mut dyn FnMut(PullProgress<'_>),
+) -> Result<Pulled, HubError> {
+    let repository = repository(&request.name)?;
+    let source = source(&repository, request.revision.as_deref())?;
+    let output = match &request.output {
+        Some(target) => target.clone(),
+        None => {
+            let revision = request.revision.as_deref().unwrap_or(DEFAULT_REVISION);
+            Target::new(model_path(&config.models, &repository, revision, request.storage))
+        }
+    };
+    let folder = folder_of(output.path());
+    fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
+    // What must not be replaced is known before gigabytes move.
+    output.check(Kind::Model)?;
+    let cache = Cache::new(&config.cache, &repository);
+    let fetcher = Fetcher::new(config, &repository, &cache, patience)?;
+    let mut from_cache = true;
+    let snapshot = snapshot(&fetcher, &cache, &source, config.offline, &mut |transfer| {
+        let Transfer { file, done_bytes, total_bytes } = transfer;
+        from_cache = false;
+        progress(PullProgress::Download { file, done_bytes, total_bytes });
+    })?;
+    check_room(folder, weight_bytes(&snapshot.folder)? / stored_share(request.storage))?;
+    let options = ConvertOptions {
+        source: Some(format!("{}/{repository} at commit {}", config.endpoint, snapshot.commit.as_str())),
+        licence: known(&repository).map(|model| model.licence.to_owned()),
+        ..ConvertOptions::new(request.storage)
+    };
+    let converted =
+        convert(&snapshot.folder, &output, &options, &mut |step| progress(PullProgress::Convert(step)));
+    let converted = converted.inspect_err(|_| {
+        // Nothing vouches for these bytes, and they are of no use: the next pull asks for them anew.
+        snapshot.unverified.iter().for_each(|path| cache.remove(path));
+    })?;
+    let path = output.path().to_owned();
+    let spec = Model::open(&path)?.spec().clone();
+    let mut notes = converted.notes;
+    notes.extend(snapshot.note.map(|why| format!("from the cache, which may be out of date: {why}")));
+    Ok(Pulled { path, repository, spec, bytes: converted.file_bytes, from_cache, notes })
+}
+
+/// The revision to ask for, and the hash that the weights must have.
+struct Source<'a> {
+    revision: &'a str,
+    weights_sha256: Option<&'static str>,
+}
+
+/// A known model comes at the commit that we know, unless another revision is asked for.
+fn source<'a>(repository: &str, revision: Option<&'a str>) -> Result<Source<'a>, HubError> {
+    let known = known(repository);
+    match (revision, known) {
+        (None, Some(model)) => Ok(Source { revision: model.commit, weights_sha256: model.sha256 }),
+        (None, None) => Ok(Source { revision: DEFAULT_REVISION, weights_sha256: None }),
+        (Some(revision), known) => {
+            let revision = checked_revision(revision)?;
+            let pinned = known.filter(|model| model.commit == revision);
+            Ok(Source { revision, weights_sha256: pinned.and_then(|model| model.sha256) })
+        }
+    }
+}
+
+/// A commit's files in the cache.
+struct Snapshot {
+    folder: PathBuf,
+    commit: Commit,
+    /// Files whose bytes nothing vouches for.
+    unverified: Vec<PathBuf>,
+    /// Why the hub was not asked.
+    note: Option<String>,
+}
+
+/// Brings a commit's files into the cache. Without a hub, what the cache holds must be whole.
+fn snapshot(
+    fetcher: &Fetcher<'_>,
+    cache: &Cache,
+    source: &Source<'_>,
+    offline: bool,
+    progress: &mut dyn FnMut(Transfer<'_>),
+) -> Result<Snapshot, HubError> {
+    if offline {
+        let found = cached(cache, source, "HF_HUB_OFFLINE is set".to_owned())?;
+        return found.ok_or(HubError::Offline { revision: source.revision.to_owned() });
+    }
+    let config = Wanted { file: CONFIG, limit: MAX_TEXT_BYTES, sha256: None };
+    // The small file first: a wrong name fails before gigabytes move.
+    let announced = match fetcher.announced(config, source.revision) {
+        Err(HubError::Unreachable { endpoint, reason }) => {
+            let why = format!("{endpoint} cannot be reached: {reason}");
+            return cached(cache, source, why)?.ok_or(HubError::Unreachable { endpoint, reason });
+        }
+        other => other?,
+    };
+    // From here on everything is of this commit, even if the branch moves.
+    let commit = announced.commit.clone();
+    let mut files = Files { fetcher, cache, commit: &commit, unverified: Vec::new() };
+    files.announced(config, &announced, progress)?;
+    for side in SIDE_FILES.iter().filter(|side| side.optional) {
+        files.optional(Wanted { file: side.name, ..config }, progress)?;
+    }
+    let weights = Wanted { file: WEIGHTS, limit: MAX_WEIGHT_BYTES, sha256: source.weights_sha256 };
+    if files.optional(weights, progress)?.is_none() {
+        let index = Wanted { file: INDEX, limit: MAX_INDEX_BYTES, sha256: None };
+        let Some(index) = files.optional(index, progress)? else {
+            return Err(fetcher.missing(WEIGHTS, source.revision));
+        };
+        for shard in shards(&index)? {
+            let shard = Wanted { file: &shard, limit: MAX_WEIGHT_BYTES, sha256: None };
+            files.required(shard, progress)?;
+        }
+    }
+    let unverified = files.unverified;
+    cache.note_commit(source.revision, &commit)?;
+    Ok(Snapshot { folder: cache.snapshot(&commit), commit, unverified, note: None })
+}
+
+/// Files of one commit.
+struct Files<'a> {
+    fetcher: &'a Fetcher<'a>,
+    cache: &'a Cache,
+    commit: &'a Commit,
+    unverified: Vec<PathBuf>,
+}
+
+impl Files<'_> {
+    fn announced(
+        &mut self,
+        wanted: Wanted<'_>,
+        announced: &Announced,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let fetched = self.fetcher.file(wanted, announced, progress)?;
+        if !fetched.is_verified {
+            self.unverified.push(fetched.path.clone());
+        }
+        Ok(fetched.path)
+    }
+
+    fn required(
+        &mut self,
+        wanted: Wanted<'_>,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<PathBuf, HubError> {
+        let announced = self.fetcher.announced(wanted, self.commit.as_str())?;
+        self.announced(wanted, &announced, progress)
+    }
+
+    /// `None` if the commit has no such file, which the cache notes.
+    fn optional(
+        &mut self,
+        wanted: Wanted<'_>,
+        progress: &mut dyn FnMut(Transfer<'_>),
+    ) -> Result<Option<PathBuf>, HubError> {
+        match self.required(wanted, progress) {
+            Err(HubError::NotFound { .. }) => {
+                self.cache.note_absent(self.commit, wanted.file)?;
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+}
+
+/// What the cache holds of a revision, if that is everything. `why` says why the hub was not asked.
+fn cached(cache: &Cache, source: &Source<'_>, why: String) -> Result<Option<Snapshot>, HubError> {
+    let Some(commit) = cache.commit_of(source.revision) else { return Ok(None) };
+    let is_known = |side: &SideFile| {
+        cache.file(&commit, side.name).is_some() || (side.optional && cache.is_absent(&commit, side.name))
+    };
+    if !SIDE_FILES.iter().all(is_known) {
+        return Ok(None);
+    }
+    let weights = match cache.file(&commit, WEIGHTS) {
+        Some(weights) => vec![weights],
+        None => {
+            let Some(index) = cache.file(&commit, INDEX) else { return Ok(None) };
+            let shards = shards(&index)?.into_iter().map(|shard| cache.file(&commit, &shard));
+            let Some(shards) = shards.collect::<Option<Vec<_>>>() else { return Ok(None) };
+            shards
+        }
+    };
+    for path in weights {
+        verify_cached(cache, &path, source.weights_sha256)?;
+    }
+    let folder = cache.snapshot(&commit);
+    Ok(Some(Snapshot { folder, commit, unverified: Vec::new(), note: Some(why) }))
+}
+
+/// Compares a cached file with its name in the cache, where that is a sha256, and with the hash that we know.
+fn verify_cached(cache: &Cache, path: &Path, known: Option<&str>) -> Result<(), HubError> {
+    let blob = fs::canonicalize(path).map_err(|error| HubError::io("open", path, error))?;
+    let name = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_hex(name, 64));
+    let got = Hashes::of(&blob)?.sha256;
+    for expected in [name, known].into_iter().flatten() {
+        if got != expected {
+            let error =
+                corrupt(&path.display().to_string(), format!("sha256 {expected}"), format!("sha256 {got}"));
+            cache.remove(path);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The files that an index names, each once.
+fn shards(index: &Path) -> Result<Vec<String>, HubError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: std::collections::BTreeMap<String, String>,
+    }
+    let invalid = |problem: String| {
+        HubError::Convert(dinov2_weights::ConvertError::invalid(problem, index.display().to_string()))
+    };
+    let size = fs::metadata(index).map_err(|error| HubError::io("stat", index, error))?.len();
+    if size > MAX_INDEX_BYTES {
+        return Err(invalid(format!("index: expected at most {MAX_INDEX_BYTES} bytes, got {size}")));
+    }
+    let text = fs::read(index).map_err(|error| HubError::io("read", index, error))?;
+    let parsed: Index = serde_json::from_slice(&text).map_err(|error| invalid(format!("index: {error}")))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    if names.len() > MAX_SHARDS {
+        return Err(invalid(format!("index: expected at most {MAX_SHARDS} files, got {}", names.len())));
+    }
+    let is_plain = |name: &str| {
+        name.ends_with(".safetensors")
+            && !name.starts_with('.')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    match names.iter().find(|name| !is_plain(name)) {
+        Some(name) => Err(invalid(format!("index: expected names of .safetensors files, got {name:?}"))),
+        None => Ok(names),
+    }
+}
+
+/// How many times smaller than a f32 checkpoint a model file is, at least.
+fn stored_share(storage: Storage) -> u64 {
+    match storage {
+        Storage::F32 => 1,
+        Storage::F16 | Storage::Bf16 => 2,
+        Storage::Int8 => 4,
+        Storage::Int4 => 7,
+    }
+}
+
+/// Bytes of the checkpoint's weights.
+fn weight_bytes(snapshot: &Path) -> Result<u64, HubError> {
+    let list = |error| HubError::io("list", snapshot, error);
+    let mut total = 0;
+    for entry in fs::read_dir(snapshot).map_err(list)? {
+        let path = entry.map_err(list)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            // The links lead to the blobs.
+            total += fs::metadata(&path).map_err(|error| HubError::io("stat", &path, error))?.len();
+        }
+    }
+    Ok(total)
+}
+
+fn checked_revision(revision: &str) -> Result<&str, HubError> {
+    let plain = revision.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
+    let parts = revision.split('/').all(|part| !part.is_empty() && !part.starts_with('.'));
+    if plain && parts && revision.len() <= 128 {
+        Ok(revision)
+    } else {
+        Err(HubError::Revision(revision.to_owned()))
+    }
+}

@@ -1,0 +1,155 @@
+//! The program `dinov2-edge`. One file per command, each in three steps: raw arguments (clap), a validated configuration, the run.
+//!
+//! Results go to stdout, everything for people to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+/// Writes a line for people, one line whatever names of files hold. One that nobody can read any more, because a terminal or a
+/// log has gone, is no reason to die, as `eprintln!` would.
+macro_rules! tell {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "{}", dinov2_files::shown(format!($($words)*)));
+    }};
+}
+
+mod args;
+mod bench;
+mod cameras;
+mod compare;
+mod convert;
+mod doctor;
+mod eval;
+mod export;
+mod hub;
+mod inspect;
+mod machine;
+mod models;
+mod progress;
+#[cfg(feature = "hub")]
+mod pull;
+mod quantize;
+mod run;
+mod side;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Dense DINOv2 features in real time.
+#[derive(Parser)]
+#[command(name = "dinov2-edge", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Extract dense features from images, video or a stream
+    Run(Box<run::Args>),
+    /// List cameras with their formats, sizes, rates and controls
+    Cameras(cameras::Args),
+    /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
+    Convert(convert::Args),
+    /// Make an int8 or int4 model file, calibrated on images
+    Quantize(quantize::Args),
+    /// Show what a model file holds
+    Inspect(inspect::Args),
+    /// Write a model as an ONNX file
+    Export(export::Args),
+    /// Download a released model and convert it
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
+    /// List known models and those on disk
+    Models(models::Args),
+    /// Measure latency and memory
+    Bench(bench::Args),
+    /// Compare the features of two engines, precisions or models
+    Compare(compare::Args),
+    /// Judge features by what can be done with them
+    Eval(eval::Args),
+    /// Show what this machine has and what would be used, and why
+    Doctor(doctor::Args),
+}
+
+/// A mistake in how the program was called, found after clap was content: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// Marks an error as a mistake of usage.
+fn usage(error: impl std::fmt::Display) -> anyhow::Error {
+    UsageError(error.to_string()).into()
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::main(&args),
+        Command::Cameras(args) => cameras::main(&args),
+        Command::Convert(args) => convert::main(&args),
+        Command::Quantize(args) => quantize::main(&args),
+        Command::Inspect(args) => inspect::main(&args),
+        Command::Export(args) => export::main(&args),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::main(&args),
+        Command::Models(args) => models::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Compare(args) => compare::main(&args),
+        Command::Eval(args) => eval::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of stdout has gone (`| head`): nothing is left to do.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell!("error: {}", one_line(&error));
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+/// A value as people read it: text without quotes.
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The error and its causes on one line. Our errors tell their cause themselves, so a cause that was told is left out.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.contains(&text) {
+            continue;
+        }
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&text);
+    }
+    line
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn causes_are_told_once_and_on_one_line() {
+        let cause = io::Error::other("no\n  such thing");
+        let told: anyhow::Result<()> = Err(cause).context("open: no such thing in x").context("model");
+        assert_eq!(one_line(&told.unwrap_err()), "model: open: no such thing in x");
+    }
+
+    #[test]
+    fn arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,79 @@
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use dinov2_edge::view::{Access, PcaMode, View, ViewConfig};
+
+use super::token;
+use crate::usage;
+
+const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
+
+/// The live page.
+#[derive(clap::Args)]
+pub(super) struct ViewArgs {
+    /// Serve a page with camera, features and statistics on this address or port
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = DEFAULT_ADDRESS, value_parser = address)]
+    view: Option<SocketAddr>,
+    /// Word that viewers must know; needed where other machines reach the address. Other users of this machine see it here:
+    /// better --token-file, or DINOV2_EDGE_TOKEN in the environment
+    #[arg(long, requires = "view", conflicts_with_all = ["insecure", "token_file"])]
+    token: Option<String>,
+    /// File with that word, which not every user may read
+    #[arg(long, value_name = "PATH", requires = "view", conflicts_with = "insecure")]
+    token_file: Option<PathBuf>,
+    /// Let everyone look who reaches the address
+    #[arg(long, requires = "view")]
+    insecure: bool,
+}
+
+/// What a run's page tells of it.
+pub(super) struct Told<'a> {
+    pub(super) title: &'a str,
+    pub(super) model: String,
+    pub(super) cameras: Vec<String>,
+}
+
+/// `ADDRESS:PORT`, or `PORT` of this machine alone.
+fn address(word: &str) -> Result<SocketAddr, String> {
+    let port = word.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    let named = word.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let named = named.map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    let address = port.ok().or(named).or_else(|| word.parse().ok());
+    address
+        .ok_or_else(|| format!("expected ADDRESS:PORT, such as {DEFAULT_ADDRESS} or 0.0.0.0:8080, or a port"))
+}
+
+impl ViewArgs {
+    /// Who may look, where a page was asked for. Wrong tokens are told before a model is loaded.
+    pub(super) fn config(&self) -> anyhow::Result<Option<ViewConfig>> {
+        let Some(address) = self.view else { return Ok(None) };
+        let token = token::given(self.token.as_deref(), self.token_file.as_deref(), self.insecure)?;
+        let access = match token {
+            _ if self.insecure => Access::Insecure,
+            Some(token) => Access::Token(token),
+            None => Access::Local,
+        };
+        ViewConfig::new(address, access).map(Some).map_err(usage)
+    }
+}
+
+/// Starts the page and says where it is.
+pub(super) fn start(mut config: ViewConfig, told: Told<'_>) -> anyhow::Result<View> {
+    config.title = told.title.into();
+    config.model = told.model;
+    config.cameras = told.cameras;
+    config.pca = PcaMode::Frozen;
+    let token = config.token().map(str::to_owned);
+    let view = View::start(config)?;
+    let address = view.address();
+    match token {
+        None => tell!("live page: http://{address}/"),
+        // Logs and journals are read by others than those who may look.
+        Some(token) if std::io::stderr().is_terminal() => {
+            tell!("live page: http://{address}/?token={token}");
+        }
+        Some(_) => tell!("live page: http://{address}/ (open it with ?token=TOKEN behind the address)"),
+    }
+    Ok(view)
+}

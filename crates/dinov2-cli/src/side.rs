@@ -1,0 +1,87 @@
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use dinov2_edge::{Backend, Engine, EngineConfig, Incremental, Precision};
+
+use crate::args::open_weights;
+
+/// One side of a comparison: `[MODEL:]BACKEND:PRECISION`.
+#[derive(Clone, Debug)]
+pub(crate) struct Side {
+    model: Option<PathBuf>,
+    backend: Backend,
+    precision: Precision,
+    text: String,
+}
+
+impl FromStr for Side {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.rsplitn(3, ':');
+        let precision = words.next().unwrap_or_default();
+        let backend =
+            words.next().ok_or_else(|| format!("expected [MODEL:]BACKEND:PRECISION, got {text:?}"))?;
+        Ok(Self {
+            model: words.next().map(PathBuf::from),
+            backend: backend.parse().map_err(|error: <Backend as FromStr>::Err| error.to_string())?,
+            precision: precision.parse().map_err(|error: <Precision as FromStr>::Err| error.to_string())?,
+            text: text.into(),
+        })
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Side {
+    /// Loads the engine; `default_model` where the side names none.
+    pub(crate) fn load(
+        &self,
+        default_model: Option<&Path>,
+        threads: Option<NonZeroUsize>,
+    ) -> anyhow::Result<Engine> {
+        self.load_with(default_model, threads, None)
+    }
+
+    /// Loads the engine; with `incremental` it reuses what frames have in common.
+    pub(crate) fn load_incremental(
+        &self,
+        threads: Option<NonZeroUsize>,
+        incremental: Option<Incremental>,
+    ) -> anyhow::Result<Engine> {
+        self.load_with(None, threads, incremental)
+    }
+
+    fn load_with(
+        &self,
+        default_model: Option<&Path>,
+        threads: Option<NonZeroUsize>,
+        incremental: Option<Incremental>,
+    ) -> anyhow::Result<Engine> {
+        let weights = open_weights(self.model.as_deref().or(default_model))?;
+        let (backend, precision) = (self.backend, self.precision);
+        let config = EngineConfig { backend, precision, threads, incremental, ..EngineConfig::default() };
+        Ok(Engine::new(&weights, config)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sides_are_parsed_from_the_right() {
+        let side: Side = "dir:with/colon.safetensors:cpu:f32".parse().unwrap();
+        assert_eq!(side.model, Some(PathBuf::from("dir:with/colon.safetensors")));
+        assert_eq!("onnx:auto".parse::<Side>().unwrap().backend, Backend::Onnx);
+        for wrong in ["", "cpu", "cpu:", "cpu:f33", "gpu:f32"] {
+            assert!(wrong.parse::<Side>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use std::path::PathBuf;
+
+use dinov2_weights::{ConvertError, ModelError};
+
+use crate::data::DataError;
+use crate::loss::StandardiseError;
+use crate::parallel::ParallelError;
+use crate::teacher::TeacherError;
+use crate::vit::ParameterError;
+
+/// Why a run ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DistillError {
+    /// Images.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The teacher.
+    #[error(transparent)]
+    Teacher(#[from] TeacherError),
+    /// The standardisation of its features.
+    #[error(transparent)]
+    Standardise(#[from] StandardiseError),
+    /// A model file.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The student's first weights.
+    #[error(transparent)]
+    Parameters(#[from] ParameterError),
+    /// The result cannot be written.
+    #[error(transparent)]
+    Export(#[from] ConvertError),
+    /// The device.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// The other processes.
+    #[error(transparent)]
+    Parallel(#[from] ParallelError),
+    /// A shape that the student cannot have.
+    #[error("student: {0}")]
+    Student(String),
+    /// A step that does not fit into memory.
+    #[error(
+        "memory: expected some {:.1} GB for a step of stage {stage}, got {:.1} GB that are free; {advice}",
+        *needed as f64 / 1e9, *free as f64 / 1e9
+    )]
+    Memory {
+        /// Stage, counted from 1.
+        stage: usize,
+        /// Bytes of a step.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// What would fit.
+        advice: String,
+    },
+    /// A loss that is no number.
+    #[error(
+        "step {step}: expected a finite loss and gradient, got {loss} and a norm of {gradient_norm}; the batch lies in {}",
+        batch.display()
+    )]
+    Loss {
+        /// The step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// Norm of the gradient.
+        gradient_norm: f64,
+        /// What it was computed from.
+        batch: PathBuf,
+    },
+    /// A file of the run.
+    #[error("{what}: {reason}: {}", path.display())]
+    File {
+        /// What was to be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Reason.
+        reason: std::io::Error,
+    },
+    /// A checkpoint that does not belong to this run, or is damaged.
+    #[error("checkpoint: {problem}: {}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl DistillError {
+    pub(super) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |reason| Self::File { what, path, reason }
+    }
+}

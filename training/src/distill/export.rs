@@ -1,0 +1,142 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::DType;
+use dinov2_core::{Extractor, Features, ImageView, Taps, VitSpec};
+use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
+use dinov2_weights::{
+    Fidelity, Metadata, Model, Numbers, Preprocessing, Provenance, Quantization, SourceFormat, Storage,
+    write_model,
+};
+
+use super::DistillError;
+use crate::data::Pixels;
+use crate::qat::Rounding;
+use crate::statistics::{cosine, quantile};
+use crate::teacher::TeacherError;
+use crate::vit::Parameters;
+
+/// What a student's file says about it.
+#[derive(Clone, Debug)]
+pub struct StudentCard {
+    /// What it was distilled from.
+    pub source: String,
+    /// Licence of its weights.
+    pub licence: Option<String>,
+    /// How it was made.
+    pub notes: String,
+    /// Its pixels' normalisation: the teacher's.
+    pub preprocessing: Preprocessing,
+}
+
+impl StudentCard {
+    fn metadata(&self, spec: &VitSpec, storage: Storage, quantization: Option<Quantization>) -> Metadata {
+        Metadata {
+            format_version: dinov2_weights::FORMAT_VERSION,
+            spec: spec.clone(),
+            storage,
+            quantization,
+            preprocessing: self.preprocessing,
+            provenance: Provenance {
+                source: self.source.clone(),
+                source_format: SourceFormat::Training,
+                licence: self.licence.clone(),
+                notes: Some(self.notes.clone()),
+                converter: format!("training {}", env!("CARGO_PKG_VERSION")),
+            },
+        }
+    }
+}
+
+/// Writes a model file in f32.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_student(
+    spec: &VitSpec,
+    parameters: &Parameters,
+    card: &StudentCard,
+    path: &Path,
+) -> Result<(), DistillError> {
+    let metadata = card.metadata(spec, Storage::F32, None);
+    Ok(write_model(&metadata, &mut |name| numbers(parameters, name), path)?)
+}
+
+/// Writes a model file in int8 of weights that learnt with these roundings. What the engine's rounding of activations costs is
+/// measured on `judges`, images in one or several sizes, and noted in the file. `images`: how many it learnt from.
+///
+/// # Errors
+/// A file that cannot be written, an engine that fails.
+pub fn write_int8_student(
+    spec: &VitSpec,
+    parameters: &Parameters,
+    rounding: &Rounding,
+    (card, images): (&StudentCard, usize),
+    judges: &[Pixels],
+    path: &Path,
+) -> Result<(), DistillError> {
+    let mut integers = BTreeMap::new();
+    for (name, _) in parameters.iter() {
+        if let Some(rows) = rounding.integers(name, parameters)? {
+            integers.insert(name.to_owned(), rows);
+        }
+    }
+    let write = |fidelity: Vec<Fidelity>, path: &Path| {
+        let quantization = Quantization {
+            weight_limit: rounding.limit(),
+            int4_group: None,
+            calibration_images: u32::try_from(images).unwrap_or(u32::MAX),
+            trained: true,
+            fidelity,
+        };
+        let metadata = card.metadata(spec, Storage::Int8, Some(quantization));
+        let mut tensor = |name: &str| match integers.get(name) {
+            Some(rows) => Some(Numbers::Int8(rows.clone())),
+            None => numbers(parameters, name),
+        };
+        write_model(&metadata, &mut tensor, path)
+    };
+    let trial = tempfile::tempdir().map_err(DistillError::file("create a temporary folder for", path))?;
+    let trial = trial.path().join("student.safetensors");
+    write(Vec::new(), &trial)?;
+    write(fidelity(&Model::open(&trial)?, judges)?, path)?;
+    Ok(())
+}
+
+/// Of the int8 engine to the f32 engine with the same numbers, by size.
+fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherError> {
+    let engine = |precision| {
+        let mut config = CpuConfig::default();
+        config.precision = precision;
+        CpuEngine::new(model, config)
+    };
+    let (mut exact, mut rounded) = (engine(CpuPrecision::F32)?, engine(CpuPrecision::Int8)?);
+    let (mut want, mut got) = (Features::new(), Features::new());
+    let mut by_side = BTreeMap::<usize, Vec<f64>>::new();
+    for pixels in judges {
+        let cosines = by_side.entry(pixels.side_px).or_default();
+        for image in pixels.images() {
+            let image = ImageView::new(image, pixels.side_px, pixels.side_px)?;
+            exact.extract(image, &Taps::none(), &mut want)?;
+            rounded.extract(image, &Taps::none(), &mut got)?;
+            let rows = want.patches().chunks_exact(want.dim()).zip(got.patches().chunks_exact(got.dim()));
+            cosines.extend(rows.map(|(want, got)| cosine(want, got)));
+        }
+    }
+    let measured = by_side.into_iter().map(|(side_px, mut cosines)| {
+        cosines.sort_by(f64::total_cmp);
+        Fidelity {
+            size_px: side_px as u32,
+            patches: cosines.len() as u32,
+            median: quantile(&cosines, 0.5),
+            p5: quantile(&cosines, 0.05),
+        }
+    });
+    Ok(measured.collect())
+}
+
+/// A tensor of the model in f32.
+fn numbers(parameters: &Parameters, name: &str) -> Option<Numbers> {
+    let tensor = parameters.get(name).ok()?.to_dtype(DType::F32).ok()?;
+    tensor.flatten_all().ok()?.to_vec1().ok().map(Numbers::F32)
+}

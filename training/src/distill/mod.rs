@@ -1,0 +1,29 @@
+//! The distiller: a student learns to see what a teacher sees.
+//!
+//! One step: the loader's batch goes through the teacher and, in parts if memory asks for it, through the student; gradients are
+//! clipped, AdamW moves the weights, averaged weights follow. Whatever is random is a function of the recipe's seed and the
+//! step, so a run that was killed goes on from its last checkpoint as if nothing had happened: on a CPU bit for bit.
+
+mod checkpoint;
+mod error;
+mod export;
+mod mask;
+mod memory;
+mod observe;
+mod prepare;
+mod run;
+mod start;
+mod step;
+mod validate;
+
+pub use checkpoint::{Checkpoint, latest_checkpoint};
+pub use error::DistillError;
+pub use export::{StudentCard, write_int8_student, write_student};
+pub use memory::step_bytes;
+pub use observe::fit_objective;
+pub use run::{
+    CheckpointEvery, Event, Outcome, RunConfig, STUDENT_FILE, checkpoint_folder, distill, steps_done,
+};
+pub use start::{Student, student_spec};
+pub use step::{Learner, StepReport};
+pub use validate::{Agreement, agreements, tokens as held_out_tokens};
