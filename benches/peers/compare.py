@@ -2,7 +2,7 @@
 """Measures dinov2-edge against onnxruntime, OpenVINO, PyTorch and tract in one run on one machine.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
-    cargo build --release -p dinov2-edge --features tract
+    cargo build --release -p dinov2-cli --features tract
     venv/bin/python compare.py --binary ../../target/release/dinov2-edge --model MODEL.safetensors \
         --sizes 224 518 --threads 2 --output ../../docs/benchmarks.md
 
