@@ -9,12 +9,14 @@
 //! [`Target::check`] applies the rule before minutes of work are spent, and [`WholeFile::finish`] once more before the
 //! rename. Between that and the rename itself another process can still create a file.
 
+mod chain;
 mod error;
 mod kind;
 mod shown;
 mod target;
 mod whole_file;
 
+pub use chain::chain;
 pub use error::FileError;
 pub use kind::Kind;
 pub use shown::{hex_unless_utf8, shown};
