@@ -8,8 +8,8 @@ use std::error::Error;
 /// assert_eq!(dinov2_files::chain(&error), "disk full");
 /// ```
 pub fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let mut messages: Vec<String> = causes.map(one_line).collect();
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    let mut messages: Vec<String> = causes.map(|cause| one_line(cause)).collect();
     messages.dedup();
     messages.join(": ")
 }
