@@ -141,7 +141,7 @@ fn frames_in_flight_come_back_in_order() {
 
     engine.submit(views[0], &taps).unwrap();
     engine.submit(views[1], &taps).unwrap();
-    assert!(matches!(engine.submit(views[2], &taps), Err(ExtractError::Engine(_))), "three frames in flight");
+    assert!(matches!(engine.submit(views[2], &taps), Err(ExtractError::Misuse(_))), "three frames in flight");
     // A frame that was submitted before does not get in the way of a later one.
     let mut features = Features::new();
     engine.receive(&mut features).unwrap();

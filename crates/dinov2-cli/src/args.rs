@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::hub::{HubConfig, find_local};
 use dinov2_edge::io::Frame;
 use dinov2_edge::weights::Model;
-use dinov2_edge::{Backend, Engine, EngineConfig, Incremental, Isa, Precision, Weights};
+use dinov2_edge::{Backend, EngineConfig, Incremental, Isa, ModelSource, Precision, SelectedEngine};
 use dinov2_files::{Inputs, Kind, Replace, Target, shown};
 
 /// Name of the model inside this program.
@@ -67,7 +67,7 @@ impl EngineArgs {
     }
 
     /// Opens the weights and loads them into the engine.
-    pub(crate) fn load(&self) -> anyhow::Result<(Weights, Engine)> {
+    pub(crate) fn load(&self) -> anyhow::Result<(ModelSource, SelectedEngine)> {
         self.load_incremental(None)
     }
 
@@ -75,9 +75,9 @@ impl EngineArgs {
     pub(crate) fn load_incremental(
         &self,
         incremental: Option<Incremental>,
-    ) -> anyhow::Result<(Weights, Engine)> {
+    ) -> anyhow::Result<(ModelSource, SelectedEngine)> {
         let weights = open_weights(self.model.as_deref())?;
-        let engine = Engine::new(&weights, EngineConfig { incremental, ..self.config() })?;
+        let engine = SelectedEngine::open(&weights, EngineConfig { incremental, ..self.config() })?;
         Ok((weights, engine))
     }
 }
@@ -129,7 +129,7 @@ fn isa(word: &str) -> Result<Isa, String> {
 }
 
 /// Opens a path, or the pulled model of that name; checkpoints of other kinds are refused with the way out.
-pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<Weights> {
+pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<ModelSource> {
     let Some(path) = model else { return Ok(bundled_model()?.into()) };
     let found = resolve(path);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
@@ -145,7 +145,7 @@ pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<Weights> {
             path.display().to_string()
         );
     }
-    Ok(Weights::open(&found)?)
+    Ok(ModelSource::open(&found)?)
 }
 
 /// A bare name that is no file here may be that of a pulled model.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::{Engine, Extractor, Features, ImageView, Taps};
+use dinov2_edge::{Engine, Extractor, Features, ImageView, SelectedEngine, Taps};
 use serde_json::{Value, json};
 
 use crate::args::{ReuseArgs, source_of};
@@ -96,7 +96,11 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Milliseconds.
-fn timed_extract(engine: &mut Engine, image: ImageView<'_>, out: &mut Features) -> anyhow::Result<f64> {
+fn timed_extract(
+    engine: &mut SelectedEngine,
+    image: ImageView<'_>,
+    out: &mut Features,
+) -> anyhow::Result<f64> {
     let start = Instant::now();
     engine.extract(image, &Taps::none(), out)?;
     Ok(start.elapsed().as_secs_f64() * 1e3)

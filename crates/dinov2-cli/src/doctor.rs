@@ -2,7 +2,7 @@ use std::io::Write;
 use std::process::Command;
 
 use crate::machine;
-use dinov2_edge::{CpuGrant, Engine, EngineConfig, Extractor, Isa, Weights};
+use dinov2_edge::{CpuGrant, Engine, EngineConfig, Extractor, Isa, ModelSource, SelectedEngine};
 use serde_json::{Value, json};
 
 use crate::args::{EngineArgs, open_weights};
@@ -86,7 +86,7 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
         Err(error) => return vec![Finding { key: "model", value: json!(format!("none: {error:#}")) }],
     };
     let model = Finding { key: "model", value: json!(weights.label()) };
-    let mut engine = match Engine::new(&weights, EngineConfig { ..args.config() }) {
+    let mut engine = match SelectedEngine::open(&weights, EngineConfig { ..args.config() }) {
         Ok(engine) => engine,
         Err(error) => return vec![model, Finding { key: "engine", value: json!(format!("none: {error}")) }],
     };
@@ -106,8 +106,8 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
 
 /// What was measured on the GPU that these arguments name: against the CPU, and which kernels suit it.
 #[cfg(feature = "wgpu")]
-fn gpu_findings(weights: &Weights, config: &EngineConfig) -> Vec<Finding> {
-    let (Weights::Model(model), Ok(gpu)) = (weights, dinov2_edge::open_gpu(config)) else {
+fn gpu_findings(weights: &ModelSource, config: &EngineConfig) -> Vec<Finding> {
+    let (ModelSource::Model(model), Ok(gpu)) = (weights, dinov2_edge::open_gpu(config)) else {
         return Vec::new();
     };
     let mut findings = Vec::new();
@@ -124,7 +124,7 @@ fn gpu_findings(weights: &Weights, config: &EngineConfig) -> Vec<Finding> {
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn gpu_findings(_weights: &Weights, _config: &EngineConfig) -> Vec<Finding> {
+fn gpu_findings(_weights: &ModelSource, _config: &EngineConfig) -> Vec<Finding> {
     Vec::new()
 }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use dinov2_edge::io::Size;
 use dinov2_edge::onnx::{self, ExportConfig, Resolution, export};
-use dinov2_edge::{PatchGrid, Taps, Weights};
+use dinov2_edge::{ModelSource, PatchGrid, Taps};
 
 use dinov2_files::{Kind, shown};
 
@@ -41,7 +41,7 @@ enum Precision {
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let output = target(&args.output, model_file(args.model.as_deref()), args.force, Kind::Onnx)?;
     let weights = open_weights(args.model.as_deref())?;
-    let Weights::Model(model) = weights else {
+    let ModelSource::Model(model) = weights else {
         bail!("export: expected a model file, got an ONNX file: {}", weights.label());
     };
     let taps = match &args.layers {

@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use dinov2_edge::Weights;
+use dinov2_edge::ModelSource;
 use dinov2_edge::weights::{inspect_source, is_model_file};
 
 use crate::args::{open_weights, resolve};
@@ -33,7 +33,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let weights = open_weights(args.model.as_deref())?;
-    let Weights::Model(model) = weights else {
+    let ModelSource::Model(model) = weights else {
         anyhow::bail!("inspect: expected a model file, got an ONNX file: {}", weights.label());
     };
     if args.json {

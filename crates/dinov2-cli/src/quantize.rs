@@ -10,7 +10,7 @@ use dinov2_edge::quantize::{
     ImageSet, LEAST_IMAGES, MatrixReport, Picture, Progress, QuantizeOptions, Report, Target, check, quantize,
 };
 use dinov2_edge::weights::INT4_GROUPS;
-use dinov2_edge::{Weights, default_threads};
+use dinov2_edge::{ModelSource, default_threads};
 use dinov2_files::{Kind, shown};
 use serde_json::json;
 
@@ -104,7 +104,7 @@ fn share(word: &str) -> Result<f64, String> {
     share.ok_or_else(|| format!("expected a number of 0 to 1, got {word:?}"))
 }
 
-/// Weights that share a scale in int4, where nobody says.
+/// ModelSource that share a scale in int4, where nobody says.
 const DEFAULT_GROUP: usize = 64;
 /// Most of the weights that stay int8 in an int4 file, where nobody says: the matrices of a ViT-S are alike, and the gate
 /// is met without (docs/benchmarks.md).
@@ -136,7 +136,7 @@ impl Args {
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let target = args.target()?;
-    let Weights::Model(model) = open_weights(Some(&args.model))? else {
+    let ModelSource::Model(model) = open_weights(Some(&args.model))? else {
         bail!("quantize: expected a model file, got an ONNX file (dinov2-edge convert makes one)");
     };
     check(&model)?;

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use dinov2_edge::{Backend, Engine, EngineConfig, Incremental, Precision};
+use dinov2_edge::{Backend, EngineConfig, Incremental, Precision, SelectedEngine};
 
 use crate::args::open_weights;
 
@@ -45,7 +45,7 @@ impl Side {
         &self,
         default_model: Option<&Path>,
         threads: Option<NonZeroUsize>,
-    ) -> anyhow::Result<Engine> {
+    ) -> anyhow::Result<SelectedEngine> {
         self.load_with(default_model, threads, None)
     }
 
@@ -54,7 +54,7 @@ impl Side {
         &self,
         threads: Option<NonZeroUsize>,
         incremental: Option<Incremental>,
-    ) -> anyhow::Result<Engine> {
+    ) -> anyhow::Result<SelectedEngine> {
         self.load_with(None, threads, incremental)
     }
 
@@ -63,11 +63,11 @@ impl Side {
         default_model: Option<&Path>,
         threads: Option<NonZeroUsize>,
         incremental: Option<Incremental>,
-    ) -> anyhow::Result<Engine> {
+    ) -> anyhow::Result<SelectedEngine> {
         let weights = open_weights(self.model.as_deref().or(default_model))?;
         let (backend, precision) = (self.backend, self.precision);
         let config = EngineConfig { backend, precision, threads, incremental, ..EngineConfig::default() };
-        Ok(Engine::new(&weights, config)?)
+        Ok(SelectedEngine::open(&weights, config)?)
     }
 }
 

@@ -1,9 +1,13 @@
+use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
+use core::error::Error;
 
 use crate::{Features, GridError, ImageView, TapError, Taps, VitSpec};
 
 /// Why an engine could not extract features.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ExtractError {
     /// The image does not fall into whole patches.
     #[error(transparent)]
@@ -27,12 +31,25 @@ pub enum ExtractError {
         /// Outputs given.
         outputs: usize,
     },
-    /// Something that this engine cannot do, in its own words.
+    /// The engine was asked for something that it does not do, such as taps of an ONNX file. The same call fails again.
     #[error("{0}")]
-    Engine(String),
+    Misuse(String),
+    /// The engine itself failed, for example because its device was lost. Another engine may succeed.
+    #[error("the {backend} engine failed")]
+    Failed {
+        /// [`crate::EngineFacts::backend`].
+        backend: &'static str,
+        /// What failed.
+        source: Arc<dyn Error + Send + Sync>,
+    },
 }
 
 impl ExtractError {
+    /// [`ExtractError::Failed`] with its cause: an error or a text.
+    pub fn failed(backend: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed { backend, source: Arc::from(cause.into()) }
+    }
+
     /// Checks that a batch has as many outputs as images.
     ///
     /// # Errors

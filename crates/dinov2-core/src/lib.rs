@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod engine;
 mod extractor;
 mod features;
 mod geometry;
@@ -17,6 +18,7 @@ mod spec;
 pub mod statistics;
 mod taps;
 
+pub use engine::{Engine, EngineFacts};
 pub use extractor::{ExtractError, Extractor};
 pub use features::Features;
 pub use geometry::{Crop, PatchGeometry, PatchIndex, PixelPoint, PixelRect};

@@ -25,7 +25,8 @@ impl PositionCache {
                 if self.tables.len() == Self::CAPACITY {
                     self.tables.remove(0);
                 }
-                self.tables.push((grid, table.map_err(ExtractError::Engine)?));
+                let table = table.map_err(|problem| ExtractError::failed(crate::BACKEND, problem))?;
+                self.tables.push((grid, table));
             }
         }
         Ok(self.tables.last().map_or(&[], |(_, table)| table))

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use dinov2_edge::heads::similarity_map;
 use dinov2_edge::io::{Frame, Size, read_still};
-use dinov2_edge::{Engine, EngineConfig, Features, ImageExtractor, Taps};
+use dinov2_edge::{EngineConfig, Features, ImageExtractor, SelectedEngine, Taps};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [left, x, y, right] = &words[..] else { return Err("expected LEFT X Y RIGHT".into()) };
     let (x, y): (u32, u32) = (x.parse()?, y.parse()?);
 
-    let engine = Engine::new(&dinov2_bundled::bundled_model()?.into(), EngineConfig::default())?;
+    let engine = SelectedEngine::open(&dinov2_bundled::bundled_model()?.into(), EngineConfig::default())?;
     let mut extractor = ImageExtractor::new(engine, Size::Short(448))?;
     let (mut frame, mut features) = (Frame::new(), Features::new());
 

@@ -2,7 +2,7 @@ use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGeometry, T
 use dinov2_io::{Fit, FitError, Size};
 
 /// Why an image has no features.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageExtractError {
     /// It cannot be brought to the size.

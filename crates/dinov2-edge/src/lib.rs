@@ -28,20 +28,15 @@
 //! Features: `bundled-model` puts the 24 MB model into the binary, `hub` brings `pull`, `wgpu` the GPU engine; these are on by
 //! default. `tract` brings the engine that runs ONNX files.
 
-mod choice;
-#[cfg(feature = "wgpu")]
-mod comparison;
 mod engine;
 mod image_extractor;
+mod model_source;
 pub mod pipeline;
 pub mod quantize;
 
-pub use choice::{Backend, ChoiceError, Precision};
-#[cfg(feature = "wgpu")]
-pub use comparison::{Comparison, last_comparison, open_gpu};
 pub use dinov2_core::{
-    Crop, ExtractError, Extractor, Facet, Features, ImageView, PatchGeometry, PatchGrid, PatchIndex,
-    PixelPoint, PixelRect, Tap, Taps, VitSpec,
+    Crop, Engine, EngineFacts, ExtractError, Extractor, Facet, Features, ImageView, PatchGeometry, PatchGrid,
+    PatchIndex, PixelPoint, PixelRect, Tap, Taps, VitSpec,
 };
 pub use dinov2_cpu::{
     CpuConfig, CpuEngine, CpuGrant, CpuPrecision, Incremental, Isa, Matrix, default_threads,
@@ -55,5 +50,8 @@ pub use dinov2_view as view;
 pub use dinov2_weights as weights;
 #[cfg(feature = "wgpu")]
 pub use dinov2_wgpu as gpu;
-pub use engine::{Engine, EngineConfig, EngineError, Runner, Weights};
+pub use engine::{Backend, EngineConfig, EngineError, ParseChoiceError, Precision, SelectedEngine};
+#[cfg(feature = "wgpu")]
+pub use engine::{Comparison, last_comparison, open_gpu};
 pub use image_extractor::{ImageExtractError, ImageExtractor};
+pub use model_source::ModelSource;

@@ -8,10 +8,12 @@ use dinov2_edge::io::{
     Frame, LiveHandle, LiveStats, Size, Source, SourceError, SourceOptions, TestCamera, open,
 };
 use dinov2_edge::pipeline::{
-    BadInputs, FeatureFrame, PcaControl, PcaMode, PcaWish, Pipeline, PipelineConfig, PipelineEngine,
-    PipelineError, Sink, SinkFailure, Summary,
+    BadInputs, FeatureFrame, PcaControl, PcaMode, PcaWish, Pipeline, PipelineConfig, PipelineError, Sink,
+    SinkFailure, Summary,
 };
-use dinov2_edge::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec};
+use dinov2_edge::{
+    Engine, EngineFacts, ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec,
+};
 
 const PATCH: usize = 14;
 
@@ -64,7 +66,11 @@ impl Extractor for FakeEngine {
     }
 }
 
-impl PipelineEngine for FakeEngine {}
+impl Engine for FakeEngine {
+    fn facts(&self) -> EngineFacts {
+        EngineFacts { backend: "fake", precision: "f32", device: "a test".into(), threads: None }
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 struct Seen {
@@ -321,7 +327,11 @@ impl Extractor for BrokenEngine {
     }
 }
 
-impl PipelineEngine for BrokenEngine {}
+impl Engine for BrokenEngine {
+    fn facts(&self) -> EngineFacts {
+        EngineFacts { backend: "fake", precision: "f32", device: "a test".into(), threads: None }
+    }
+}
 
 #[test]
 fn an_engine_that_panics_is_told_though_everybody_ends_before_it() {

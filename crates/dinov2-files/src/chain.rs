@@ -9,7 +9,7 @@ use std::error::Error;
 /// ```
 pub fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
-    let mut messages: Vec<String> = causes.map(|cause| one_line(cause)).collect();
+    let mut messages: Vec<String> = causes.map(one_line).collect();
     messages.dedup();
     messages.join(": ")
 }

@@ -6,6 +6,7 @@ use dinov2_weights::onnx::proto::ModelProto;
 use dinov2_weights::{Model, Normalisation, position};
 use tract::prelude::DatumType;
 
+use crate::BACKEND;
 use crate::export::wrap;
 use crate::file_graph::FileGraph;
 use crate::plan::{Plan, PlanInput, Threads};
@@ -30,6 +31,7 @@ pub struct OnnxConfig {
 pub struct OnnxEngine {
     source: Source,
     threads: Threads,
+    thread_count: NonZeroUsize,
     plans: Vec<(PatchGrid, Taps, ReadyPlan)>,
     /// `[3, height, width]`, normalised.
     pixels: Vec<f32>,
@@ -75,7 +77,12 @@ impl OnnxEngine {
 
     fn new(source: Source, config: OnnxConfig) -> Self {
         let threads = Threads::new(config.threads.get());
-        Self { source, threads, plans: Vec::new(), pixels: Vec::new() }
+        Self { source, threads, thread_count: config.threads, plans: Vec::new(), pixels: Vec::new() }
+    }
+
+    /// Threads of matrix products.
+    pub fn thread_count(&self) -> NonZeroUsize {
+        self.thread_count
     }
 
     /// Makes the plan of this grid and these taps the last of `plans`.
@@ -111,7 +118,7 @@ impl Source {
     }
 
     fn plan(&self, grid: PatchGrid, taps: &Taps, threads: &Threads) -> Result<ReadyPlan, ExtractError> {
-        let engine = |problem: String| ExtractError::Engine(problem);
+        let failed = |problem: String| ExtractError::failed(BACKEND, problem);
         let spec = self.spec();
         let patch = spec.patch_size;
         let mut pixels =
@@ -119,14 +126,14 @@ impl Source {
         match self {
             Self::Model { weights, table, label, .. } => {
                 let table = position::resample(table, spec.position_table, grid, spec.position_convention)
-                    .map_err(engine)?;
+                    .map_err(failed)?;
                 let graph = vit_graph(weights, &GraphSize::Static(grid, &table), taps)
-                    .map_err(|error| engine(error.to_string()))?;
+                    .map_err(|error| ExtractError::failed(BACKEND, error))?;
                 ready(&wrap(graph), vec![pixels], None, threads, label)
             }
             Self::File(file) => {
                 if let Some(tap) = taps.iter().next() {
-                    return Err(engine(format!(
+                    return Err(ExtractError::Misuse(format!(
                         "tap {tap}: expected only the final tokens of an ONNX file (convert it to a model file for more), got it asked of {}",
                         file.label
                     )));
@@ -134,7 +141,7 @@ impl Source {
                 if file.half_pixels {
                     pixels.datum_type = DatumType::F16;
                 }
-                let positions = file.positions(grid).map_err(engine)?;
+                let positions = file.positions(grid).map_err(failed)?;
                 let shape = vec![1, 1 + grid.len(), spec.dim];
                 let table = positions.is_some().then_some(PlanInput { shape, datum_type: DatumType::F32 });
                 let inputs = std::iter::once(pixels).chain(table).collect();
@@ -153,7 +160,7 @@ fn ready(
 ) -> Result<ReadyPlan, ExtractError> {
     let refused = |problem| OnnxError::Tract { problem, path: label.into() };
     let plan = Plan::new(model, inputs, threads).map_err(refused);
-    Ok(ReadyPlan { plan: plan.map_err(|error| ExtractError::Engine(error.to_string()))?, positions })
+    Ok(ReadyPlan { plan: plan.map_err(|error| ExtractError::failed(BACKEND, error))?, positions })
 }
 
 impl Extractor for OnnxEngine {
@@ -171,7 +178,7 @@ impl Extractor for OnnxEngine {
         self.prepare(grid, taps)?;
         normalise(image, self.source.normalisation(), &mut self.pixels);
         let Some((_, _, ready)) = self.plans.last() else {
-            return Err(ExtractError::Engine("tract: expected a plan, got none".into()));
+            return Err(ExtractError::failed(BACKEND, "tract: expected a plan, got none"));
         };
         out.prepare(self.source.spec(), grid, taps);
         let wanted: Vec<Tap> = taps.iter().collect();
@@ -198,7 +205,7 @@ impl Extractor for OnnxEngine {
             Source::File(file) => &file.label,
         };
         ready.plan.run(&inputs, &self.threads, copy).map_err(|problem| {
-            ExtractError::Engine(OnnxError::Tract { problem, path: label.clone() }.to_string())
+            ExtractError::failed(BACKEND, OnnxError::Tract { problem, path: label.clone() })
         })
     }
 }

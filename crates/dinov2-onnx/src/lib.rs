@@ -14,6 +14,8 @@ mod file_graph;
 mod graph_builder;
 #[cfg(feature = "tract")]
 mod plan;
+#[cfg(feature = "tract")]
+mod runtime;
 mod vit_graph;
 mod weights;
 
@@ -23,4 +25,6 @@ pub use error::OnnxError;
 pub use export::{
     ExportConfig, Exported, MAX_EMBEDDED_BYTES, Precision, Resolution, export, export_to_bytes,
 };
+#[cfg(feature = "tract")]
+pub use runtime::BACKEND;
 pub use vit_graph::{PIXELS_INPUT, POSITIONS_INPUT, TOKENS_OUTPUT};

@@ -167,7 +167,7 @@ impl WgpuEngine {
     fn submit_for(&mut self, image: ImageView<'_>, wanted: Wanted) -> Result<(), ExtractError> {
         if self.in_flight.len() == FRAMES_IN_FLIGHT {
             let message = format!("submit: expected less than {FRAMES_IN_FLIGHT} frames in flight");
-            return Err(ExtractError::Engine(message));
+            return Err(ExtractError::Misuse(message));
         }
         let grid = self.grid_of(&image)?;
         self.gpu.check()?;
@@ -197,7 +197,7 @@ impl WgpuEngine {
 
     fn receive_with(&mut self, read: impl FnOnce(&InFlight, &[u8])) -> Result<(), ExtractError> {
         let Some(frame) = self.in_flight.pop_front() else {
-            return Err(ExtractError::Engine("receive: expected a frame in flight, got none".into()));
+            return Err(ExtractError::Misuse("receive: expected a frame in flight, got none".into()));
         };
         self.wait(&frame)?;
         let begun = Instant::now();
@@ -230,7 +230,7 @@ impl WgpuEngine {
         let dim = self.spec.dim;
         if mean.len() != dim || directions.is_empty() || !directions.len().is_multiple_of(dim) {
             let got = format!("{} and {} numbers", mean.len(), directions.len());
-            return Err(ExtractError::Engine(format!("basis: expected [{dim}] and [n, {dim}], got {got}")));
+            return Err(ExtractError::Misuse(format!("basis: expected [{dim}] and [n, {dim}], got {got}")));
         }
         // Bound to the old one.
         self.drop_ahead();
@@ -250,7 +250,7 @@ impl WgpuEngine {
         out: &mut Vec<f32>,
     ) -> Result<PatchGrid, ExtractError> {
         if self.basis.is_none() {
-            return Err(ExtractError::Engine("extract_projected: expected a basis, got none".into()));
+            return Err(ExtractError::Misuse("extract_projected: expected a basis, got none".into()));
         }
         self.abandon()?;
         self.submit_for(image, Wanted::Projection)?;

@@ -74,6 +74,6 @@ impl From<ModelError> for GpuError {
 
 impl From<GpuError> for ExtractError {
     fn from(error: GpuError) -> Self {
-        Self::Engine(error.to_string())
+        Self::failed(crate::BACKEND, error)
     }
 }

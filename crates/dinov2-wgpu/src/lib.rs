@@ -26,6 +26,7 @@ mod peak;
 mod pipelines;
 mod plan;
 mod profile;
+mod runtime;
 mod self_check;
 mod step;
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use error::GpuError;
 pub use gpu::{Gpu, GpuConfig};
 pub use peak::{GpuPeaks, StageWork};
 pub use profile::StageTimes;
+pub use runtime::BACKEND;
 pub use step::Stage;

@@ -125,7 +125,7 @@ impl Plan {
         let grid = purpose.grid;
         let positions =
             position::resample(&weights.position_table, spec.position_table, grid, spec.position_convention)
-                .map_err(ExtractError::Engine)?;
+                .map_err(|problem| ExtractError::failed(crate::BACKEND, problem))?;
         let initial = weights.initial_tokens(layout, &positions, layout.rows(grid));
         let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let initial_buffer = gpu.buffer("initial tokens", (initial.len() * 4) as u64, usage)?;

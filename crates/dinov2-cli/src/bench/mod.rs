@@ -3,11 +3,12 @@ mod gpu_peak;
 mod peak;
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use dinov2_edge::io::{Fit, Frame, Size, SourceOptions, open};
-use dinov2_edge::{Engine, Extractor, Features, PatchGrid, Taps};
+use dinov2_edge::{Engine, Extractor, Features, PatchGrid, SelectedEngine, Taps};
 use serde_json::{Map, Value, json};
 
 use self::peak::PeakReport;
@@ -110,10 +111,10 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let facts = json!({
         "model": weights.label(),
         "shape": engine.spec().name(),
-        "backend": engine.backend(),
-        "precision": engine.precision(),
+        "backend": engine.facts().backend,
+        "precision": engine.facts().precision,
         "engine": engine.to_string(),
-        "threads": engine.threads(),
+        "threads": engine.facts().threads.map_or(1, NonZeroUsize::get),
         "size_px": [width_px, height_px],
         "tokens": engine.spec().tokens(features[0].grid()),
         "batch": args.batch,
@@ -143,17 +144,15 @@ enum Peak {
 
 impl Peak {
     fn measure(
-        engine: &Engine,
+        engine: &SelectedEngine,
         grid: PatchGrid,
         stages: &[(&'static str, Vec<f64>)],
     ) -> anyhow::Result<Self> {
-        match engine.runner() {
-            #[cfg(feature = "wgpu")]
-            dinov2_edge::Runner::Wgpu(engine) => {
-                gpu_peak::GpuPeakReport::measure(engine, grid, stages).map(Self::Gpu)
-            }
-            _ => Ok(Self::Cpu(PeakReport::measure(engine, grid, stages))),
+        #[cfg(feature = "wgpu")]
+        if let Some(engine) = engine.downcast_ref::<dinov2_edge::gpu::WgpuEngine>() {
+            return gpu_peak::GpuPeakReport::measure(engine, grid, stages).map(Self::Gpu);
         }
+        Ok(Self::Cpu(PeakReport::measure(engine, grid, stages)))
     }
 
     fn peaks_json(&self) -> Value {
@@ -182,13 +181,16 @@ impl Peak {
 }
 
 /// Milliseconds that the last call spent in each stage, per frame.
-fn stages_per_frame(engine: &Engine, batch: u32) -> impl Iterator<Item = (&'static str, f64)> {
-    engine.stage_ms().into_iter().map(move |(name, ms)| (name, ms / f64::from(batch)))
+fn stages_per_frame(engine: &SelectedEngine, batch: u32) -> impl Iterator<Item = (&'static str, f64)> {
+    engine
+        .stage_times()
+        .into_iter()
+        .map(move |(name, time)| (name, time.as_secs_f64() * 1e3 / f64::from(batch)))
 }
 
 /// Times fit and extraction of as many frames as `features` has room for: `(both, fit alone)` in milliseconds per frame.
 fn time_batch(
-    engine: &mut Engine,
+    engine: &mut SelectedEngine,
     fit: &mut Fit,
     frame: &Frame,
     features: &mut [Features],

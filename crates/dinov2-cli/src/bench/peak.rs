@@ -4,7 +4,7 @@ use std::io::Write;
 use std::num::NonZeroUsize;
 
 use dinov2_core::MlpKind;
-use dinov2_edge::{CpuPrecision, Engine, Extractor, Isa, PatchGrid, Runner, VitSpec};
+use dinov2_edge::{CpuEngine, CpuPrecision, Engine, Extractor, Isa, PatchGrid, SelectedEngine, VitSpec};
 use dinov2_kernels::Pool;
 use dinov2_kernels::peak::{Arithmetic, operations_per_second, read_bytes_per_second};
 use serde_json::{Map, Value, json};
@@ -75,14 +75,14 @@ pub(super) struct PeakReport {
 impl PeakReport {
     /// Measures the peaks of the engine's instruction set, and rates its `stages` (name, samples in milliseconds) of
     /// frames of this grid.
-    pub(super) fn measure(engine: &Engine, grid: PatchGrid, stages: &[(&'static str, Vec<f64>)]) -> Self {
-        let isa = match engine.runner() {
-            Runner::Cpu(engine) => engine.isa(),
-            #[cfg(any(feature = "wgpu", feature = "tract"))]
-            _ => Isa::detect(),
-        };
+    pub(super) fn measure(
+        engine: &SelectedEngine,
+        grid: PatchGrid,
+        stages: &[(&'static str, Vec<f64>)],
+    ) -> Self {
+        let isa = engine.downcast_ref::<CpuEngine>().map_or_else(Isa::detect, CpuEngine::isa);
         let one_thread = Peaks::measure(isa, NonZeroUsize::MIN);
-        let threads = NonZeroUsize::new(engine.threads()).filter(|threads| threads.get() > 1);
+        let threads = engine.facts().threads.filter(|threads| threads.get() > 1);
         let all_threads = threads.map(|threads| Peaks::measure(isa, threads));
         let peaks = all_threads.as_ref().unwrap_or(&one_thread);
         let rate = |(stage, samples): &(&'static str, Vec<f64>)| {
@@ -167,15 +167,13 @@ pub(super) fn round(value: f64) -> Value {
 }
 
 /// What a stage multiplies in.
-fn stage_arithmetic(engine: &Engine, stage: &str) -> Arithmetic {
-    match engine.runner() {
-        Runner::Cpu(engine) if stage == "attention" && engine.has_attention_i16() => Arithmetic::Int16,
-        Runner::Cpu(engine) if stage != "attention" => match engine.precision() {
-            CpuPrecision::F32 => Arithmetic::F32,
-            CpuPrecision::Half => Arithmetic::Half,
-            CpuPrecision::Int8 => Arithmetic::Int8,
-        },
-        _ => Arithmetic::F32,
+fn stage_arithmetic(engine: &SelectedEngine, stage: &str) -> Arithmetic {
+    let Some(engine) = engine.downcast_ref::<CpuEngine>() else { return Arithmetic::F32 };
+    match (stage, engine.precision()) {
+        ("attention", _) if engine.has_attention_i16() => Arithmetic::Int16,
+        ("attention", _) | (_, CpuPrecision::F32) => Arithmetic::F32,
+        (_, CpuPrecision::Half) => Arithmetic::Half,
+        (_, CpuPrecision::Int8) => Arithmetic::Int8,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use dinov2_edge::heads::{Confusion, LinearProbe, ProbeConfig, ProbeFit};
 use dinov2_edge::io::{Fit, Size};
-use dinov2_edge::{Engine, Extractor, Features, Taps};
+use dinov2_edge::{Engine, Extractor, Features, SelectedEngine, Taps};
 use serde_json::{Value, json};
 
 use super::labelled::{Folders, LabelRules, LabelledSet};
@@ -100,7 +100,8 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let task = Task { train, val, rules, size: args.size, l2: args.l2 };
 
     let (_, mut engine) = args.engine.load()?;
-    let name = format!("{}:{}", engine.backend(), engine.precision());
+    let facts = engine.facts();
+    let name = format!("{}:{}", facts.backend, facts.precision);
     let (first, patches) = task.train(&mut engine, &name)?;
     let mut scores = task.score(&mut engine, &name, &[&first])?;
     drop(engine);
@@ -130,7 +131,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
 
 impl Task {
     /// Features and targets of the training set, and the probe that they give. Also tells the number of patches.
-    fn train(&self, engine: &mut Engine, name: &str) -> anyhow::Result<(Trained, usize)> {
+    fn train(&self, engine: &mut SelectedEngine, name: &str) -> anyhow::Result<(Trained, usize)> {
         let (dim, patch_size) = (engine.spec().dim, engine.spec().patch_size);
         let mut fit = Fit::new(self.size, patch_size).map_err(crate::usage)?;
         let (mut tokens, mut features, mut targets) = (Features::new(), Vec::new(), Vec::new());
@@ -146,7 +147,7 @@ impl Task {
             Ok(())
         })?;
         bar.finish_and_clear();
-        let threads = NonZeroUsize::new(engine.threads()).unwrap_or(NonZeroUsize::MIN);
+        let threads = engine.facts().threads.unwrap_or(NonZeroUsize::MIN);
         let config = ProbeConfig { l2: self.l2, threads, ..ProbeConfig::default() };
         let bar = progress::counter(Some(config.max_steps as u64), "steps of the probe")
             .with_message(name.to_string());
@@ -165,7 +166,12 @@ impl Task {
     }
 
     /// Scores every probe on the engine's features of the validation set.
-    fn score(&self, engine: &mut Engine, name: &str, probes: &[&Trained]) -> anyhow::Result<Vec<Score>> {
+    fn score(
+        &self,
+        engine: &mut SelectedEngine,
+        name: &str,
+        probes: &[&Trained],
+    ) -> anyhow::Result<Vec<Score>> {
         let patch_size = engine.spec().patch_size;
         let mut fit = Fit::new(self.size, patch_size).map_err(crate::usage)?;
         let (mut tokens, mut logits) = (Features::new(), Vec::new());

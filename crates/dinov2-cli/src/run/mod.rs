@@ -24,7 +24,7 @@ use dinov2_edge::pipeline::ViewSink;
 use dinov2_edge::pipeline::{
     BadInputs, PcaControl, PcaMode, Pipeline, PipelineConfig, PipelineStop, Sink, Summary,
 };
-use dinov2_edge::{Engine, Extractor, Taps, Weights};
+use dinov2_edge::{Engine, Extractor, ModelSource, SelectedEngine, Taps};
 use dinov2_files::Inputs;
 
 use super::args::{EngineArgs, ReuseArgs, model_file, replace};
@@ -162,7 +162,7 @@ fn output(args: &Args, sources: &[Box<dyn Source>], total: Option<usize>) -> any
 
 fn pipeline_config(
     args: &Args,
-    engine: &Engine,
+    engine: &SelectedEngine,
     sources: &[Box<dyn Source>],
 ) -> anyhow::Result<PipelineConfig> {
     let taps = match &args.layers {
@@ -188,13 +188,13 @@ fn pipeline_config(
     })
 }
 
-fn feature_meta(weights: &Weights, engine: &Engine) -> FeatureMeta {
+fn feature_meta(weights: &ModelSource, engine: &SelectedEngine) -> FeatureMeta {
     FeatureMeta {
         model: engine.spec().name(),
         model_file: weights.label(),
         patch_size: engine.spec().patch_size,
         engine: engine.to_string(),
-        precision: engine.precision().into(),
+        precision: engine.facts().precision.into(),
         extra: Vec::new(),
     }
 }

@@ -31,7 +31,7 @@ use std::num::NonZeroU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use dinov2_core::{Extractor, Taps};
+use dinov2_core::{Engine, Taps};
 use dinov2_io::{LiveStats, Size, Source};
 
 pub use error::{PipelineError, SinkFailure};
@@ -44,19 +44,6 @@ use supervisor::Event;
 pub use thermals::{Thermals, thermals};
 #[cfg(feature = "view")]
 pub use view_sink::ViewSink;
-
-/// An engine as a pipeline runs it.
-pub trait PipelineEngine: Extractor + Send {
-    /// What happened that the user should know. Yields each note once.
-    fn take_notes(&mut self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Share of the rows that the last frame had computed anew, of engines that reuse rows.
-    fn recomputed_share(&self) -> Option<f64> {
-        None
-    }
-}
 
 /// What a pipeline does with the frames of its sources.
 #[derive(Clone, Debug)]
@@ -93,7 +80,7 @@ pub enum BadInputs {
 /// Sources, an engine and sinks, ready to run.
 pub struct Pipeline {
     sources: Vec<Box<dyn Source>>,
-    engine: Box<dyn PipelineEngine>,
+    engine: Box<dyn Engine>,
     sinks: Vec<Box<dyn Sink>>,
     config: PipelineConfig,
     events: (Sender<Event>, Receiver<Event>),
@@ -137,7 +124,7 @@ impl Pipeline {
     /// The frames of source `i` are those of camera `i`.
     pub fn new(
         sources: Vec<Box<dyn Source>>,
-        engine: Box<dyn PipelineEngine>,
+        engine: Box<dyn Engine>,
         sinks: Vec<Box<dyn Sink>>,
         config: PipelineConfig,
     ) -> Self {

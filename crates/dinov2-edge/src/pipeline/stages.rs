@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dinov2_core::{Features, Taps};
+use dinov2_core::{Engine, Features, Taps};
 use dinov2_files::shown;
 use dinov2_io::{Fit, FitError, LiveStats, Source, StopSignal};
 
@@ -15,7 +15,7 @@ use super::metrics::{Dropped, Metrics};
 use super::pca_colours::PcaColours;
 use super::sink::{PcaWish, Sink};
 use super::thinning::Thinning;
-use super::{BadInputs, PipelineEngine, PipelineError};
+use super::{BadInputs, PipelineError};
 
 /// What all stages share.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Drop for Fitting {
 
 /// Runs the engine on whatever cameras have a new frame.
 pub(crate) struct Extract {
-    pub(crate) engine: Box<dyn PipelineEngine>,
+    pub(crate) engine: Box<dyn Engine>,
     pub(crate) taps: Taps,
     pub(crate) most_frames: Option<u64>,
     pub(crate) period: Option<Duration>,

@@ -1,16 +1,18 @@
-//! Whether the GPU is faster than the CPU: measured once per machine and model, and kept.
+//! The GPU engine, and whether it is faster than the CPU engine: measured once per machine and model, and kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps};
-use dinov2_cpu::{CpuConfig, CpuEngine};
+use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_files::chain;
 use dinov2_weights::Model;
-use dinov2_wgpu::{Gpu, GpuConfig, GpuError, HostTimes, Stage, Tuning, WgpuEngine};
+use dinov2_wgpu::{Gpu, GpuConfig, GpuError, GpuPrecision, Tuning, WgpuEngine};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineConfig, EngineError};
+use super::cpu::{self, cpu_config};
+use super::{EngineConfig, EngineError, Fallback, Precision, SelectedEngine};
 
 /// Side of the frame that is measured, in patches: 224 pixels at patch 14.
 const SIDE: usize = 16;
@@ -36,6 +38,55 @@ impl Comparison {
     }
 }
 
+/// [`super::Backend::Wgpu`].
+pub(super) fn open(model: &Model, config: &EngineConfig) -> Result<SelectedEngine, EngineError> {
+    let backend = dinov2_wgpu::BACKEND;
+    if config.incremental.is_some() {
+        return Err(EngineError::Incremental { backend });
+    }
+    if config.isa.is_some() {
+        return Err(EngineError::Isa { backend });
+    }
+    let gpu = open_gpu(config).map_err(EngineError::load)?;
+    let precision = config.precision.on_gpu(model, gpu.facts().f16)?;
+    let engine = WgpuEngine::new(&gpu, model, precision).map_err(EngineError::load)?;
+    Ok(SelectedEngine::new_with(engine, "backend wgpu was asked for"))
+}
+
+/// [`super::Backend::Auto`] for a model file: the GPU engine where it is faster, with the CPU engine as its fallback; else notes alone.
+pub(super) fn open_if_faster(
+    model: &Model,
+    config: &EngineConfig,
+) -> Result<(Option<SelectedEngine>, Vec<String>), EngineError> {
+    let (cpu, _) = cpu_config(model, config)?;
+    let (found, notes) = gpu_if_faster(model, config, cpu);
+    Ok(match found {
+        None => (None, notes),
+        Some((engine, reason)) => {
+            let fallback = Some(Fallback { model: model.clone(), config: cpu });
+            (Some(SelectedEngine { notes, fallback, ..SelectedEngine::new_with(engine, reason) }), Vec::new())
+        }
+    })
+}
+
+impl Precision {
+    /// On a GPU, `f16` if it has 16-bit floats. There `Auto` is f16, which loses nothing that a gate could see, or else what
+    /// [`Self::choose`] says.
+    fn on_gpu(self, model: &Model, f16: bool) -> Result<GpuPrecision, EngineError> {
+        Ok(match self {
+            Self::Auto if f16 => GpuPrecision::F16,
+            Self::Auto => match Self::choose(model).0 {
+                CpuPrecision::Int8 => GpuPrecision::Int8,
+                CpuPrecision::F32 | CpuPrecision::Half => GpuPrecision::F32,
+            },
+            Self::F32 => GpuPrecision::F32,
+            Self::F16 => GpuPrecision::F16,
+            Self::Bf16 => return Err(EngineError::GpuPrecision),
+            Self::Int8 => GpuPrecision::Int8,
+        })
+    }
+}
+
 /// Opens the GPU that the configuration names, with a cache under `$XDG_CACHE_HOME/dinov2-edge/gpu` or `~/.cache`.
 ///
 /// # Errors
@@ -54,7 +105,7 @@ fn cache_folder() -> Option<PathBuf> {
 
 /// The GPU engine and why, if it is faster than the CPU engine on this machine; what the user should know in either case.
 /// Programs that imitate a GPU never are.
-pub(crate) fn gpu_if_faster(
+fn gpu_if_faster(
     model: &Model,
     config: &EngineConfig,
     cpu: CpuConfig,
@@ -65,7 +116,7 @@ pub(crate) fn gpu_if_faster(
     }
     let mut notes = Vec::new();
     let found = try_gpu(model, config, cpu, &mut notes).unwrap_or_else(|error| {
-        notes.push(format!("{error}; using the CPU"));
+        notes.push(format!("{}; using the CPU", chain(&error)));
         None
     });
     (found, notes)
@@ -91,11 +142,11 @@ fn try_gpu(
     let gpu = match open_gpu(config) {
         // A machine without a driver is nothing to report, a GPU that was asked for and is not there is.
         Err(GpuError::NoAdapter { .. }) if config.gpu.is_none() => return Ok(None),
-        opened => opened?,
+        opened => opened.map_err(EngineError::load)?,
     };
     if gpu.facts().software {
         let imitation = || GpuError::Driver(format!("{} is imitated by the CPU", gpu.facts().name));
-        return if config.gpu.is_some() { Err(imitation().into()) } else { Ok(None) };
+        return if config.gpu.is_some() { Err(EngineError::load(imitation())) } else { Ok(None) };
     }
     if_faster(&gpu, model, config, cpu, notes)
 }
@@ -113,15 +164,14 @@ fn if_faster(
     if known.is_some_and(|known| !known.favours_gpu()) {
         return Ok(None);
     }
-    let mut engine = WgpuEngine::new(gpu, model, precision)?;
+    let mut engine = WgpuEngine::new(gpu, model, precision).map_err(EngineError::load)?;
     let told = |Comparison { cpu_ms, gpu_ms }| {
         format!("a frame took {gpu_ms:.1} ms on {} and {cpu_ms:.1} ms on the CPU", gpu.facts().name)
     };
     let comparison = match known {
         Some(known) => known,
         None => {
-            let comparison = measure(&mut CpuEngine::new(model, cpu)?, &mut engine)
-                .map_err(|error| GpuError::Driver(error.to_string()))?;
+            let comparison = measure(&mut cpu::load(model, cpu)?, &mut engine).map_err(EngineError::load)?;
             keep(gpu, model, config, comparison);
             notes.push(format!("{}: measured once for this model, and kept", told(comparison)));
             comparison
@@ -154,8 +204,7 @@ fn keep(gpu: &Gpu, model: &Model, config: &EngineConfig, comparison: Comparison)
 fn measure(cpu: &mut dyn Extractor, gpu: &mut dyn Extractor) -> Result<Comparison, ExtractError> {
     let side_px = SIDE * cpu.spec().patch_size;
     let pixels: Vec<u8> = (0..side_px * side_px * 3).map(|at| (at * 7 % 251) as u8).collect();
-    let image =
-        ImageView::new(&pixels, side_px, side_px).map_err(|error| ExtractError::Engine(error.to_string()))?;
+    let image = ImageView::new(&pixels, side_px, side_px).expect("pixels of this size");
     let mut features = Features::new();
     let mut frame_ms = |engine: &mut dyn Extractor| -> Result<f64, ExtractError> {
         let start = Instant::now();
@@ -175,20 +224,9 @@ fn measure(cpu: &mut dyn Extractor, gpu: &mut dyn Extractor) -> Result<Compariso
     Ok(Comparison { cpu_ms: median(&mut cpu_ms), gpu_ms: median(&mut gpu_ms) })
 }
 
-/// The host's own work for the last frame, or, where it was profiled, its stages on the device: profiling adds to the host's
-/// work.
-pub(crate) fn stage_ms(engine: &WgpuEngine) -> Vec<(&'static str, f64)> {
-    let Some(times) = engine.stage_times() else {
-        let HostTimes { in_the_way, ahead } = engine.host_times();
-        return vec![("host", in_the_way.as_secs_f64() * 1e3), ("host_ahead", ahead.as_secs_f64() * 1e3)];
-    };
-    Stage::ALL.iter().map(|&stage| (stage.name(), times.get(stage).as_secs_f64() * 1e3)).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::Precision;
     use dinov2_core::VitSpec;
     use dinov2_weights::{ConvertOptions, Storage};
     use std::time::Duration;
@@ -248,12 +286,12 @@ pub(crate) mod tests {
         assert!(first.len() == 1 && first[0].contains("measured once"), "{first:?}");
         let again = if_faster(&gpu, &model, &config, CpuConfig::default(), &mut second).unwrap();
         assert_eq!((again.is_some(), second.len()), (chosen.is_some(), 0), "{second:?}");
-        // Another precision is another question; one that only CPUs have is none.
+        // Each precision is measured separately; CPU-only precisions are skipped.
         let f32 = EngineConfig { precision: Precision::F32, ..EngineConfig::default() };
         assert_eq!(last_comparison(&gpu, &model, &f32), None);
         let bf16 = EngineConfig { precision: Precision::Bf16, ..EngineConfig::default() };
         assert!(if_faster(&gpu, &model, &bf16, CpuConfig::default(), &mut second).unwrap().is_none());
-        // What says that the GPU is faster is believed.
+        // A stored comparison is used without measuring again.
         keep(&gpu, &model, &config, Comparison { cpu_ms: 2.0, gpu_ms: 1.0 });
         let (engine, reason) =
             if_faster(&gpu, &model, &config, CpuConfig::default(), &mut second).unwrap().unwrap();
