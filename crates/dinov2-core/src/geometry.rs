@@ -37,7 +37,7 @@ pub struct PixelPoint {
 }
 
 /// A rectangle of an image.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PixelRect {
     /// Left edge.
     pub left_px: f64,

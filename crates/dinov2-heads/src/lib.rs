@@ -3,23 +3,31 @@
 //! [`Confusion`]); a linear regression of patches ([`RidgeProbe`]); labels carried through a video ([`LabelPropagation`]); how
 //! similar every patch is to one ([`similarity_map`]); maps of patches interpolated to pixels ([`upsample()`]).
 //!
-//! Features come in as plain slices `[n, dim]`; no engine, file or picture format is known here.
+//! A [`Head`] turns the features of a frame into named outputs; [`HEADS`] lists them. What they are built of takes plain slices
+//! `[n, dim]`. No engine, file or picture format is known here.
 
+mod head;
 mod label_propagation;
 mod lbfgs;
 mod linear_probe;
+mod norm;
 mod pca;
+mod pca_head;
 mod pca_view;
+mod registry;
 mod ridge;
 mod segmentation;
 mod similarity;
 mod upsample;
 
+pub use head::{Head, HeadError, HeadInput, HeadKind, config_of};
 pub use label_propagation::{LabelPropagation, PropagationConfig, PropagationError};
 pub use linear_probe::{LinearProbe, ProbeConfig, ProbeError, ProbeFit};
 pub use pca::{MAX_FIT_PATCHES, Pca, PcaError};
+pub use pca_head::{PcaCommand, PcaFit};
 pub use pca_view::PcaView;
+pub use registry::{HEADS, HeadChoice};
 pub use ridge::{RidgeError, RidgeProbe, RidgeSums};
 pub use segmentation::{Confusion, LabelError, LabelMap};
-pub use similarity::{SimilarityError, similarity_map};
+pub use similarity::{Point, SimilarityError, similarity_map};
 pub use upsample::{UpsampleError, upsample};
