@@ -194,12 +194,12 @@ def check_heat(watched, server):
 def check_colours(watched, server):
     freeze = watched.page.locator("#freeze")
     freeze.click()
-    server.wait_for("asked Freeze")
+    server.wait_for('asked pca "freeze"')
     watched.wait_for("freezing shows", "() => document.getElementById('freeze').ariaPressed === 'true'")
     watched.page.locator("#refit").click()
-    server.wait_for("asked Refit")
+    server.wait_for('asked pca "refit"')
     freeze.click()
-    server.wait_for("asked Follow")
+    server.wait_for('asked pca "follow"')
     watched.wait_for("following shows", "() => document.getElementById('freeze').ariaPressed === 'false'")
     with watched.page.expect_download() as download:
         watched.page.locator("#snapshot").click()

@@ -7,9 +7,8 @@ use alloc::vec::Vec;
 
 use crate::{PatchGrid, PixelRect};
 
-/// One result of a head for one frame. Grids are those of the frame's patches or finer; row 0 is at the top.
+/// One result of a head for one frame. It is not `non_exhaustive`: every sink must handle a new kind. Grids are those of the frame's patches or finer; row 0 is at the top.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum HeadOutput {
     /// A number per cell, `[rows, cols]`: a similarity, a depth, an anomaly.
     Map {

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use dinov2_edge::heads::HeadChoice;
 use dinov2_edge::io::{
     Frame, LiveHandle, LiveStats, Size, Source, SourceError, SourceOptions, TestCamera, open,
 };
 use dinov2_edge::pipeline::{
-    BadInputs, FeatureFrame, PcaControl, PcaMode, PcaWish, Pipeline, PipelineConfig, PipelineError, Sink,
-    SinkFailure, Summary,
+    BadInputs, FeatureFrame, HeadCommands, NamedHead, Pipeline, PipelineConfig, PipelineError, Sink,
+    SinkFailure, Summary, Wants,
 };
 use dinov2_edge::{
     Engine, EngineFacts, ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec,
@@ -86,13 +87,22 @@ struct FakeSink {
     work: Duration,
     fail_at: Option<usize>,
     panics: bool,
-    wish: PcaWish,
+    wants: Wants,
+    /// Outputs that every frame has.
+    computed: Vec<&'static str>,
 }
 
 impl FakeSink {
     fn new(work_ms: u64) -> Self {
         let work = Duration::from_millis(work_ms);
-        Self { seen: Arc::default(), work, fail_at: None, panics: false, wish: PcaWish::Never }
+        Self {
+            seen: Arc::default(),
+            work,
+            fail_at: None,
+            panics: false,
+            wants: Wants::nothing(),
+            computed: vec![],
+        }
     }
 }
 
@@ -101,8 +111,8 @@ impl Sink for FakeSink {
         "fake sink"
     }
 
-    fn pca_wish(&self) -> PcaWish {
-        self.wish.clone()
+    fn wants(&self) -> Wants {
+        self.wants.clone()
     }
 
     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
@@ -116,7 +126,8 @@ impl Sink for FakeSink {
             f32::from(frame.fitted[0]) + 4.0,
             "features of another image"
         );
-        assert_eq!(frame.pca_rgb.is_empty(), matches!(self.wish, PcaWish::Never));
+        let computed: Vec<_> = frame.outputs.iter().map(|(name, _)| name).collect();
+        assert_eq!(computed, self.computed);
         let seen = (frame.camera, frame.frame.index, frame.number);
         self.seen.lock().unwrap().frames.push(seen);
         Ok(())
@@ -141,9 +152,20 @@ fn config() -> PipelineConfig {
         duration: None,
         period: None,
         watchdog: None,
-        pca: PcaControl::new(PcaMode::Frozen),
+        commands: HeadCommands::default(),
         bad_inputs: BadInputs::Stop,
     }
+}
+
+/// Every head that there is, where it needs no configuration.
+fn heads() -> Vec<NamedHead> {
+    let model = dinov2_bundled::bundled_model().unwrap();
+    let spec = VitSpec { dim: 4, ..model.spec().clone() };
+    let open = |name: &str| NamedHead {
+        name: name.into(),
+        head: name.parse::<HeadChoice>().unwrap().open(&spec).unwrap(),
+    };
+    ["pca", "norm"].map(open).into()
 }
 
 fn file(words: &str) -> Box<dyn Source> {
@@ -162,15 +184,15 @@ fn run(
 ) -> (Result<Summary, PipelineError>, Vec<Seen>) {
     let seen: Vec<_> = sinks.iter().map(|sink| sink.seen.clone()).collect();
     let sinks = sinks.into_iter().map(|sink| Box::new(sink) as Box<dyn Sink>).collect();
-    let outcome = Pipeline::new(sources, Box::new(engine), sinks, config).run(&mut |_| {});
+    let outcome = Pipeline::new(sources, Box::new(engine), heads(), sinks, config).run(&mut |_| {});
     (outcome, seen.iter().map(|seen| seen.lock().unwrap().clone()).collect())
 }
 
 #[test]
 fn of_files_nothing_is_lost_however_slow_the_sinks() {
-    let sinks = vec![FakeSink::new(5), FakeSink { wish: PcaWish::Always, ..FakeSink::new(0) }];
-    // One wants colours, so all frames have them.
-    let sinks = sinks.into_iter().map(|sink| FakeSink { wish: PcaWish::Always, ..sink }).collect();
+    let sinks = vec![FakeSink::new(5), FakeSink { wants: Wants::heads(["pca"]), ..FakeSink::new(0) }];
+    // One wants colours, so all frames have them; no one wants the other heads.
+    let sinks = sinks.into_iter().map(|sink| FakeSink { computed: vec!["pca"], ..sink }).collect();
     let (outcome, seen) = run(vec![file("test:28x28@40")], FakeEngine::new(0), sinks, config());
     let stats = outcome.unwrap().stats;
     assert_eq!((stats.frames, stats.drops), (40, Default::default()));
@@ -215,8 +237,13 @@ fn stopping_does_not_wait_for_the_engine_but_for_the_sinks() {
     let seen = sink.seen.clone();
     let engine = FakeEngine::new(3_000);
     let begun = engine.batches.clone();
-    let pipeline =
-        Pipeline::new(vec![camera("test:28x28@30")], Box::new(engine), vec![Box::new(sink)], config());
+    let pipeline = Pipeline::new(
+        vec![camera("test:28x28@30")],
+        Box::new(engine),
+        heads(),
+        vec![Box::new(sink)],
+        config(),
+    );
     let stop = pipeline.stop_handle();
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send((pipeline.run(&mut |_| {}), Instant::now())).unwrap());
@@ -337,7 +364,7 @@ impl Engine for BrokenEngine {
 fn an_engine_that_panics_is_told_though_everybody_ends_before_it() {
     let engine = Box::new(BrokenEngine(FakeEngine::new(0)));
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(FakeSink::new(0))];
-    let pipeline = Pipeline::new(vec![file("test:28x28@3")], engine, sinks, config());
+    let pipeline = Pipeline::new(vec![file("test:28x28@3")], engine, heads(), sinks, config());
     let outcome = pipeline.run(&mut |_| {});
     assert!(matches!(outcome, Err(PipelineError::Panicked { stage: "engine" })), "{outcome:?}");
 }

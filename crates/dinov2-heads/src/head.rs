@@ -60,6 +60,9 @@ pub trait Head: Send {
     }
 }
 
+/// Makes a head from its configuration, a JSON object, for a model of this shape.
+pub type OpenHead = fn(&Value, &VitSpec) -> Result<Box<dyn Head>, HeadError>;
+
 /// One kind of head: a row of [`HEADS`](crate::HEADS).
 #[derive(Clone, Copy)]
 pub struct HeadKind {
@@ -67,8 +70,8 @@ pub struct HeadKind {
     pub name: &'static str,
     /// One line for `--help`.
     pub summary: &'static str,
-    /// Makes one from its configuration, a JSON object, for a model of this shape.
-    pub open: fn(&Value, &VitSpec) -> Result<Box<dyn Head>, HeadError>,
+    /// Makes one.
+    pub open: OpenHead,
 }
 
 /// Why a head cannot be opened or does not go on.

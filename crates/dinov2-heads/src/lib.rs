@@ -20,7 +20,7 @@ mod segmentation;
 mod similarity;
 mod upsample;
 
-pub use head::{Head, HeadError, HeadInput, HeadKind, config_of};
+pub use head::{Head, HeadError, HeadInput, HeadKind, OpenHead, config_of};
 pub use label_propagation::{LabelPropagation, PropagationConfig, PropagationError};
 pub use linear_probe::{LinearProbe, ProbeConfig, ProbeError, ProbeFit};
 pub use pca::{MAX_FIT_PATCHES, Pca, PcaError};

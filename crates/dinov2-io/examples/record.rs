@@ -7,10 +7,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dinov2_core::{Features, ImageView, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
+use dinov2_core::{Features, HeadOutput, ImageView, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
 use dinov2_io::{
-    FeatureMeta, FeatureNumbers, Fit, Frame, LiveStats, Output, Recorded, Recording, RecordingMeta, RgbGrid,
-    Size, SourceOptions, open,
+    FeatureMeta, FeatureNumbers, Fit, Frame, LiveStats, Output, Recorded, Recording, RecordingMeta, Size,
+    SourceOptions, open,
 };
 
 const SPEC: VitSpec = VitSpec {
@@ -79,8 +79,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let crop = fit.crop(frame.width_px, frame.height_px)?;
         let fitted = fit.fit(frame.view())?;
         extract(fitted, &mut features);
-        output.write(&frame, fitted, &features, None, &facts)?;
-        let pixels = picture(fitted);
+        output.write(&frame, fitted, &features, &[], &facts)?;
+        let pca = HeadOutput::Colours { grid: features.grid(), rgb: picture(fitted) };
         let (started, worked) = (Instant::now(), processor_time());
         recording.write(&Recorded {
             camera: 0,
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             jpeg: None,
             crop,
             features: &features,
-            pca: Some(RgbGrid { pixels: &pixels }),
+            outputs: &[("pca", &pca)],
             latency_ms: Some(12.5),
         })?;
         let took = started.elapsed();

@@ -27,7 +27,7 @@ pub use fit::{Fit, FitError, Size};
 pub use frame::Frame;
 pub use jpeg::JpegEncoder;
 pub use resample::Resampler;
-pub use sink::{FeatureMeta, Format, Output, RgbGrid, SinkError};
+pub use sink::{FeatureMeta, Format, Output, SinkError};
 #[cfg(feature = "mcap")]
 pub use sink::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 #[cfg(feature = "mcap")]

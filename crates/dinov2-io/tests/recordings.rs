@@ -360,9 +360,16 @@ fn a_jpeg_is_taken_as_it_is() {
     let crop =
         dinov2_io::Crop { left_px: 0, top_px: 0, width_px: frame.width_px, height_px: frame.height_px };
     let features = recorder::features(0);
-    let (pca, latency_ms, jpeg) = (None, None, Some(&*jpeg));
-    let recorded =
-        dinov2_io::Recorded { camera: 0, frame: &frame, jpeg, crop, features: &features, pca, latency_ms };
+    let (outputs, latency_ms, jpeg) = (&[][..], None, Some(&*jpeg));
+    let recorded = dinov2_io::Recorded {
+        camera: 0,
+        frame: &frame,
+        jpeg,
+        crop,
+        features: &features,
+        outputs,
+        latency_ms,
+    };
     recording.write(&recorded).unwrap();
     recording.finish().unwrap();
     let (found, _) = replay(&fs::read(&path).unwrap());

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use common::{bytes, difference};
-use dinov2_core::{Facet, Features, ImageView, MlpKind, PatchGrid, PositionConvention, Tap, Taps, VitSpec};
-use dinov2_io::{FeatureMeta, Format, Frame, Output, RgbGrid, SinkError, decode_still};
+use dinov2_core::{
+    Facet, Features, HeadOutput, ImageView, MlpKind, PatchGrid, PositionConvention, Tap, Taps, VitSpec,
+};
+use dinov2_io::{FeatureMeta, Format, Frame, Output, SinkError, decode_still};
 use safetensors::{Dtype, SafeTensors};
 
 fn spec(dim: usize, registers: usize) -> VitSpec {
@@ -62,8 +64,13 @@ fn meta() -> FeatureMeta {
 }
 
 fn write(output: &mut Output, frame: &Frame, features: &Features) -> Result<std::path::PathBuf, SinkError> {
-    let view: Vec<u8> = (0..18).map(|value| value * 14).collect();
-    output.write(frame, frame.view(), features, Some(RgbGrid { pixels: &view }), &meta())
+    let colours = colours((0..18).map(|value| value * 14).collect());
+    let outputs: &[_] = if output.format() == Format::Png { &[("pca", &colours)] } else { &[] };
+    output.write(frame, frame.view(), features, outputs, &meta())
+}
+
+fn colours(rgb: Vec<u8>) -> HeadOutput {
+    HeadOutput::Colours { grid: PatchGrid { rows: 2, cols: 3 }, rgb }
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -160,7 +167,7 @@ fn picture_has_the_image_left_and_the_view_right() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.png");
     let mut output = Output::from_path(&path, false).unwrap();
-    assert!(output.needs_view());
+    assert_eq!(output.format(), Format::Png);
     let (frame, features) = (frame("cat"), features(4, 0, &Taps::none()));
     write(&mut output, &frame, &features).unwrap();
     let mut picture = Frame::new();
@@ -178,9 +185,8 @@ fn picture_has_the_image_left_and_the_view_right() {
         }
     }
 
-    let error =
-        Output::from_path(&path, false).unwrap().write(&frame, frame.view(), &features, None, &meta());
-    assert!(matches!(error, Err(SinkError::View { expected: 18, got: 0, .. })));
+    let error = Output::from_path(&path, false).unwrap().write(&frame, frame.view(), &features, &[], &meta());
+    assert!(matches!(error, Err(SinkError::NoPanel { .. })));
     assert_eq!(names(folder.path()), ["out.png"]);
 }
 
@@ -189,8 +195,8 @@ fn view_of_one_colour_stays_that_colour() {
     let folder = tempfile::tempdir().unwrap();
     let (frame, features) = (frame("cat"), features(4, 0, &Taps::none()));
     let mut output = Output::from_path(folder.path(), true).unwrap().with_folder_format(Format::Png);
-    let view = RgbGrid { pixels: &[10, 20, 30].repeat(6) };
-    let path = output.write(&frame, frame.view(), &features, Some(view), &meta()).unwrap();
+    let view = colours([10, 20, 30].repeat(6));
+    let path = output.write(&frame, frame.view(), &features, &[("pca", &view)], &meta()).unwrap();
     let mut picture = Frame::new();
     decode_still(&fs::read(path).unwrap(), &mut picture).unwrap();
     let right: Vec<u8> = picture.pixels.chunks_exact(252).flat_map(|row| row[126..].to_vec()).collect();

@@ -10,10 +10,10 @@ use std::io::BufRead;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use dinov2_core::{Features, ImageView, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
-use dinov2_heads::PcaView;
+use dinov2_core::{Features, HeadOutputs, ImageView, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
+use dinov2_heads::{HeadChoice, HeadInput};
 use dinov2_io::{LiveStats, Quantiles};
-use dinov2_view::{Access, PcaMode, PcaRequest, Shown, View, ViewConfig};
+use dinov2_view::{Access, Shown, View, ViewConfig};
 
 const PATCH_PX: usize = 14;
 const GRID: PatchGrid = PatchGrid { rows: 16, cols: 21 };
@@ -126,9 +126,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening {}", view.address());
 
     let (orders, mut ordered) = (orders(), None);
-    let (mut pixels, mut features, mut colours) = (Vec::new(), Features::new(), Vec::new());
-    let mut basis: Option<PcaView> = None;
-    let mut mode = PcaMode::Follow;
+    let (mut pixels, mut features, mut outputs) = (Vec::new(), Features::new(), HeadOutputs::new());
+    let mut heads = Vec::new();
+    for choice in ["pca:fit=follow", "norm"] {
+        let choice: HeadChoice = choice.parse()?;
+        heads.push((choice.name, choice.open(&SPEC)?));
+    }
     let began = Instant::now();
     for frame in 0.. {
         let started = Instant::now();
@@ -136,27 +139,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let place = ordered.unwrap_or_else(|| Place::at_step(frame as usize / 6));
         paint(place, &mut pixels);
         describe(place, frame, &mut features);
-        let request = view.take_request();
-        if let Some(request) = request {
-            println!("asked {request:?}");
-        }
-        match request {
-            Some(PcaRequest::Freeze) => mode = PcaMode::Frozen,
-            Some(PcaRequest::Follow) => mode = PcaMode::Follow,
-            Some(PcaRequest::Refit) | None => {}
+        for (name, command) in view.take_commands() {
+            println!("asked {name} {command}");
+            if let Some((_, head)) = heads.iter_mut().find(|(known, _)| *known == name) {
+                head.command(&command)?;
+            }
         }
         if view.wants_frame(0) {
-            if basis.is_none() || mode == PcaMode::Follow || request == Some(PcaRequest::Refit) {
-                basis = Some(PcaView::fit(features.patches(), DIM)?);
-            }
-            if let Some(basis) = &mut basis {
-                basis.rgb_into(features.patches(), &mut colours)?;
-            }
             let image = ImageView::new(&pixels, GRID.cols * PATCH_PX, GRID.rows * PATCH_PX)?;
+            outputs.clear();
+            for (_, head) in &mut heads {
+                head.run(HeadInput { camera: 0, image, features: &features }, &mut outputs)?;
+            }
             let latency_ms = 20.0 + 8.0 * (frame as f64 / 20.0).sin();
             let capture_ns = std::time::UNIX_EPOCH.elapsed().ok().map(|time| time.as_nanos() as u64);
-            let (features, pca_rgb) = (&features, colours.as_slice());
-            view.show(&Shown { camera: 0, image, features, pca_rgb, index: frame, capture_ns, latency_ms });
+            let (features, outputs) = (&features, &outputs);
+            view.show(&Shown { camera: 0, image, features, outputs, index: frame, capture_ns, latency_ms });
         }
         let latency_ms = Quantiles { p50: 20.0, p95: 27.0, p99: 28.0 };
         let (uptime_s, fps) = (began.elapsed().as_secs_f64(), 25.0);

@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::PcaMode;
 use crate::limits::TOKEN_BYTES;
+use dinov2_heads::PcaFit;
 
 /// Who may look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct ViewConfig {
     /// Names of the cameras, in the order of their numbers. One by default.
     pub cameras: Vec<String>,
     /// How the colours behave until a viewer asks for something else.
-    pub pca: PcaMode,
+    pub pca: PcaFit,
     /// Most frames per second that are taken for viewers, per camera. 15 by default.
     pub max_fps: f64,
     /// Most streams, sockets and snapshots at once. 8 by default.
@@ -103,7 +103,7 @@ impl ViewConfig {
             title: String::from("dinov2-edge"),
             model: String::new(),
             cameras: vec![String::from("camera")],
-            pca: PcaMode::Follow,
+            pca: PcaFit::Follow,
             max_fps: 15.0,
             max_clients: 8,
             stall_timeout: Duration::from_secs(10),

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dinov2_core::PatchGrid;
+use dinov2_core::{HeadOutput, PatchGrid};
 use dinov2_io::JpegEncoder;
 use tokio::sync::watch;
 
@@ -16,6 +16,8 @@ use crate::shared::lock;
 const JPEG_QUALITY: u8 = 80;
 /// Used buffers that are kept: one that is written, two that slow readers may still hold.
 const MAX_SPARE: usize = 3;
+/// The head whose colours have pictures of their own.
+const PCA: &str = "pca";
 /// Colour of patches that have none yet.
 const NO_COLOUR: u8 = 128;
 
@@ -31,11 +33,15 @@ pub(crate) struct Shot {
     pub(crate) width_px: usize,
     pub(crate) height_px: usize,
     pub(crate) grid: PatchGrid,
+    /// Width and height of the image that the engine saw.
+    pub(crate) image_px: (usize, usize),
     pub(crate) dim: usize,
     /// `[rows, cols, dim]`
     pub(crate) patches: Vec<f32>,
     /// `[rows, cols, 3]`
     pub(crate) colours: Vec<u8>,
+    /// Of all heads but `pca`.
+    pub(crate) outputs: Vec<(String, HeadOutput)>,
     shown: Instant,
 }
 
@@ -158,9 +164,11 @@ impl Shot {
             width_px: 0,
             height_px: 0,
             grid: PatchGrid { rows: 0, cols: 0 },
+            image_px: (0, 0),
             dim: 0,
             patches: Vec::new(),
             colours: Vec::new(),
+            outputs: Vec::new(),
             shown: Instant::now(),
         }
     }
@@ -172,15 +180,20 @@ impl Shot {
         self.latency_ms = shown.latency_ms;
         (self.width_px, self.height_px) = reduce_into(shown.image, MAX_SIDE_PX, &mut self.pixels);
         self.grid = shown.features.grid();
+        self.image_px = (shown.image.width_px(), shown.image.height_px());
         self.dim = shown.features.dim();
         self.patches.clear();
         self.patches.extend_from_slice(shown.features.patches());
         self.colours.clear();
-        if shown.pca_rgb.len() == self.grid.len() * 3 {
-            self.colours.extend_from_slice(shown.pca_rgb);
-        } else {
-            self.colours.resize(self.grid.len() * 3, NO_COLOUR);
+        match shown.outputs.get(PCA) {
+            Some(HeadOutput::Colours { grid, rgb }) if *grid == self.grid => {
+                self.colours.extend_from_slice(rgb)
+            }
+            _ => self.colours.resize(self.grid.len() * 3, NO_COLOUR),
         }
+        let others = shown.outputs.iter().filter(|(name, _)| *name != PCA);
+        self.outputs.clear();
+        self.outputs.extend(others.map(|(name, output)| (name.to_owned(), output.clone())));
         self.shown = now;
     }
 

@@ -30,5 +30,4 @@ mod view;
 
 pub use config::{Access, ViewConfig, ViewError};
 pub use protocol::{HEADER_BYTES, MAGIC, VERSION};
-pub use shared::{PcaMode, PcaRequest};
 pub use view::{Shown, View};

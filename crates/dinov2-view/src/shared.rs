@@ -2,33 +2,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use dinov2_heads::{PcaCommand, PcaFit};
+use serde_json::{Value, json};
 
 use crate::ViewConfig;
 use crate::feed::Feed;
 use crate::pulse::Pulse;
 
-/// What a viewer may ask of the colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PcaRequest {
-    /// Fit basis and range anew on the next frame; what happens afterwards stays as it is.
-    Refit,
-    /// Keep basis and range from now on.
-    Freeze,
-    /// Let basis and range follow the frames from now on.
-    Follow,
-}
-
-/// How the colours behave from frame to frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PcaMode {
-    /// Basis and range follow the frames.
-    Follow,
-    /// Basis and range stay.
-    Frozen,
-}
+/// Most commands to heads that wait for the pipeline; older ones are dropped.
+const MAX_COMMANDS: usize = 64;
 
 /// What the pipeline and the server share.
 pub(crate) struct Shared {
@@ -43,8 +25,8 @@ pub(crate) struct Shared {
 }
 
 struct Wishes {
-    asked: Option<PcaRequest>,
-    mode: PcaMode,
+    commands: Vec<(String, Value)>,
+    fit: PcaFit,
 }
 
 /// The right to be a client; given back on drop.
@@ -54,7 +36,7 @@ impl Shared {
     pub(crate) fn new(config: ViewConfig, address: SocketAddr) -> Self {
         let feeds = config.cameras.iter().map(|_| Feed::new(config.max_fps)).collect();
         let pulse = Mutex::new(Pulse::new(config.silence_timeout));
-        let wishes = Mutex::new(Wishes { asked: None, mode: config.pca });
+        let wishes = Mutex::new(Wishes { commands: Vec::new(), fit: config.pca });
         Self { config, address, feeds, pulse, wishes, seats_taken: AtomicUsize::new(0) }
     }
 
@@ -70,23 +52,31 @@ impl Shared {
         self.seats_taken.load(Ordering::Relaxed)
     }
 
-    /// A later wish replaces one that was not yet taken.
-    pub(crate) fn ask(&self, request: PcaRequest) {
+    /// Passes a command for a head on to the pipeline.
+    pub(crate) fn command(&self, head: String, command: Value) {
         let mut wishes = lock(&self.wishes);
-        wishes.asked = Some(request);
-        match request {
-            PcaRequest::Refit => {}
-            PcaRequest::Freeze => wishes.mode = PcaMode::Frozen,
-            PcaRequest::Follow => wishes.mode = PcaMode::Follow,
+        if wishes.commands.len() == MAX_COMMANDS {
+            wishes.commands.remove(0);
         }
+        wishes.commands.push((head, command));
     }
 
-    pub(crate) fn take_request(&self) -> Option<PcaRequest> {
-        lock(&self.wishes).asked.take()
+    /// Passes a command for the head `pca` on to the pipeline.
+    pub(crate) fn command_pca(&self, command: PcaCommand) {
+        match command {
+            PcaCommand::Refit => {}
+            PcaCommand::Freeze => lock(&self.wishes).fit = PcaFit::Frozen,
+            PcaCommand::Follow => lock(&self.wishes).fit = PcaFit::Follow,
+        }
+        self.command("pca".into(), json!(command));
     }
 
-    pub(crate) fn pca_mode(&self) -> PcaMode {
-        lock(&self.wishes).mode
+    pub(crate) fn take_commands(&self) -> Vec<(String, Value)> {
+        std::mem::take(&mut lock(&self.wishes).commands)
+    }
+
+    pub(crate) fn pca_fit(&self) -> PcaFit {
+        lock(&self.wishes).fit
     }
 }
 

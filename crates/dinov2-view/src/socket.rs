@@ -15,7 +15,7 @@ use crate::feed::Shot;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S};
 use crate::picture::Picture;
 use crate::places::{Place, Purpose};
-use crate::protocol::{self, Answer, Point, Topic, VERSION, Wish};
+use crate::protocol::{self, Answer, HeadCommand, Point, Topic, VERSION, Wish};
 use crate::refusal::Refusal;
 use crate::shared::{Shared, lock};
 use crate::stream::Viewer;
@@ -110,7 +110,7 @@ impl Client {
 
     async fn hello(&mut self) -> Result<(), Gone> {
         let (config, camera) = (&self.viewer.shared.config, self.viewer.camera);
-        let pca = self.viewer.shared.pca_mode();
+        let pca = self.viewer.shared.pca_fit();
         let (title, model, cameras) = (&*config.title, &*config.model, &*config.cameras);
         let hello = Answer::Hello { version: VERSION, title, model, cameras, camera, pca }.to_text();
         self.tell(hello).await
@@ -120,7 +120,7 @@ impl Client {
         let shared = &self.viewer.shared;
         let text = {
             let pulse = lock(&shared.pulse);
-            let (clients, pca, trouble) = (shared.clients(), shared.pca_mode(), pulse.trouble());
+            let (clients, pca, trouble) = (shared.clients(), shared.pca_fit(), pulse.trouble());
             let none = Default::default();
             let stats = pulse.stats().unwrap_or(&none);
             Answer::Stats { stats, clients, pca, trouble }.to_text()
@@ -167,8 +167,12 @@ impl Client {
                 self.watch();
                 self.tell(Answer::Unsubscribed { topic }.to_text()).await
             }
+            Wish::Head(HeadCommand { name, command }) => {
+                self.viewer.shared.command(name.clone(), command);
+                self.tell(Answer::Head { name }.to_text()).await
+            }
             Wish::Pca(asked) => {
-                self.viewer.shared.ask(asked);
+                self.viewer.shared.command_pca(asked);
                 self.tell(Answer::Pca { asked }.to_text()).await
             }
         }
@@ -203,6 +207,9 @@ impl Client {
         }
         if self.topics.contains(&Topic::FeaturesF16) {
             self.send(Message::Binary(protocol::features_f16(camera, shot))).await?;
+        }
+        if self.topics.contains(&Topic::Outputs) {
+            self.outputs(shot).await?;
         }
         if self.topics.contains(&Topic::Pictures) {
             self.send(Message::Binary(protocol::colours(camera, shot))).await?;
@@ -247,6 +254,23 @@ impl Client {
             self.tell(news).await?;
         }
         self.send(Message::Binary(protocol::similarity(camera, shot, &self.similarities))).await
+    }
+
+    async fn outputs(&mut self, shot: &Shot) -> Result<(), Gone> {
+        let camera = self.viewer.camera;
+        let grids =
+            shot.outputs.iter().filter_map(|(name, output)| protocol::output(camera, shot, name, output));
+        for grid in grids {
+            self.send(Message::Binary(grid)).await?;
+        }
+        let others = shot.outputs.iter();
+        let outputs: serde_json::Map<_, _> = others
+            .filter_map(|(name, output)| Some((name.clone(), protocol::output_json(shot, output)?)))
+            .collect();
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        self.tell(Answer::Outputs { camera, frame: shot.index, outputs }.to_text()).await
     }
 
     async fn error(&mut self, message: String) -> Result<(), Gone> {

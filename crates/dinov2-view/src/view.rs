@@ -2,13 +2,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use dinov2_core::{Features, ImageView};
+use dinov2_core::{Features, HeadOutputs, ImageView};
 use dinov2_io::LiveStats;
+use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::shared::{Shared, lock};
-use crate::{PcaRequest, ViewConfig, ViewError, server};
+use crate::{ViewConfig, ViewError, server};
 
 /// One frame with what was made of it.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +20,8 @@ pub struct Shown<'a> {
     pub image: ImageView<'a>,
     /// Its features.
     pub features: &'a Features,
-    /// Colours of the patches, `[rows, cols, 3]`; empty where there are none yet (shown as grey).
-    pub pca_rgb: &'a [u8],
+    /// What heads made of the features. The colours of the head `pca` are a picture of their own; without them it is grey.
+    pub outputs: &'a HeadOutputs,
     /// Position of the frame in the run, from 0.
     pub index: u64,
     /// When it was taken, UNIX time, where the source tells it.
@@ -74,7 +75,7 @@ impl View {
     }
 
     /// True if someone looks at this camera and its next frame is due. Otherwise [`Self::show`] takes nothing, so
-    /// that there is no need to make colours for it.
+    /// that no heads need be computed for it.
     pub fn wants_frame(&self, camera: usize) -> bool {
         self.shared.feeds.get(camera).is_some_and(|feed| feed.wants())
     }
@@ -93,9 +94,9 @@ impl View {
         lock(&self.shared.pulse).update(stats);
     }
 
-    /// What viewers asked of the colours since the last call; the latest where there are several.
-    pub fn take_request(&self) -> Option<PcaRequest> {
-        self.shared.take_request()
+    /// Commands that viewers sent to heads since the last call, oldest first: name of the head and command.
+    pub fn take_commands(&self) -> Vec<(String, Value)> {
+        self.shared.take_commands()
     }
 
     /// Ends it, as dropping does: connections are cut, the port is free again.

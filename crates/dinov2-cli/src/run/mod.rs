@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use dinov2_edge::heads::{HEADS, HeadChoice};
 #[cfg(feature = "record")]
 use dinov2_edge::io::RecordingMeta;
 use dinov2_edge::io::{FeatureMeta, Format, Output, Size, Source};
@@ -22,10 +23,10 @@ use dinov2_edge::pipeline::RecordingSink;
 #[cfg(feature = "view")]
 use dinov2_edge::pipeline::ViewSink;
 use dinov2_edge::pipeline::{
-    BadInputs, PcaControl, PcaMode, Pipeline, PipelineConfig, PipelineStop, Sink, Summary,
+    BadInputs, HeadCommands, NamedHead, Pipeline, PipelineConfig, PipelineStop, Sink, Summary,
 };
 use dinov2_edge::{Engine, Extractor, ModelSource, SelectedEngine, Taps};
-use dinov2_files::Inputs;
+use dinov2_files::{Inputs, chain};
 
 use super::args::{EngineArgs, ReuseArgs, model_file, replace};
 use super::{progress, usage};
@@ -33,6 +34,8 @@ use results::{Lines, Results};
 use sources::SourceArgs;
 use status::Status;
 
+/// The head whose colours page, recordings and pictures show.
+const PCA: &str = "pca";
 /// Exit code of a program that SIGINT ends, as shells give it.
 const INTERRUPTED: i32 = 130;
 
@@ -49,6 +52,8 @@ pub(crate) struct Args {
     /// Also read out: LAYER, LAYER:norm, LAYER:query, LAYER:key, LAYER:value, cls-attention; layers from 0, -1 is the last
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     layers: Option<String>,
+    #[arg(long = "head", value_name = "HEAD", value_parser = head, help = head_help())]
+    heads: Vec<HeadChoice>,
     /// .safetensors, .npy or .png (picture of the features beside the image); a folder for many frames
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -87,6 +92,21 @@ pub(crate) struct Args {
     json: bool,
 }
 
+fn head(word: &str) -> Result<HeadChoice, String> {
+    word.parse().map_err(|error| chain(&error))
+}
+
+fn head_help() -> String {
+    let mut help = String::from(
+        "Also compute a head: NAME, or NAME:KEY=VALUE,KEY=VALUE; may be repeated. Its outputs go to files, --json lines, page and \
+         recording:",
+    );
+    for kind in HEADS {
+        help += &format!("\n  {}: {}", kind.name, kind.summary);
+    }
+    help
+}
+
 /// Longest duration that may be asked for: a hundred years.
 const MAX_SECONDS: f64 = 3.2e9;
 
@@ -117,6 +137,11 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         tell!("note: {note}");
     }
     tell!("{}: {}, {engine}", meta.model_file, meta.model);
+    let heads = open_heads(args, &engine, &sources)?;
+    let requested: Vec<String> = args.heads.iter().map(|choice| choice.name.to_owned()).collect();
+    // The page and recordings show the colours of the features in any case.
+    let mut with_colours = requested.clone();
+    with_colours.extend((!requested.iter().any(|name| name == PCA)).then(|| PCA.to_owned()));
     let bar = progress::counter(total.map(|total| total as u64), "frames");
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     // The page first: where it cannot be, no empty recording is left.
@@ -125,20 +150,26 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         let title = &format!("{}, {}", meta.model, meta.engine);
         let (model, cameras) = (weights.identity(), args.source.names(sources.len()));
         let view = view::start(page, view::Told { title, model, cameras })?;
-        sinks.push(Box::new(ViewSink::new(view, config.pca.clone())));
+        sinks.push(Box::new(ViewSink::new(view, with_colours.clone(), config.commands.clone())));
     }
     #[cfg(feature = "record")]
     if let Some(path) = &args.record {
-        sinks.push(Box::new(RecordingSink::create(path, &recording_meta(&meta, sources.len()))?));
+        sinks.push(Box::new(RecordingSink::create(
+            path,
+            &recording_meta(&meta, sources.len()),
+            with_colours.clone(),
+        )?));
     }
     let lines = match (args.json, live) {
         (true, _) => Lines::Json,
         (false, true) => Lines::None,
         (false, false) => Lines::Text,
     };
-    sinks.push(Box::new(Results { output, meta, lines, bar: bar.clone() }));
+    let is_picture = output.as_ref().is_some_and(|output| output.format() == Format::Png);
+    let shown = if is_picture && requested.is_empty() { vec![PCA.to_owned()] } else { requested };
+    sinks.push(Box::new(Results { output, heads: shown, meta, lines, bar: bar.clone() }));
     let mut status = Status::new(live, bar);
-    let summary = run(Pipeline::new(sources, Box::new(engine), sinks, config), &mut status)?;
+    let summary = run(Pipeline::new(sources, Box::new(engine), heads, sinks, config), &mut status)?;
     match (summary.stats.frames, summary.skipped, status.first_skipped()) {
         (0, 0, _) if !summary.stopped => bail!("run: expected at least one frame, got none"),
         (frames, skipped @ 1.., Some(first)) => {
@@ -170,7 +201,6 @@ fn pipeline_config(
         None => Taps::none(),
     };
     let live = sources.iter().all(|source| source.live().is_some());
-    let video = sources.iter().any(|source| source.is_video());
     // Of one input the error is what a run has to say; there is no other to go on with.
     let alone = sources.iter().map(|source| source.files().len()).sum::<usize>() <= 1;
     let watchdog = args.watchdog.or(live.then_some(60)).filter(|seconds| *seconds > 0);
@@ -183,9 +213,33 @@ fn pipeline_config(
         duration: args.duration,
         period: args.fps,
         watchdog: watchdog.map(Duration::from_secs),
-        pca: PcaControl::new(if video { PcaMode::Frozen } else { PcaMode::Each }),
+        commands: HeadCommands::default(),
         bad_inputs: if args.strict || alone { BadInputs::Stop } else { BadInputs::Skip },
     })
+}
+
+/// The heads that were asked for, and `pca` for page, recording and pictures; only what a sink wants is computed.
+fn open_heads(
+    args: &Args,
+    engine: &SelectedEngine,
+    sources: &[Box<dyn Source>],
+) -> anyhow::Result<Vec<NamedHead>> {
+    let mut choices = args.heads.clone();
+    let repeated =
+        (1..choices.len()).find(|&at| choices[..at].iter().any(|other| other.name == choices[at].name));
+    if let Some(at) = repeated {
+        bail!(usage(format_args!("--head {}: expected each head once", choices[at].name)));
+    }
+    if !choices.iter().any(|choice| choice.name == PCA) {
+        // Colours of a video must not flicker.
+        let video = sources.iter().any(|source| source.is_video());
+        choices.push(if video { "pca:fit=frozen" } else { "pca:fit=each" }.parse()?);
+    }
+    let open = |choice: &HeadChoice| {
+        let head = choice.open(engine.spec()).map_err(|error| usage(chain(&error)))?;
+        Ok(NamedHead { name: choice.name.into(), head })
+    };
+    choices.iter().map(open).collect()
 }
 
 fn feature_meta(weights: &ModelSource, engine: &SelectedEngine) -> FeatureMeta {

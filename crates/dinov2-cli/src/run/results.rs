@@ -2,15 +2,18 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dinov2_edge::io::{FeatureMeta, Output, RgbGrid};
-use dinov2_edge::pipeline::{FeatureFrame, PcaWish, Sink, SinkFailure};
+use dinov2_core::HeadOutput;
+use dinov2_edge::io::{FeatureMeta, Output};
+use dinov2_edge::pipeline::{FeatureFrame, Sink, SinkFailure, Wants};
 use dinov2_files::{hex_unless_utf8, shown};
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Writes a file per frame and tells of it on stdout.
 pub(super) struct Results {
     pub(super) output: Option<Output>,
+    /// Whose outputs are written.
+    pub(super) heads: Vec<String>,
     pub(super) meta: FeatureMeta,
     pub(super) lines: Lines,
     pub(super) bar: ProgressBar,
@@ -32,21 +35,21 @@ impl Sink for Results {
         "output"
     }
 
-    fn pca_wish(&self) -> PcaWish {
-        let wanted = self.output.as_ref().is_some_and(Output::needs_view);
-        if wanted { PcaWish::Always } else { PcaWish::Never }
+    fn wants(&self) -> Wants {
+        let shows = self.output.is_some() || self.lines == Lines::Json;
+        if shows { Wants::heads(&self.heads) } else { Wants::nothing() }
     }
 
     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
         let start = Instant::now();
-        let view = (!frame.pca_rgb.is_empty()).then_some(RgbGrid { pixels: &frame.pca_rgb });
+        let outputs = frame.outputs.of(&self.heads);
         let (image, features) = (frame.image(), &frame.features);
-        let write = |output: &mut Output| output.write(&frame.frame, image, features, view, &self.meta);
+        let write = |output: &mut Output| output.write(&frame.frame, image, features, &outputs, &self.meta);
         let written = self.output.as_mut().map(write).transpose()?;
         let write = start.elapsed();
         let line = match self.lines {
             Lines::Text => text_line(frame, write, written),
-            Lines::Json => json_line(frame, write, written),
+            Lines::Json => json_line(frame, &outputs, write, written),
             Lines::None => return Ok(()),
         };
         let print = || writeln!(std::io::stdout().lock(), "{line}");
@@ -83,7 +86,12 @@ fn text_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) ->
     )
 }
 
-fn json_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) -> String {
+fn json_line(
+    frame: &FeatureFrame,
+    outputs: &[(&str, &HeadOutput)],
+    write: Duration,
+    written: Option<PathBuf>,
+) -> String {
     let (times, grid) = (&frame.times, frame.features.grid());
     let mut line = json!({
         "frame": frame.number,
@@ -109,8 +117,49 @@ fn json_line(frame: &FeatureFrame, write: Duration, written: Option<PathBuf>) ->
             line[key] = hex.into();
         }
     }
+    if !outputs.is_empty() {
+        let outputs = outputs.iter().map(|(name, output)| (name.to_string(), output_json(output)));
+        line["heads"] = outputs.collect::<serde_json::Map<_, _>>().into();
+    }
     if let Some(share) = frame.recomputed {
         line["recomputed"] = share.into();
     }
     line.to_string()
+}
+
+/// An output in a line: scores, vectors and boxes in full, of grids what they span. Files have the grids.
+fn output_json(output: &HeadOutput) -> Value {
+    let kind = output.kind();
+    match output {
+        HeadOutput::Score(value) => json!({ "kind": kind, "value": value }),
+        HeadOutput::Vector(values) => json!({ "kind": kind, "values": values }),
+        HeadOutput::Boxes(boxes) => {
+            let boxes = boxes.iter().map(|found| {
+                let rect = found.rect;
+                let ltwh_px = [rect.left_px, rect.top_px, rect.width_px, rect.height_px];
+                json!({ "ltwh_px": ltwh_px, "score": found.score, "class": found.class })
+            });
+            json!({ "kind": kind, "boxes": boxes.collect::<Vec<_>>() })
+        }
+        HeadOutput::Map { grid, values } => {
+            let finite = || values.iter().copied().filter(|value| value.is_finite());
+            let mean = finite().map(f64::from).sum::<f64>() / finite().count() as f64;
+            json!({
+                "kind": kind,
+                "grid": { "rows": grid.rows, "cols": grid.cols },
+                "min": finite().reduce(f32::min),
+                "mean": mean,
+                "max": finite().reduce(f32::max),
+            })
+        }
+        HeadOutput::Mask { grid, classes } => {
+            let mut present: Vec<u8> = classes.clone();
+            present.sort_unstable();
+            present.dedup();
+            json!({ "kind": kind, "grid": { "rows": grid.rows, "cols": grid.cols }, "classes": present })
+        }
+        HeadOutput::Colours { grid, .. } => {
+            json!({ "kind": kind, "grid": { "rows": grid.rows, "cols": grid.cols } })
+        }
+    }
 }

@@ -2,7 +2,8 @@ use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use dinov2_edge::view::{Access, PcaMode, View, ViewConfig};
+use dinov2_edge::heads::PcaFit;
+use dinov2_edge::view::{Access, View, ViewConfig};
 
 use super::token;
 use crate::usage;
@@ -63,7 +64,7 @@ pub(super) fn start(mut config: ViewConfig, told: Told<'_>) -> anyhow::Result<Vi
     config.title = told.title.into();
     config.model = told.model;
     config.cameras = told.cameras;
-    config.pca = PcaMode::Frozen;
+    config.pca = PcaFit::Frozen;
     let token = config.token().map(str::to_owned);
     let view = View::start(config)?;
     let address = view.address();

@@ -1,7 +1,7 @@
 use std::error::Error;
 
 use dinov2_core::ExtractError;
-use dinov2_heads::PcaError;
+use dinov2_heads::HeadError;
 use dinov2_io::{FitError, SourceError};
 
 /// What a sink reports: each has errors of its own.
@@ -9,6 +9,7 @@ pub type SinkFailure = Box<dyn Error + Send + Sync>;
 
 /// Why a pipeline ended before its time.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PipelineError {
     /// A source gave up.
     #[error(transparent)]
@@ -17,9 +18,10 @@ pub enum PipelineError {
     #[error(transparent)]
     Fit(#[from] FitError),
     /// A frame that does not fit the model, of a file.
-    #[error("{reason} in {path}")]
+    #[error("cannot use {path}")]
     Unfit {
         /// What does not fit.
+        #[source]
         reason: FitError,
         /// The file, or the name of the frame.
         path: String,
@@ -27,12 +29,12 @@ pub enum PipelineError {
     /// The engine failed.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// Features without colours.
+    /// A head failed.
     #[error(transparent)]
-    Colours(#[from] PcaError),
+    Head(#[from] HeadError),
     /// A sink failed.
-    #[error("{0}")]
-    Sink(#[source] SinkFailure),
+    #[error(transparent)]
+    Sink(SinkFailure),
     /// A stage took longer than the watchdog allows for one frame.
     #[error("watchdog: {stage} has been busy with one frame for more than {seconds} s")]
     Stuck {
@@ -48,6 +50,6 @@ pub enum PipelineError {
         stage: &'static str,
     },
     /// The system gives no thread.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
 }

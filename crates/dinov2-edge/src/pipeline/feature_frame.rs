@@ -2,7 +2,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dinov2_core::{Crop, Features, ImageView, PatchGeometry};
+use dinov2_core::{Crop, Features, HeadOutputs, ImageView, PatchGeometry};
 use dinov2_io::Frame;
 
 /// A frame on its way, with what the stages so far have added.
@@ -22,8 +22,8 @@ pub struct FeatureFrame {
     pub crop: Crop,
     /// The features.
     pub features: Features,
-    /// Colours of the patches, `[rows, cols, 3]`; empty unless a sink wanted them.
-    pub pca_rgb: Vec<u8>,
+    /// What heads made of the features: of the heads that a sink wanted.
+    pub outputs: HeadOutputs,
     /// Share of the rows that were computed anew, with an engine that reuses them.
     pub recomputed: Option<f64>,
     /// How long it took.

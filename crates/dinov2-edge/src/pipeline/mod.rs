@@ -14,9 +14,9 @@
 
 mod error;
 mod feature_frame;
+mod heads;
 mod mailbox;
 mod metrics;
-mod pca_colours;
 #[cfg(feature = "record")]
 mod recording_sink;
 mod sink;
@@ -36,10 +36,10 @@ use dinov2_io::{LiveStats, Size, Source};
 
 pub use error::{PipelineError, SinkFailure};
 pub use feature_frame::{FeatureFrame, Times};
-pub use pca_colours::{PcaControl, PcaMode};
+pub use heads::{HeadCommands, NamedHead, Wants};
 #[cfg(feature = "record")]
 pub use recording_sink::RecordingSink;
-pub use sink::{PcaWish, Sink};
+pub use sink::Sink;
 use supervisor::Event;
 pub use thermals::{Thermals, thermals};
 #[cfg(feature = "view")]
@@ -61,8 +61,8 @@ pub struct PipelineConfig {
     pub period: Option<Duration>,
     /// Ends with an error when engine or sink take longer than this for one frame.
     pub watchdog: Option<Duration>,
-    /// Colours of the features, where a sink wants them.
-    pub pca: PcaControl,
+    /// Commands to the heads.
+    pub commands: HeadCommands,
     /// What an input that cannot be used means, of sources that are not live.
     pub bad_inputs: BadInputs,
 }
@@ -81,6 +81,7 @@ pub enum BadInputs {
 pub struct Pipeline {
     sources: Vec<Box<dyn Source>>,
     engine: Box<dyn Engine>,
+    heads: Vec<NamedHead>,
     sinks: Vec<Box<dyn Sink>>,
     config: PipelineConfig,
     events: (Sender<Event>, Receiver<Event>),
@@ -121,14 +122,15 @@ pub struct Observation<'a> {
 }
 
 impl Pipeline {
-    /// The frames of source `i` are those of camera `i`.
+    /// The frames of source `i` are those of camera `i`. The engine also reads out what the heads need.
     pub fn new(
         sources: Vec<Box<dyn Source>>,
         engine: Box<dyn Engine>,
+        heads: Vec<NamedHead>,
         sinks: Vec<Box<dyn Sink>>,
         config: PipelineConfig,
     ) -> Self {
-        Self { sources, engine, sinks, config, events: channel() }
+        Self { sources, engine, heads, sinks, config, events: channel() }
     }
 
     /// Ends it from another thread.

@@ -1,26 +1,27 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dinov2_io::{LiveStats, Recorded, Recording, RecordingMeta, RgbGrid, SinkError};
+use dinov2_io::{LiveStats, Recorded, Recording, RecordingMeta, SinkError};
 
-use super::{FeatureFrame, PcaWish, Sink, SinkFailure};
+use super::{FeatureFrame, Sink, SinkFailure, Wants};
 
 /// Writes everything into a recording. When the disk fails or is full, the recording ends and the run goes on: a robot sees
 /// on. The failure is noted at once and told again at the end.
 pub struct RecordingSink {
     recording: Option<Recording>,
+    heads: Vec<String>,
     failure: Option<SinkError>,
     notes: Vec<String>,
 }
 
 impl RecordingSink {
-    /// Creates the file.
+    /// Creates the file. `heads`: whose outputs are recorded.
     ///
     /// # Errors
     /// As [`Recording::create`].
-    pub fn create(path: &Path, meta: &RecordingMeta) -> Result<Self, SinkError> {
+    pub fn create(path: &Path, meta: &RecordingMeta, heads: Vec<String>) -> Result<Self, SinkError> {
         let recording = Some(Recording::create(path, meta)?);
-        Ok(Self { recording, failure: None, notes: Vec::new() })
+        Ok(Self { recording, heads, failure: None, notes: Vec::new() })
     }
 
     fn write(&mut self, write: impl FnOnce(&mut Recording) -> Result<(), SinkError>) {
@@ -38,19 +39,19 @@ impl Sink for RecordingSink {
         "recording"
     }
 
-    fn pca_wish(&self) -> PcaWish {
-        PcaWish::Always
+    fn wants(&self) -> Wants {
+        Wants::heads(&self.heads)
     }
 
     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
-        let pca = (!frame.pca_rgb.is_empty()).then_some(RgbGrid { pixels: &frame.pca_rgb });
+        let outputs = frame.outputs.of(&self.heads);
         let recorded = Recorded {
             camera: frame.camera,
             frame: &frame.frame,
             jpeg: None,
             crop: frame.crop,
             features: &frame.features,
-            pca,
+            outputs: &outputs,
             latency_ms: Some(frame.times.latency.as_secs_f32() * 1e3),
         };
         self.write(|recording| recording.write(&recorded));

@@ -1,9 +1,6 @@
-use std::fmt;
-use std::sync::Arc;
-
 use dinov2_io::LiveStats;
 
-use super::{FeatureFrame, SinkFailure};
+use super::{FeatureFrame, SinkFailure, Wants};
 
 /// Takes frames with features, in a thread of its own.
 ///
@@ -13,9 +10,9 @@ pub trait Sink: Send {
     /// For messages.
     fn name(&self) -> &'static str;
 
-    /// Whether [`FeatureFrame::pca_rgb`] is wanted.
-    fn pca_wish(&self) -> PcaWish {
-        PcaWish::Never
+    /// The heads whose outputs it takes from [`FeatureFrame::outputs`]; asked once, when the pipeline starts.
+    fn wants(&self) -> Wants {
+        Wants::nothing()
     }
 
     /// Takes a frame.
@@ -43,36 +40,5 @@ pub trait Sink: Send {
     /// What could not be completed.
     fn finish(&mut self) -> Result<(), SinkFailure> {
         Ok(())
-    }
-}
-
-/// Whether a sink wants the colours of a frame. They cost a projection per frame, so they are only made where one does.
-#[derive(Clone)]
-pub enum PcaWish {
-    /// No.
-    Never,
-    /// For every frame.
-    Always,
-    /// While this says so of the camera; asked from another thread.
-    While(Arc<dyn Fn(usize) -> bool + Send + Sync>),
-}
-
-impl PcaWish {
-    pub(crate) fn now(&self, camera: usize) -> bool {
-        match self {
-            Self::Never => false,
-            Self::Always => true,
-            Self::While(asked) => asked(camera),
-        }
-    }
-}
-
-impl fmt::Debug for PcaWish {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Never => "Never",
-            Self::Always => "Always",
-            Self::While(_) => "While(..)",
-        })
     }
 }

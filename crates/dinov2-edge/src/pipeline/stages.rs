@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dinov2_core::{Engine, Features, Taps};
+use dinov2_files::chain;
 use dinov2_files::shown;
+use dinov2_heads::HeadInput;
 use dinov2_io::{Fit, FitError, LiveStats, Source, StopSignal};
 
 use super::feature_frame::{FeatureFrame, Pool, Pooled};
+use super::heads::{HeadCommands, NamedHead, Wants};
 use super::mailbox::{Mailbox, Put};
 use super::metrics::{Dropped, Metrics};
-use super::pca_colours::PcaColours;
-use super::sink::{PcaWish, Sink};
+use super::sink::Sink;
 use super::thinning::Thinning;
 use super::{BadInputs, PipelineError};
 
@@ -289,19 +291,20 @@ impl Drop for Extract {
     }
 }
 
-/// What a sink is sent.
+/// What is handed to a sink.
 #[derive(Clone, Debug)]
-pub(crate) enum Sent {
+pub(crate) enum ForSink {
     Frame(Arc<Pooled>),
     Stats(Arc<LiveStats>),
 }
 
 /// Computes what the sinks want of a frame and hands it to all of them.
 pub(crate) struct Heads {
-    pub(crate) colours: PcaColours,
+    pub(crate) heads: Vec<NamedHead>,
+    pub(crate) commands: HeadCommands,
     pub(crate) shared: Arc<Shared>,
     pub(crate) featured: Arc<Mailbox<Pooled>>,
-    pub(crate) sinks: Vec<(PcaWish, Arc<Mailbox<Sent>>)>,
+    pub(crate) sinks: Vec<(Wants, Arc<Mailbox<ForSink>>)>,
 }
 
 impl Heads {
@@ -309,16 +312,45 @@ impl Heads {
         let mut taken = Vec::new();
         while self.featured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
-                frame.pca_rgb.clear();
-                if self.sinks.iter().any(|(wish, _)| wish.now(frame.camera)) {
-                    self.colours.colour(&mut frame)?;
-                }
+                self.obey();
+                self.compute(&mut frame)?;
                 let (place, frame) = (frame.camera, Arc::new(frame));
                 for (_, mailbox) in &self.sinks {
-                    self.shared.put_behind_engine(mailbox, place, Sent::Frame(frame.clone()));
+                    self.shared.put_behind_engine(mailbox, place, ForSink::Frame(frame.clone()));
                 }
             }
         }
+        Ok(())
+    }
+}
+
+impl Heads {
+    /// Hands waiting commands to their heads.
+    fn obey(&mut self) {
+        for (name, command) in self.commands.take() {
+            let outcome = match self.heads.iter_mut().find(|named| named.name == name) {
+                Some(named) => named.head.command(&command).map_err(|error| chain(&error)),
+                None => Err("this run has no such head".into()),
+            };
+            if let Err(problem) = outcome {
+                self.shared.note(vec![format!("head {name}: {problem}")]);
+            }
+        }
+    }
+
+    /// Computes the heads that a sink wants of this frame.
+    fn compute(&mut self, frame: &mut FeatureFrame) -> Result<(), PipelineError> {
+        // Taken out, because heads read the frame while they write its outputs.
+        let mut outputs = std::mem::take(&mut frame.outputs);
+        outputs.clear();
+        for NamedHead { name, head } in &mut self.heads {
+            if self.sinks.iter().any(|(wants, _)| wants.include(name, frame.camera)) {
+                let input =
+                    HeadInput { camera: frame.camera, image: frame.image(), features: &frame.features };
+                head.run(input, &mut outputs)?;
+            }
+        }
+        frame.outputs = outputs;
         Ok(())
     }
 }
@@ -335,7 +367,7 @@ pub(crate) struct Feeding {
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) beat: Arc<Beat>,
-    pub(crate) mailbox: Arc<Mailbox<Sent>>,
+    pub(crate) mailbox: Arc<Mailbox<ForSink>>,
 }
 
 impl Feeding {
@@ -351,8 +383,8 @@ impl Feeding {
         while mailbox.take_all(&mut taken) {
             for sent in taken.drain(..) {
                 beat.during(|| match &sent {
-                    Sent::Frame(frame) => sink.take(frame),
-                    Sent::Stats(stats) => sink.take_stats(stats),
+                    ForSink::Frame(frame) => sink.take(frame),
+                    ForSink::Stats(stats) => sink.take_stats(stats),
                 })?;
                 shared.note(sink.take_notes());
             }

@@ -4,13 +4,13 @@ use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dinov2_core::Taps;
 use dinov2_io::{Fit, LiveHandle, LiveStats, Losses, StopSignal};
 
 use super::feature_frame::{Pool, Pooled};
 use super::mailbox::{Mailbox, WhenFull};
 use super::metrics::Metrics;
-use super::pca_colours::PcaColours;
-use super::stages::{Beat, Capture, Extract, Feeding, Fitting, Heads, Sent, Shared};
+use super::stages::{Beat, Capture, Extract, Feeding, Fitting, ForSink, Heads, Shared};
 use super::thermals::thermals;
 use super::thinning::Thinning;
 use super::{BadInputs, Observation, Pipeline, PipelineError, Summary};
@@ -55,7 +55,7 @@ struct Supervisor {
     beats: Vec<Arc<Beat>>,
     fitted: Arc<Mailbox<Pooled>>,
     featured: Arc<Mailbox<Pooled>>,
-    sinks: Vec<Arc<Mailbox<Sent>>>,
+    sinks: Vec<Arc<Mailbox<ForSink>>>,
     /// Place for statistics in the sinks' mailboxes.
     stats_place: usize,
     /// Stages behind the engine that have not ended.
@@ -90,7 +90,7 @@ pub(super) fn run(
 impl Supervisor {
     /// Starts all threads.
     fn start(pipeline: Pipeline) -> Result<Self, PipelineError> {
-        let Pipeline { sources, engine, sinks, config, events: (sender, events) } = pipeline;
+        let Pipeline { sources, engine, heads, sinks, config, events: (sender, events) } = pipeline;
         let cameras = sources.len();
         let handles: Vec<LiveHandle> = sources.iter().filter_map(|source| source.live()).collect();
         let live = handles.len() == cameras;
@@ -113,14 +113,18 @@ impl Supervisor {
         for sink in sinks {
             let mailbox = Arc::new(Mailbox::new(cameras + 1, when_full));
             let (name, beat) = (sink.name(), Arc::new(Beat::new(sink.name())));
-            fed.push((sink.pca_wish(), mailbox.clone()));
+            fed.push((sink.wants(), mailbox.clone()));
             beats.push(beat.clone());
             let feeding = Feeding { sink, shared: shared.clone(), beat, mailbox };
             spawn(Stage::Sink(name), &sender, feeding, Feeding::run)?;
         }
         let sinks = fed.iter().map(|(_, mailbox)| mailbox.clone()).collect();
+        let taps =
+            config.taps.iter().chain(heads.iter().flat_map(|named| named.head.taps().as_slice().to_vec()));
+        let taps = Taps::new(taps);
         let heads = Heads {
-            colours: PcaColours::new(config.pca),
+            heads,
+            commands: config.commands,
             shared: shared.clone(),
             featured: featured.clone(),
             sinks: fed,
@@ -129,7 +133,7 @@ impl Supervisor {
         let patch_size = engine.spec().patch_size;
         let extract = Extract {
             engine,
-            taps: config.taps,
+            taps,
             most_frames: config.frames.map(u64::from),
             period: config.period,
             shared: shared.clone(),
@@ -221,7 +225,7 @@ impl Supervisor {
         let stats = self.stats();
         let sent = Arc::new(stats.clone());
         for sink in &self.sinks {
-            sink.replace(self.stats_place, Sent::Stats(sent.clone()));
+            sink.replace(self.stats_place, ForSink::Stats(sent.clone()));
         }
         self.observe(&stats, observe);
         let Some(most) = self.watchdog else { return Ok(()) };

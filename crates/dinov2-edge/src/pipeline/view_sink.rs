@@ -1,20 +1,21 @@
 use std::sync::Arc;
 
 use dinov2_io::LiveStats;
-use dinov2_view::{PcaRequest, Shown, View};
+use dinov2_view::{Shown, View};
 
-use super::{FeatureFrame, PcaControl, PcaMode, PcaWish, Sink, SinkFailure};
+use super::{FeatureFrame, HeadCommands, Sink, SinkFailure, Wants};
 
-/// Shows frames on the live page, and does to the colours what its viewers ask for.
+/// Shows frames and outputs on the live page, and passes on what its viewers ask of the heads.
 pub struct ViewSink {
     view: Arc<View>,
-    pca: PcaControl,
+    heads: Vec<String>,
+    commands: HeadCommands,
 }
 
 impl ViewSink {
-    /// `pca`: that of the pipeline's configuration.
-    pub fn new(view: View, pca: PcaControl) -> Self {
-        Self { view: Arc::new(view), pca }
+    /// `heads`: whose outputs are shown. `commands`: those of the pipeline's configuration.
+    pub fn new(view: View, heads: Vec<String>, commands: HeadCommands) -> Self {
+        Self { view: Arc::new(view), heads, commands }
     }
 }
 
@@ -23,25 +24,22 @@ impl Sink for ViewSink {
         "live page"
     }
 
-    fn pca_wish(&self) -> PcaWish {
+    fn wants(&self) -> Wants {
         let view = self.view.clone();
-        PcaWish::While(Arc::new(move |camera| view.wants_frame(camera)))
+        Wants::heads(&self.heads).only_while(move |camera| view.wants_frame(camera))
     }
 
     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
-        match self.view.take_request() {
-            Some(PcaRequest::Refit) => self.pca.refit(),
-            Some(PcaRequest::Freeze) => self.pca.set(PcaMode::Frozen),
-            Some(PcaRequest::Follow) => self.pca.set(PcaMode::Follow),
-            None => {}
+        for (head, command) in self.view.take_commands() {
+            self.commands.send(&head, command);
         }
-        // Without colours nobody had come yet when the frame passed the heads.
-        if !frame.pca_rgb.is_empty() {
+        // Without outputs nobody watched yet when the frame passed the heads.
+        if self.heads.is_empty() || frame.outputs.iter().next().is_some() {
             self.view.show(&Shown {
                 camera: frame.camera,
                 image: frame.image(),
                 features: &frame.features,
-                pca_rgb: &frame.pca_rgb,
+                outputs: &frame.outputs,
                 index: frame.number,
                 capture_ns: frame.frame.capture_ns,
                 latency_ms: frame.times.latency.as_secs_f64() * 1e3,

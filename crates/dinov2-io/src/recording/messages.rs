@@ -40,8 +40,15 @@ pub(crate) const LIVE_STATS: MessageType = MessageType {
     name: "dinov2_msgs/msg/LiveStats",
     definition: definition!("dinov2_msgs/LiveStats", "std_msgs/Header", "builtin_interfaces/Time"),
 };
-/// Read, never written.
+pub(crate) const HEAD_VALUES: MessageType = MessageType {
+    name: "dinov2_msgs/msg/HeadValues",
+    definition: definition!("dinov2_msgs/HeadValues", "std_msgs/Header", "builtin_interfaces/Time"),
+};
 pub(crate) const IMAGE: &str = "sensor_msgs/msg/Image";
+pub(crate) const IMAGE_TYPE: MessageType = MessageType {
+    name: IMAGE,
+    definition: definition!("sensor_msgs/Image", "std_msgs/Header", "builtin_interfaces/Time"),
+};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -120,6 +127,15 @@ pub(crate) struct FeatureMap<'a> {
     pub(crate) cls: &'a [f32],
     #[serde(serialize_with = "bytes")]
     pub(crate) data: &'a [u8],
+}
+
+/// `dinov2_msgs/msg/HeadValues`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct HeadValues<'a> {
+    pub(crate) header: Header,
+    pub(crate) kind: &'static str,
+    pub(crate) shape: Vec<u32>,
+    pub(crate) data: &'a [f32],
 }
 
 /// `dinov2_msgs/msg/LiveStats`.

@@ -5,8 +5,8 @@ mod messages;
 
 pub(crate) use cdr::{CdrError, cdr_from_message, message_from_cdr};
 pub(crate) use messages::{
-    COMPRESSED_IMAGE, CompressedImage, FEATURE_MAP, FeatureMap, Header, IMAGE, Image, LIVE_STATS,
-    LiveStatsMessage, MessageType, Time,
+    COMPRESSED_IMAGE, CompressedImage, FEATURE_MAP, FeatureMap, HEAD_VALUES, HeadValues, Header, IMAGE,
+    IMAGE_TYPE, Image, LIVE_STATS, LiveStatsMessage, MessageType, Time,
 };
 
 /// How channels say that their messages are CDR.

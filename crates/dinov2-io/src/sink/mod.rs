@@ -4,6 +4,7 @@
 //! and renamed. A recording is written in place, so that what was recorded before a crash is there. What an output may
 //! replace is the rule of `dinov2-files`.
 
+mod arrays;
 mod index;
 mod npy;
 mod output;
@@ -73,13 +74,9 @@ pub enum SinkError {
         /// The file.
         path: String,
     },
-    /// A picture without a view of the features.
-    #[error("picture: expected a view of {expected} bytes of RGB, got {got} in {path}")]
-    View {
-        /// Bytes of `[rows, cols, 3]`.
-        expected: usize,
-        /// Bytes given.
-        got: usize,
+    /// A picture without any output that can be shown beside the image.
+    #[error("picture: expected a map, a mask, colours or boxes of a head, got none, in {path}")]
+    NoPanel {
         /// File that was to be written.
         path: String,
     },
@@ -125,11 +122,4 @@ pub struct FeatureMeta {
     pub precision: String,
     /// Anything else, by key.
     pub extra: Vec<(String, String)>,
-}
-
-/// A picture of the features, one colour per patch.
-#[derive(Clone, Copy, Debug)]
-pub struct RgbGrid<'a> {
-    /// `[rows, cols, 3]`
-    pub pixels: &'a [u8],
 }

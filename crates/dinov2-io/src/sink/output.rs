@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dinov2_core::{Features, ImageView};
+use dinov2_core::{Features, HeadOutput, ImageView};
 use dinov2_files::{Durability, Inputs, Replace, Target, folder_of, shown, write_whole};
 
+use super::arrays::{self, Values};
 use super::index::Index;
 use super::picture::{self, Picture};
-use super::{FeatureMeta, Format, RgbGrid, SinkError, npy, safetensors};
+use super::{FeatureMeta, Format, SinkError, npy, safetensors};
 use crate::Frame;
 use crate::names::name_of;
 
@@ -95,24 +96,19 @@ impl Output {
         }
     }
 
-    /// True if [`Self::write`] wants a picture of the features.
-    pub fn needs_view(&self) -> bool {
-        self.format() == Format::Png
-    }
-
-    /// Writes the features of `frame` and returns the file. `fitted` is the image that the engine saw, `view` a picture
-    /// of the features (only used for `.png`). In a folder the file is named after the frame, and `index.jsonl` tells the
-    /// source of each file whose format cannot (docs/outputs.md).
+    /// Writes the features of `frame` and returns the file. `fitted` is the image that the engine saw, `outputs` what heads made of
+    /// the features, by name: tensors of the same file, files beside it (`.npy`), or panels beside the image (`.png`). In a folder the
+    /// file is named after the frame, and `index.jsonl` names the source of each file whose format cannot (docs/outputs.md).
     ///
     /// # Errors
-    /// A second frame for a single file or of one name, a missing view, a file that must not be replaced, or what the
+    /// A second frame for a single file or of one name, a picture without any output that it can show, a file that must not be replaced, or what the
     /// system refuses; no partial file is left.
     pub fn write(
         &mut self,
         frame: &Frame,
         fitted: ImageView<'_>,
         features: &Features,
-        view: Option<RgbGrid<'_>>,
+        outputs: &[(&str, &HeadOutput)],
         meta: &FeatureMeta,
     ) -> Result<PathBuf, SinkError> {
         let target = self.next_target(&frame.name)?;
@@ -121,22 +117,26 @@ impl Output {
         let facts = safetensors::facts(frame, fitted, features, meta);
         let path = match format {
             Format::Safetensors => write_whole(&target, kind, Durability::Visible, |file| {
-                safetensors::write(file, features, &facts)
+                safetensors::write(file, features, outputs, &facts)
             })?,
             Format::Npy => {
+                for (name, output) in outputs {
+                    let beside = self.rule.at(target.path().with_extension(format!("{name}.npy")));
+                    let (shape, values) = arrays::array_of(output);
+                    write_whole(&beside, kind, Durability::Visible, |file| {
+                        npy::write(file, &shape, &values)
+                    })?;
+                }
                 let (grid, dim) = (features.grid(), features.dim());
                 write_whole(&target, kind, Durability::Visible, |file| {
-                    npy::write(file, &[grid.rows, grid.cols, dim], features.patches())
+                    npy::write(file, &[grid.rows, grid.cols, dim], &Values::F32(features.patches().into()))
                 })?
             }
             Format::Png => {
-                let grid = features.grid();
-                let (expected, pixels) = (grid.len() * 3, view.map_or(&[][..], |view| view.pixels));
-                if pixels.len() != expected || expected == 0 {
-                    let path = shown(target.path());
-                    return Err(SinkError::View { expected, got: pixels.len(), path });
-                }
-                let (pixels, width, height) = self.picture.beside(fitted, grid, pixels);
+                let picture = self.picture.beside(fitted, outputs);
+                let Some((pixels, width, height)) = picture else {
+                    return Err(SinkError::NoPanel { path: shown(target.path()) });
+                };
                 write_whole(&target, kind, Durability::Visible, |file| {
                     picture::write_png(file, pixels, width, height, Some(&facts))
                 })?

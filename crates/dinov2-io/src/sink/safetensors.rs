@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use dinov2_core::{Features, ImageView, Tap};
+use dinov2_core::{Features, HeadOutput, ImageView, Tap};
 use dinov2_files::hex_unless_utf8;
 use serde_json::{Map, Value, json};
 
 use super::FeatureMeta;
-use super::npy::write_f32;
+use super::arrays::{Values, array_of};
 use crate::Frame;
 
 /// Bytes that the header is padded to a multiple of, so that tensors are aligned in a mapped file.
@@ -40,16 +40,29 @@ pub(super) fn facts(frame: &Frame, fitted: ImageView<'_>, features: &Features, m
 }
 
 /// Writes a feature file: `cls` [dim], `registers` [registers, dim] where the model has them, `patches` [rows, cols,
-/// dim], and each tap under its name: [n, dim], or [heads, n] for `cls_attention`. All f32. Format: safetensors, with
+/// dim], and each tap under its name: [n, dim], or [heads, n] for `cls_attention`; all f32. Then what heads made of them, `head.NAME`, shaped as [`array_of`] says. Format: safetensors, with
 /// tensors in the order above, so that equal features are equal bytes.
-pub(super) fn write(file: &mut impl Write, features: &Features, facts: &Facts) -> io::Result<()> {
-    let tensors = tensors(features);
+pub(super) fn write(
+    file: &mut impl Write,
+    features: &Features,
+    outputs: &[(&str, &HeadOutput)],
+    facts: &Facts,
+) -> io::Result<()> {
+    let mut tensors = tensors(features);
+    tensors.extend(outputs.iter().map(|(name, output)| {
+        let (shape, values) = array_of(output);
+        (format!("head.{name}"), shape, values)
+    }));
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!(facts));
     let mut start = 0;
     for (name, shape, values) in &tensors {
-        let end = start + 4 * values.len();
-        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, end] });
+        let end = start + values.bytes();
+        let dtype = match values {
+            Values::F32(_) => "F32",
+            Values::U8(_) => "U8",
+        };
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
         header.insert(name.clone(), entry);
         start = end;
     }
@@ -57,24 +70,27 @@ pub(super) fn write(file: &mut impl Write, features: &Features, facts: &Facts) -
     header.resize(header.len().next_multiple_of(ALIGN_BYTES), b' ');
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
-    tensors.iter().try_for_each(|(_, _, values)| write_f32(file, values))
+    tensors.iter().try_for_each(|(_, _, values)| values.write(file))
 }
 
-fn tensors(features: &Features) -> Vec<(String, Vec<usize>, &[f32])> {
+/// Names, shapes and values.
+type Tensors<'a> = Vec<(String, Vec<usize>, Values<'a>)>;
+
+fn tensors(features: &Features) -> Tensors<'_> {
     let (grid, dim) = (features.grid(), features.dim());
     let tokens = features.tokens().len() / dim.max(1);
-    let mut tensors = vec![("cls".to_string(), vec![dim], features.cls())];
+    let mut tensors = vec![("cls".to_string(), vec![dim], Values::F32(features.cls().into()))];
     if !features.registers().is_empty() {
         let registers = features.registers();
-        tensors.push(("registers".into(), vec![registers.len() / dim, dim], registers));
+        tensors.push(("registers".into(), vec![registers.len() / dim, dim], Values::F32(registers.into())));
     }
-    tensors.push(("patches".into(), vec![grid.rows, grid.cols, dim], features.patches()));
+    tensors.push(("patches".into(), vec![grid.rows, grid.cols, dim], Values::F32(features.patches().into())));
     for (tap, values) in features.taps() {
         let shape = match tap {
             Tap::Layer { .. } | Tap::Facet { .. } => vec![tokens, dim],
             Tap::ClsAttention => vec![values.len() / tokens.max(1), tokens],
         };
-        tensors.push((tap.to_string(), shape, values));
+        tensors.push((tap.to_string(), shape, Values::F32(values.into())));
     }
     tensors
 }

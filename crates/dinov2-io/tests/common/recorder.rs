@@ -1,8 +1,8 @@
 //! Something to record: frames that tell their number, with features made of it.
 #![allow(dead_code, unreachable_pub)] // each test file uses its own part
 
-use dinov2_core::{Features, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
-use dinov2_io::{Crop, FeatureNumbers, Frame, Recorded, Recording, RecordingMeta, RgbGrid, SinkError};
+use dinov2_core::{Features, HeadOutput, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
+use dinov2_io::{Crop, FeatureNumbers, Frame, Recorded, Recording, RecordingMeta, SinkError};
 
 pub const GRID: PatchGrid = PatchGrid { rows: 2, cols: 3 };
 /// Capture time of the first frame; the others follow at 40 ms.
@@ -66,7 +66,7 @@ pub fn record(recording: &mut Recording, camera: usize, index: u64, frame: &Fram
         jpeg: None,
         crop,
         features: &features(index),
-        pca: Some(RgbGrid { pixels: &colours }),
+        outputs: &[("pca", &HeadOutput::Colours { grid: GRID, rgb: colours })],
         latency_ms: Some(7.5),
     })
 }

@@ -2,7 +2,7 @@
 "use strict";
 
 const HEADER_BYTES = 48;
-const KIND = { similarity: 1, picture: 3, colours: 4 };
+const KIND = { similarity: 1, picture: 3, colours: 4, output: 5 };
 const PLOT_SECONDS = 60;
 const SILENCE_MS = 5000; // Statistics come every second.
 const MAX_PAUSE_MS = 8000;
@@ -88,7 +88,7 @@ function send(wish) {
 
 /** A page that nobody sees costs the robot nothing. */
 function subscribe() {
-  send({ [document.hidden ? "unsubscribe" : "subscribe"]: "pictures" });
+  for (const topic of ["outputs", "pictures"]) send({ [document.hidden ? "unsubscribe" : "subscribe"]: topic });
 }
 
 function showState(state, text) {
@@ -133,6 +133,8 @@ function told(message) {
     trouble = message.trouble;
     showMode(message.pca);
     showNumbers(message.stats, message.clients);
+  } else if (message.type === "outputs") {
+    showValues(message.outputs);
   } else if (message.type === "error") {
     at("hint").textContent = message.message;
   }
@@ -151,6 +153,7 @@ function received(buffer) {
   };
   if (kind === KIND.colours) colours = message;
   else if (kind === KIND.similarity) similarity = message;
+  else if (kind === KIND.output) showOutput({ ...message, dtype: view.getUint8(6), dim: view.getUint32(20, true) });
   else if (kind === KIND.picture) showPicture(message);
 }
 
@@ -221,6 +224,86 @@ function drawOverlay() {
   context.globalAlpha = at("mix").value / 100;
   context.imageSmoothingEnabled = false;
   if (lastFrame.colours) context.drawImage(at("pca"), 0, 0, width, height);
+}
+
+// ---- Outputs of heads: shown by their kind, whatever head made them
+
+const panels = new Map(); // By name: the id of a canvas.
+
+function panelOf(name) {
+  if (!panels.has(name)) {
+    const id = `output-${panels.size}`;
+    const figure = document.createElement("figure");
+    figure.append(document.createElement("figcaption"), document.createElement("div"));
+    figure.firstChild.textContent = name;
+    figure.lastChild.className = "picture";
+    figure.lastChild.style.aspectRatio = `${grid.width_px} / ${grid.height_px}`;
+    const canvas = document.createElement("canvas");
+    canvas.id = id;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `Output ${name}`);
+    figure.lastChild.append(canvas);
+    at("pictures").append(figure);
+    panels.set(name, id);
+  }
+  return panels.get(name);
+}
+
+/** A map from its least to its greatest value, a mask with a colour per class, or colours. */
+function showOutput(message) {
+  const length = new Uint8Array(message.buffer)[HEADER_BYTES];
+  const name = new TextDecoder().decode(new Uint8Array(message.buffer, HEADER_BYTES + 1, length));
+  const data = message.buffer.slice(HEADER_BYTES + 1 + length);
+  const panel = panelOf(name);
+  if (message.dtype === 2) {
+    const values = new Float32Array(data);
+    const finite = values.filter(Number.isFinite);
+    const low = finite.reduce((a, b) => Math.min(a, b), Infinity);
+    const range = finite.reduce((a, b) => Math.max(a, b), -Infinity) - low;
+    drawPatches(panel, message, (index) => [...rampColour(range > 0 ? (values[index] - low) / range : 0.5), 255]);
+  } else if (message.dim === 3) {
+    const rgb = new Uint8Array(data);
+    drawPatches(panel, message, (index) => [rgb[3 * index], rgb[3 * index + 1], rgb[3 * index + 2], 255]);
+  } else {
+    const classes = new Uint8Array(data);
+    drawPatches(panel, message, (index) => [...classColour(classes[index]), 255]);
+  }
+}
+
+/** The colour map of PASCAL VOC. */
+function classColour(number) {
+  const bit = (place) => (number >> place) & 1;
+  return [0, 1, 2].map((channel) => (bit(channel) << 7) | (bit(channel + 3) << 6) | (bit(channel + 6) << 5));
+}
+
+/** Scores and vectors as text, boxes on the camera's picture. */
+function showValues(outputs) {
+  const text = [];
+  const boxes = [];
+  for (const [name, { kind, value }] of Object.entries(outputs)) {
+    if (kind === "boxes") {
+      boxes.push(...value.map((box) => ({ ...box, name })));
+      text.push([name, String(value.length)]);
+    } else if (kind === "vector") text.push([name, `${value.length} numbers`]);
+    else text.push([name, value === null ? "none" : Number(value).toPrecision(4)]);
+  }
+  at("values").replaceChildren(...text.map((pair) => {
+    const row = document.createElement("div");
+    row.append(...pair.map((words, index) => {
+      const element = document.createElement(index ? "dd" : "dt");
+      element.textContent = words;
+      return element;
+    }));
+    return row;
+  }));
+  at("boxes").replaceChildren(...boxes.map(({ left, top, width, height, score, name }) => {
+    const element = document.createElement("div");
+    element.className = "box";
+    const place = { left, top, width, height };
+    for (const [side, part] of Object.entries(place)) element.style[side] = `${100 * part}%`;
+    element.title = `${name} ${score.toFixed(2)}`;
+    return element;
+  }));
 }
 
 // ---- Similarity

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dinov2_core::{Features, ImageView, MlpKind, PatchGrid, PositionConvention, Taps, VitSpec};
+use dinov2_core::{
+    Features, HeadOutputs, ImageView, MlpKind, PatchGrid, PixelRect, PositionConvention, ScoredBox, Taps,
+    VitSpec,
+};
 use dinov2_view::{Access, Shown, View, ViewConfig};
 
 pub(crate) const GRID: PatchGrid = PatchGrid { rows: 4, cols: 6 };
@@ -68,11 +71,20 @@ impl Scene {
     }
 
     pub(crate) fn show(&self, view: &View) {
+        let mut outputs = HeadOutputs::new();
+        outputs.colours("pca", GRID).extend_from_slice(&self.colours);
+        let half = PatchGrid { rows: GRID.rows, cols: 1 };
+        outputs.map("depth", half).extend((0..GRID.rows).map(|row| row as f32 + 0.5));
+        outputs.mask("ground.classes", GRID).extend((0..GRID.len()).map(|patch| patch as u8));
+        outputs.score("blur", 0.25);
+        let rect =
+            PixelRect { left_px: 0.0, top_px: 0.0, width_px: WIDTH as f64 / 2.0, height_px: HEIGHT as f64 };
+        outputs.boxes("objects").push(ScoredBox { rect, score: 0.75, class: 3 });
         view.show(&Shown {
             camera: 0,
             image: ImageView::new(&self.pixels, WIDTH, HEIGHT).unwrap(),
             features: &self.features,
-            pca_rgb: &self.colours,
+            outputs: &outputs,
             index: self.index,
             capture_ns: Some(self.capture_ns()),
             latency_ms: self.latency_ms(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::common::{DIM, Fed, GRID, HEIGHT, LONG, Scene, TOKEN, WIDTH, config, get, until};
 use dinov2_io::{Frame, LiveStats, decode_still};
-use dinov2_view::{Access, HEADER_BYTES, MAGIC, PcaRequest, VERSION, View};
+use dinov2_view::{Access, HEADER_BYTES, MAGIC, VERSION, View};
 use half::f16;
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
@@ -18,6 +18,7 @@ struct Client(WebSocket<TcpStream>);
 struct Packet {
     kind: u8,
     dtype: u8,
+    grid: (usize, usize),
     scene: Scene,
     dim: usize,
     payload: Vec<u8>,
@@ -29,12 +30,14 @@ impl Packet {
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((&bytes[..4], bytes[4]), (&MAGIC[..], VERSION));
         assert_eq!((bytes[7], u32_at(8)), (1, 0), "flags and camera");
-        assert_eq!((u32_at(12), u32_at(16)), (GRID.rows, GRID.cols));
+        let (kind, grid) = (bytes[5], (u32_at(12), u32_at(16)));
+        // Outputs of heads have grids of their own.
+        assert!(kind == 5 || grid == (GRID.rows, GRID.cols), "{grid:?}");
         let scene = Scene::new(u64_at(24));
         assert_eq!(u64_at(32), scene.capture_ns());
         assert_eq!(f64::from_bits(u64_at(40)), scene.latency_ms());
         let payload = bytes[HEADER_BYTES..].to_vec();
-        Self { kind: bytes[5], dtype: bytes[6], scene, dim: u32_at(20), payload }
+        Self { kind, dtype: bytes[6], grid, scene, dim: u32_at(20), payload }
     }
 
     fn floats(&self) -> Vec<f32> {
@@ -231,22 +234,45 @@ fn subscribers_get_pictures_and_features() {
 }
 
 #[test]
-fn wishes_about_colours_reach_the_pipeline() {
+fn commands_for_heads_reach_the_pipeline() {
     let fed = fed();
     let mut client = Client::new(&fed.view);
-    let modes = [("freeze", PcaRequest::Freeze, "frozen"), ("refit", PcaRequest::Refit, "frozen")];
-    for (word, request, mode) in modes.into_iter().chain([("follow", PcaRequest::Follow, "follow")]) {
-        assert_eq!(fed.view.take_request(), None);
+    for (word, fit) in [("freeze", "frozen"), ("refit", "frozen"), ("follow", "follow")] {
+        assert_eq!(fed.view.take_commands(), []);
         client.send(&json!({"pca": word}));
         assert_eq!(client.answer("pca")["asked"], word);
-        assert_eq!(fed.view.take_request(), Some(request));
-        assert_eq!(client.answer("stats")["pca"], mode);
+        assert_eq!(fed.view.take_commands(), [("pca".to_string(), json!(word))]);
+        assert_eq!(client.answer("stats")["pca"], fit);
     }
-    client.send(&json!({"pca": "freeze"}));
-    client.send(&json!({"pca": "follow"}));
-    client.answer("pca");
-    client.answer("pca");
-    assert_eq!((fed.view.take_request(), fed.view.take_request()), (Some(PcaRequest::Follow), None));
+    let command = json!({"x": 0.5, "y": 0.25});
+    client.send(&json!({"head": {"name": "similarity", "command": command}}));
+    assert_eq!(client.answer("head")["name"], "similarity");
+    assert_eq!(fed.view.take_commands(), [("similarity".to_string(), command)]);
+}
+
+#[test]
+fn outputs_come_by_name_whatever_head_made_them() {
+    let fed = fed();
+    let mut client = Client::new(&fed.view);
+    client.send(&json!({"subscribe": "outputs"}));
+    client.answer("subscribed");
+    let name_and_values = |packet: &Packet| {
+        let (length, rest) = packet.payload.split_first().unwrap();
+        let (name, values) = rest.split_at(usize::from(*length));
+        (String::from_utf8(name.to_vec()).unwrap(), values.to_vec())
+    };
+    let depth = client.packet(5);
+    let values: Vec<u8> = (0..GRID.rows).flat_map(|row| (row as f32 + 0.5).to_le_bytes()).collect();
+    assert_eq!((depth.dtype, depth.grid, depth.dim), (2, (GRID.rows, 1), 1));
+    assert_eq!(name_and_values(&depth), ("depth".into(), values));
+    let ground = client.packet(5);
+    let classes: Vec<u8> = (0..GRID.len()).map(|patch| patch as u8).collect();
+    assert_eq!((ground.dtype, ground.grid, ground.dim), (0, (GRID.rows, GRID.cols), 1));
+    assert_eq!(name_and_values(&ground), ("ground.classes".into(), classes));
+    let others = client.answer("outputs");
+    assert_eq!(others["outputs"]["blur"], json!({"kind": "score", "value": 0.25}));
+    let found = json!({"left": 0.0, "top": 0.0, "width": 0.5, "height": 1.0, "score": 0.75, "class": 3});
+    assert_eq!(others["outputs"]["objects"], json!({"kind": "boxes", "value": [found]}));
 }
 
 #[test]

@@ -10,16 +10,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use dinov2_core::Features;
+use dinov2_core::{Features, HeadOutput};
 use mcap::records::Metadata;
 
 pub use features::FeatureNumbers;
 
+use super::SinkError;
+use super::arrays::{Values, array_of};
 use super::picture::write_png;
-use super::{RgbGrid, SinkError};
 use crate::recording::{
-    COMPRESSED_IMAGE, CompressedImage, FEATURE_MAP, FeatureMap, Header, LIVE_STATS, LiveStatsMessage,
-    MessageType, OWN_TOPICS, Time, cdr_from_message,
+    COMPRESSED_IMAGE, CompressedImage, FEATURE_MAP, FeatureMap, HEAD_VALUES, HeadValues, Header, IMAGE_TYPE,
+    Image, LIVE_STATS, LiveStatsMessage, MessageType, OWN_TOPICS, Time, cdr_from_message,
 };
 use crate::{Crop, Frame, JpegEncoder, LiveStats};
 use features::encode;
@@ -66,8 +67,8 @@ pub struct Recorded<'a> {
     pub crop: Crop,
     /// What the engine made of it.
     pub features: &'a Features,
-    /// A picture of the features.
-    pub pca: Option<RgbGrid<'a>>,
+    /// What heads made of the features, by name.
+    pub outputs: &'a [(&'a str, &'a HeadOutput)],
     /// From capture to features, in milliseconds.
     pub latency_ms: Option<f32>,
 }
@@ -76,9 +77,12 @@ pub struct Recorded<'a> {
 #[derive(Clone, Debug)]
 struct Camera {
     frame_id: String,
+    /// Beginning of its topics of ours.
+    own: String,
     image: u16,
-    pca: u16,
     features: u16,
+    /// By output; announced when the output first comes.
+    outputs: Vec<(String, u16)>,
 }
 
 /// Writes a recording.
@@ -116,8 +120,9 @@ impl Recording {
             let mut channel = |topic: String, kind: &MessageType| file.add_channel(&topic, kind);
             cameras.push(Camera {
                 image: channel(format!("/{frame_id}/image/compressed"), &COMPRESSED_IMAGE)?,
-                pca: channel(format!("{own}pca/compressed"), &COMPRESSED_IMAGE)?,
                 features: channel(format!("{own}features"), &FEATURE_MAP)?,
+                outputs: Vec::new(),
+                own,
                 frame_id,
             });
         }
@@ -127,14 +132,14 @@ impl Recording {
         Ok(Self { file, meta: meta.clone(), cameras, stats, sequence: 0, jpeg, encoded, message })
     }
 
-    /// Writes the messages of one frame: image, picture of the features, features, in this order. All have the same log
+    /// Writes the messages of one frame: image, outputs of heads, features, in this order. All have the same log
     /// time, that of writing, and the same stamp.
     ///
     /// # Errors
     /// What the system refuses, now or since the last call: a full disk. Every later call is refused.
     ///
     /// # Panics
-    /// If the camera is not one of those announced, the frame has no pixels, or the picture is not of the features' grid.
+    /// If the camera is not one of those announced, or the frame has no pixels.
     pub fn write(&mut self, recorded: &Recorded<'_>) -> Result<(), SinkError> {
         let Recorded { frame, features, .. } = *recorded;
         let camera = &self.cameras[recorded.camera];
@@ -152,16 +157,10 @@ impl Recording {
         cdr_from_message(&image, &mut self.message);
         self.file.write(camera.image, sequence, now_ns, &self.message)?;
 
-        if let Some(pca) = recorded.pca {
-            let grid = features.grid();
-            assert_eq!(pca.pixels.len(), grid.len() * 3, "picture: expected {grid} pixels of RGB");
-            self.encoded.clear();
-            write_png(&mut self.encoded, pca.pixels, short(grid.cols), short(grid.rows), None)
-                .expect("writing into memory succeeds");
-            let image = CompressedImage { header: header.clone(), format: "png".into(), data: &self.encoded };
-            cdr_from_message(&image, &mut self.message);
-            self.file.write(camera.pca, sequence, now_ns, &self.message)?;
+        for (name, output) in recorded.outputs {
+            self.write_output(recorded.camera, name, output, &header, now_ns)?;
         }
+        let camera = &self.cameras[recorded.camera];
 
         let scale = encode(self.meta.features, features.patches(), &mut self.encoded);
         let map = feature_map(recorded, &self.meta, header, scale, &self.encoded);
@@ -169,6 +168,64 @@ impl Recording {
         self.file.write(camera.features, sequence, now_ns, &self.message)?;
         // The topics are known to readers from the first frame on.
         if self.sequence == 1 { self.file.flush() } else { Ok(()) }
+    }
+
+    /// Writes what a head made of a frame: colours as PNG, maps and masks as images, everything else as numbers.
+    fn write_output(
+        &mut self,
+        camera: usize,
+        name: &str,
+        output: &HeadOutput,
+        header: &Header,
+        now_ns: u64,
+    ) -> Result<(), SinkError> {
+        let Self { file, cameras, encoded, message, sequence, .. } = self;
+        let Camera { own, outputs, .. } = &mut cameras[camera];
+        let (shape, values) = array_of(output);
+        encoded.clear();
+        let header = header.clone();
+        // What a topic's name cannot hold becomes a level of it.
+        let topic = format!("{own}{}", name.replace('.', "/"));
+        let (topic, kind) = match output {
+            HeadOutput::Colours { grid, rgb } => {
+                write_png(encoded, rgb, short(grid.cols), short(grid.rows), None)
+                    .expect("writing into memory succeeds");
+                cdr_from_message(&CompressedImage { header, format: "png".into(), data: encoded }, message);
+                (format!("{topic}/compressed"), &COMPRESSED_IMAGE)
+            }
+            HeadOutput::Map { grid, .. } | HeadOutput::Mask { grid, .. } => {
+                values.write(encoded).expect("writing into memory succeeds");
+                let (encoding, bytes) =
+                    if matches!(values, Values::F32(_)) { ("32FC1", 4) } else { ("mono8", 1) };
+                let (height, width) = (short(grid.rows), short(grid.cols));
+                let image = Image {
+                    header,
+                    height,
+                    width,
+                    encoding: encoding.into(),
+                    is_bigendian: 0,
+                    step: width * bytes,
+                    data: encoded,
+                };
+                cdr_from_message(&image, message);
+                (topic, &IMAGE_TYPE)
+            }
+            HeadOutput::Boxes(_) | HeadOutput::Vector(_) | HeadOutput::Score(_) => {
+                let Values::F32(data) = &values else { unreachable!("bytes are images") };
+                let shape = shape.into_iter().map(short).collect();
+                cdr_from_message(&HeadValues { header, kind: output.kind(), shape, data }, message);
+                (topic, &HEAD_VALUES)
+            }
+        };
+        let channel = match outputs.iter().find(|(known, _)| known == name) {
+            Some((_, channel)) => *channel,
+            None => {
+                let channel = file.add_channel(&topic, kind)?;
+                outputs.push((name.into(), channel));
+                channel
+            }
+        };
+        file.write(channel, *sequence, now_ns, message)
     }
 
     /// Writes how the run is doing at the moment `unix_ns`, in nanoseconds since 1970.
