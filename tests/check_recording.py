@@ -152,6 +152,17 @@ def rounded(features, message):
     return features.astype(DTYPES[message.dtype]).astype(np.float32), 0
 
 
+def compare_with_norms(image, features, values):
+    """The map of the head `norm`: a sensor_msgs/Image of one float per patch."""
+    require((image.encoding, image.is_bigendian, image.step) == ("32FC1", 0, 4 * image.width), "encoding", image.encoding)
+    require(stamp_ns(image) == stamp_ns(features), "stamps differ")
+    norms = np.frombuffer(bytes(image.data), "<f4").reshape(image.height, image.width)
+    expected = np.linalg.norm(values, axis=2)
+    require(norms.shape == expected.shape, "norms", norms.shape)
+    # Features are recorded in f16.
+    require(np.abs(norms - expected).max() < 2e-3 * expected.max(), "norms", np.abs(norms - expected).max())
+
+
 def compare_with_file(message, values, path):
     tensors = load_file(path)
     expected, limit = rounded(tensors["patches"], message)
@@ -172,6 +183,7 @@ def main():
     parser.add_argument("recording")
     parser.add_argument("features", nargs="?", type=Path)
     parser.add_argument("--images", type=Path)
+    parser.add_argument("--head-norm", action="store_true", help="expect the output of the head norm")
     parser.add_argument("--cut", action="store_true")
     arguments = parser.parse_args()
 
@@ -184,6 +196,8 @@ def main():
     require("/camera/image/compressed" in topics, "topics", *topics)
     images, features = topics["/camera/image/compressed"], topics["/dinov2/features"]
     pictures = topics.get("/dinov2/pca/compressed", [])
+    norms = topics.get("/dinov2/norm", [])
+    require(not arguments.head_norm or norms, "topics", *topics)
     require(len(images) == len(features) or arguments.cut, len(images), "images,", len(features), "features")
     require(len(pictures) in (0, len(images)) or arguments.cut, len(pictures), "pictures")
     frames = min([len(images), len(features), *([len(pictures)] if pictures else [])])
@@ -194,6 +208,8 @@ def main():
     for index in range(frames):
         pca = pictures[index] if pictures else None
         picture, values = check_frame(images[index], features[index], pca, metadata)
+        if norms:
+            compare_with_norms(norms[index], features[index], values)
         if feature_files:
             compare_with_file(features[index], values, feature_files[index])
         if image_files:

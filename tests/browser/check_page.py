@@ -167,6 +167,18 @@ def check_pictures(watched, server):
     watched.wait_for("numbers", "() => document.getElementById('facts').textContent.includes('52 °C')")
 
 
+def check_outputs(watched):
+    """The head `norm` has a panel of its own, named after it, beside the three pictures."""
+    panel = watched.page.locator("figure:has(figcaption:text-is('norm')) canvas")
+    panel.wait_for()
+    shades = """canvas => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return [canvas.width, canvas.height, new Set(data.filter((_, index) => index % 4 === 0)).size];
+    }"""
+    cols, rows, distinct = panel.evaluate(shades)
+    assert rows > 1 and cols > 1 and distinct > 1, (rows, cols, distinct)
+
+
 def check_heat(watched, server):
     watched.click_patch("#pickable", 4, 5)
     watched.wait_for_heat(2, 3, True)
@@ -319,6 +331,7 @@ def main():
             context = browser.new_context(viewport={"width": 1280, "height": 800})
             watched = Watched(context, url)
             check_pictures(watched, server)
+            check_outputs(watched)
             check_heat(watched, server)
             check_colours(watched, server)
             server = check_restart(watched, server, start)

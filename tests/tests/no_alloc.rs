@@ -9,8 +9,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Picture, cases};
-use dinov2_core::{Extractor, Facet, Features, Tap, Taps};
+use dinov2_core::{Extractor, Facet, Features, HeadOutputs, ImageView, Tap, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Incremental};
+use dinov2_heads::{HeadChoice, HeadInput};
+use dinov2_weights::Model;
 
 /// Counts what is allocated while `COUNTING` holds.
 struct Counting;
@@ -99,6 +101,20 @@ fn main() {
     }
 }
 
+/// Every head that needs no weights, on features of one size.
+fn heads_allocate_nothing(model: &Model, features: &Features, image: ImageView<'_>) {
+    for choice in ["pca:fit=frozen", "similarity:x=0.5,y=0.5", "norm"] {
+        let choice: HeadChoice = choice.parse().expect("a head");
+        let mut head = choice.open(model.spec()).expect("a configuration");
+        let mut outputs = HeadOutputs::new();
+        let got = steady(|| {
+            outputs.clear();
+            head.run(HeadInput { camera: 0, image, features }, &mut outputs).expect("outputs");
+        });
+        assert!(outputs.get(choice.name).is_some() && got == 0, "{}: {got} allocations", choice.name);
+    }
+}
+
 fn steady_frames_allocate_nothing() {
     assert!(allocations(|| drop(std::hint::black_box(vec![0_u8; 64]))) > 0, "the allocator does not count");
     let taps = every_kind_of_tap();
@@ -125,6 +141,7 @@ fn steady_frames_allocate_nothing() {
                 CpuEngine::new(&converted.model, config).expect("engine"),
                 &case.name,
             );
+            heads_allocate_nothing(&converted.model, &features, picture.view());
             // Pictures that differ in a few patches, then in all, and a refresh.
             config.incremental = Incremental::new(0.05, NonZeroUsize::new(7).expect("7"));
             let mut engine = CpuEngine::new(&converted.model, config).expect("engine");

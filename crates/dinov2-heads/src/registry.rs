@@ -47,7 +47,7 @@ impl std::str::FromStr for HeadChoice {
             return Ok(choice);
         }
         let mut fields = Map::new();
-        for setting in settings.split(',').filter(|setting| !setting.is_empty()) {
+        for setting in split_settings(settings).filter(|setting| !setting.is_empty()) {
             let (key, value) = setting.split_once('=').ok_or_else(|| {
                 HeadError::config(choice.name, format!("expected KEY=VALUE, got {setting:?}"))
             })?;
@@ -57,6 +57,15 @@ impl std::str::FromStr for HeadChoice {
         choice.config = Value::Object(fields);
         Ok(choice)
     }
+}
+
+/// Splits at commas outside of brackets.
+fn split_settings(settings: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    settings.split(move |letter| {
+        depth += i32::from(letter == '[') - i32::from(letter == ']');
+        letter == ',' && depth <= 0
+    })
 }
 
 /// Words need no quotes, and numbers may begin with a point.
@@ -85,6 +94,8 @@ mod tests {
         assert_eq!(choice("similarity:x=0.5,y=.25").unwrap().config, json!({ "x": 0.5, "y": 0.25 }));
         assert_eq!(choice("similarity:x=0.5,y=0.25").unwrap().config, point);
         assert_eq!(choice(r#"similarity:{"x":0.5,"y":0.25}"#).unwrap().config, point);
+        let feature = json!({ "feature": [1, 2.5] });
+        assert_eq!(choice("similarity:feature=[1,2.5]").unwrap().config, feature);
         for (wrong, told) in [
             ("depth9", "expected one of pca, similarity, norm, got \"depth9\""),
             ("", "expected one of"),
