@@ -3,6 +3,7 @@ use std::process::Command;
 
 use crate::machine;
 use dinov2_edge::{CpuGrant, Engine, EngineConfig, Extractor, Isa, ModelSource, SelectedEngine};
+use dinov2_files::chain;
 use serde_json::{Value, json};
 
 use crate::args::{EngineArgs, open_weights};
@@ -88,7 +89,9 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
     let model = Finding { key: "model", value: json!(weights.label()) };
     let mut engine = match SelectedEngine::open(&weights, EngineConfig { ..args.config() }) {
         Ok(engine) => engine,
-        Err(error) => return vec![model, Finding { key: "engine", value: json!(format!("none: {error}")) }],
+        Err(error) => {
+            return vec![model, Finding { key: "engine", value: json!(format!("none: {}", chain(&error))) }];
+        }
     };
     let notes = engine.take_notes();
     let isas: Vec<&str> = Isa::available().map(Isa::name).collect();

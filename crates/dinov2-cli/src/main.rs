@@ -34,6 +34,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dinov2_files::chain;
 
 /// Dense DINOv2 features in real time.
 #[derive(Parser)]
@@ -103,7 +104,7 @@ fn main() -> ExitCode {
         // The reader of stdout has gone (`| head`): nothing is left to do.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            tell!("error: {}", one_line(&error));
+            tell!("error: {}", chain(&*error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
@@ -114,22 +115,6 @@ fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// The error and its causes on one line. Our errors tell their cause themselves, so a cause that was told is left out.
-fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if line.contains(&text) {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&text);
-    }
-    line
-}
-
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -138,14 +123,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::Context;
-
-    #[test]
-    fn causes_are_told_once_and_on_one_line() {
-        let cause = io::Error::other("no\n  such thing");
-        let told: anyhow::Result<()> = Err(cause).context("open: no such thing in x").context("model");
-        assert_eq!(one_line(&told.unwrap_err()), "model: open: no such thing in x");
-    }
 
     #[test]
     fn arguments_are_consistent() {

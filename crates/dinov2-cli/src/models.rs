@@ -2,6 +2,7 @@ use std::io::Write;
 
 use crate::args::{BUNDLED_NAME, bundled_model};
 use crate::hub::{HubConfig, KNOWN, KnownModel, LocalModel, local_models};
+use dinov2_files::chain;
 use serde_json::{Value, json};
 
 /// Arguments of `models`.
@@ -39,7 +40,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
                     model.bytes >> 20
                 )?;
             }
-            Err(error) => writeln!(stdout, "  {:<30} unusable: {error}", model.name)?,
+            Err(error) => writeln!(stdout, "  {:<30} unusable: {}", model.name, chain(error))?,
         }
     }
     if local.is_empty() {
@@ -74,6 +75,6 @@ fn local_json(local: &LocalModel) -> Value {
         "path": local.path,
         "bytes": local.bytes,
         "model": facts.as_ref().ok(),
-        "error": facts.as_ref().err().map(ToString::to_string),
+        "error": facts.as_ref().err().map(|error| chain(error)),
     })
 }

@@ -46,6 +46,7 @@ pub struct Taps {
 
 /// A tap that cannot be parsed, or that the model does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TapError {
     /// Not in the language of [`Tap::from_str`].
     #[error(

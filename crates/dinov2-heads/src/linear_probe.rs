@@ -14,6 +14,7 @@ const NEGLIGIBLE_VARIANCE: f64 = 1e-12;
 
 /// Why there is no probe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProbeError {
     /// A number of values that does not fall into patches.
     #[error("{what}: expected a positive multiple of {width} values, got {got}")]

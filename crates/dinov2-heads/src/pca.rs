@@ -13,6 +13,7 @@ const NEGLIGIBLE_VARIANCE: f64 = 1e-12;
 
 /// Why there are no principal components.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PcaError {
     /// A number of values that does not fall into patches.
     #[error("patch features: expected a positive multiple of {dim} values, got {got}")]

@@ -7,6 +7,7 @@ const NEGLIGIBLE_VARIANCE: f64 = 1e-12;
 
 /// Why there is no regression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RidgeError {
     /// Values that do not fall into patches.
     #[error("{what}: expected {expected} values, got {got}")]

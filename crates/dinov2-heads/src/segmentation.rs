@@ -6,6 +6,7 @@ use crate::upsample::Tap;
 
 /// Why a label map cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LabelError {
     /// Pixels that do not make up the picture.
     #[error("labels: expected {width_px}x{height_px} pixels, got {got}")]

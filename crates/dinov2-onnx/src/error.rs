@@ -7,6 +7,7 @@ use dinov2_weights::{ConvertError, ModelError};
 
 /// Why a model cannot be exported, or an ONNX file cannot be run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OnnxError {
     /// A weight of the model file cannot be read.
     #[error(transparent)]
@@ -21,7 +22,7 @@ pub enum OnnxError {
     #[error(transparent)]
     Tap(#[from] TapError),
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted, for example `write`.
         action: &'static str,

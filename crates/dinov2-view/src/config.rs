@@ -41,6 +41,7 @@ pub struct ViewConfig {
 
 /// Why there is no live page.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ViewError {
     /// An address that others reach, without a rule who may look.
     #[error(
@@ -72,7 +73,7 @@ pub enum ViewError {
         fps: f64,
     },
     /// The address cannot be listened on.
-    #[error("live page on {address}: cannot listen there: {reason}; choose another address or port")]
+    #[error("live page: cannot listen on {address} (choose another address or port)")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -81,7 +82,7 @@ pub enum ViewError {
         reason: std::io::Error,
     },
     /// The system gives no thread or event queue.
-    #[error("live page: cannot be started: {0}")]
+    #[error("live page: cannot be started")]
     Start(#[source] std::io::Error),
 }
 

@@ -3,6 +3,7 @@ use dinov2_weights::ModelError;
 
 /// Why there is no GPU engine, or why it stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GpuError {
     /// No adapter, or none that was asked for.
     #[error("gpu: expected {wanted}, got {found} (drivers: Vulkan, Metal or DirectX 12)")]

@@ -122,5 +122,5 @@ impl LabelledSet {
 fn map<'a>(labels: &'a Labels, path: &Path, rules: LabelRules) -> anyhow::Result<LabelMap<'a>> {
     let size = (labels.width_px, labels.height_px);
     LabelMap::new(&labels.pixels, size, rules.classes, rules.ignore)
-        .map_err(|error| anyhow::anyhow!("{error} in {}", path.display()))
+        .with_context(|| path.display().to_string())
 }

@@ -157,7 +157,7 @@ impl Task {
         };
         let classes = self.rules.classes;
         let (probe, fit) = LinearProbe::fit((&features, dim), (&targets, classes), &config, told)
-            .map_err(|error| anyhow::anyhow!("probe of {name}: {error}"))?;
+            .with_context(|| format!("probe of {name}"))?;
         bar.finish_and_clear();
         if !fit.converged {
             tell!("note: the probe of {name} stopped after {} steps, short of its tolerance", fit.steps);

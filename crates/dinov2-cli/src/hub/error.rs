@@ -107,7 +107,7 @@ pub(crate) enum HubError {
         got: String,
     },
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted.
         action: &'static str,

@@ -5,7 +5,7 @@ use dinov2_edge::io::LiveStats;
 use dinov2_edge::pipeline::{Observation, Summary};
 use indicatif::ProgressBar;
 
-use crate::one_line;
+use dinov2_files::chain;
 
 /// How often a run without a terminal says how it is doing.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ impl Status {
             self.say(&format!("note: {note}"));
         }
         for error in observation.skipped {
-            let reason = one_line(&error.into());
+            let reason = chain(&error);
             self.say(&format!("skipped: {reason}"));
             self.first_skipped.get_or_insert(reason);
         }

@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dinov2_files::chain;
 use dinov2_io::{LiveStats, Recorded, Recording, RecordingMeta, SinkError};
 
 use super::{FeatureFrame, Sink, SinkFailure, Wants};
@@ -26,7 +27,8 @@ impl RecordingSink {
 
     fn write(&mut self, write: impl FnOnce(&mut Recording) -> Result<(), SinkError>) {
         if let Some(Err(error)) = self.recording.as_mut().map(write) {
-            self.notes.push(format!("the recording has ended and the run goes on without it: {error}"));
+            self.notes
+                .push(format!("the recording has ended and the run goes on without it: {}", chain(&error)));
             self.failure = Some(error);
             // What it holds is readable; there is no room for a summary.
             self.recording = None;

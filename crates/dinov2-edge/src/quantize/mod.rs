@@ -95,6 +95,7 @@ pub struct Report {
 
 /// Why a model was not quantized.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QuantizeError {
     /// No images to fit to, or none to measure with.
     #[error("calibration: expected at least {needed} images, got {got}")]
@@ -134,7 +135,7 @@ pub enum QuantizeError {
     #[error(transparent)]
     Extract(#[from] ExtractError),
     /// No place for temporary files.
-    #[error("temporary folder: {0}")]
+    #[error("cannot make a temporary folder")]
     Temporary(#[from] std::io::Error),
 }
 
