@@ -4,6 +4,24 @@
 //! Values of the vector types exist only where a token of their instruction set does, and tokens come only from
 //! detection, so no kernel can run on a CPU that lacks it.
 
+/// Methods of a token, each written as `fn name(arguments) -> result { body }` without `self`. The body is safe code in which
+/// `$features` are enabled: intrinsics without pointers can be called there.
+///
+/// The type of `self` must be a token whose `detect` has checked `$features`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! feature_methods {
+    ($features:literal: $(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)*) => { $(
+        #[inline(always)]
+        fn $name(self, $($argument: $type),*) -> $result {
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn enabled($($argument: $type),*) -> $result $body
+            // SAFETY: `self` is a token, so this CPU has `$features`.
+            unsafe { enabled($($argument),*) }
+        }
+    )* };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
