@@ -4,6 +4,10 @@
 //!
 //! Results never depend on which thread runs a task, so features are the same for every thread count.
 
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(feature = "std")]
+mod sync;
 #[cfg(feature = "std")]
 mod threads;
 #[cfg(feature = "std")]
