@@ -14,6 +14,7 @@
 mod block;
 mod config;
 mod engine;
+mod forward;
 mod incremental;
 mod linear;
 mod load;
