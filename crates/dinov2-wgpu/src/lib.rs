@@ -13,7 +13,6 @@
 
 mod activations;
 mod adapter;
-mod choice;
 mod disk;
 mod engine;
 mod error;
@@ -22,6 +21,8 @@ mod gpu;
 mod kernels;
 mod layout;
 mod matrix;
+mod measured;
+mod open;
 mod peak;
 mod pipelines;
 mod plan;
@@ -30,13 +31,14 @@ mod self_check;
 mod step;
 #[cfg(test)]
 mod test_util;
+mod tuning;
 mod weights;
 
 pub use adapter::{AdapterFacts, adapters};
-pub use choice::Tuning;
 pub use engine::{FRAMES_IN_FLIGHT, GpuPrecision, HostTimes, WgpuEngine};
 pub use error::GpuError;
-pub use gpu::{Gpu, GpuConfig};
+pub use gpu::Gpu;
+pub use open::{GpuConfig, Tuning};
 pub use peak::{GpuPeaks, StageWork};
 pub use profile::StageTimes;
 pub use step::Stage;

@@ -6,7 +6,6 @@ use dinov2_weights::position;
 use wgpu::{Buffer, BufferUsages};
 
 use crate::activations::Activations;
-use crate::choice::{self, Input};
 use crate::frame::Frame;
 use crate::kernels::columns::Columns;
 use crate::kernels::product::{Activation, Output, Product};
@@ -17,6 +16,7 @@ use crate::kernels::{
 use crate::layout::Layout;
 use crate::matrix::{Form, Matrix};
 use crate::step::{Slice, Stage, Step};
+use crate::tuning::{self, Input};
 use crate::weights::{Block, Numbers, Weights, mlp_activation};
 use crate::{Gpu, GpuError};
 
@@ -290,12 +290,12 @@ impl Builder<'_> {
         input: &Buffer,
         output: &Buffer,
     ) -> Result<Step, GpuError> {
-        choice::step(self.parts.gpu, product, Input::Floats(real, input.into()), output.into())
+        tuning::step(self.parts.gpu, product, Input::Floats(real, input.into()), output.into())
     }
 
     fn int8_product(&self, product: Product<'_>, output: &Buffer) -> Result<Step, GpuError> {
         let Parts { gpu, numbers, activations, .. } = self.parts;
-        choice::step(gpu, product, Input::Integers(numbers.real, &activations.quantized), output.into())
+        tuning::step(gpu, product, Input::Integers(numbers.real, &activations.quantized), output.into())
     }
 
     fn result(&self, place: &Place) -> Slice<'_> {
