@@ -1,3 +1,8 @@
+//! The engine: weights packed once, images grouped by grid, patch embedding; then `forward.rs`.
+//!
+//! `tokens: [frames, n, dim]` holds the frames of one group below each other, CLS first, then registers, then patches. Nothing is
+//! allocated after the first frame of a grid. It does not resize images, and computes every row of a frame; `incremental.rs` does not.
+
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
 use dinov2_kernels::attention::AttentionShape;
 use dinov2_kernels::attention_i16;

@@ -1,3 +1,5 @@
+//! What can go wrong in the export and in running ONNX files.
+
 use std::io;
 use std::path::Path;
 
@@ -7,6 +9,7 @@ use dinov2_weights::{ConvertError, ModelError};
 
 /// Why a model cannot be exported, or an ONNX file cannot be run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OnnxError {
     /// A weight of the model file cannot be read.
     #[error(transparent)]
@@ -21,7 +24,7 @@ pub enum OnnxError {
     #[error(transparent)]
     Tap(#[from] TapError),
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted, for example `write`.
         action: &'static str,

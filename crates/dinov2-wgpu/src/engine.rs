@@ -1,3 +1,8 @@
+//! The engine: frames are uploaded as u8 pixels, run through the steps of a plan and read back, up to [`FRAMES_IN_FLIGHT`] at a time.
+//!
+//! Plans, buffers and the next frame's commands are kept from frame to frame. It does not resize images and does not fall back to the
+//! CPU.
+
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,11 @@
+//! What can go wrong on a GPU. Messages of drivers are kept as text, because their types do not outlive the device.
+
 use dinov2_core::ExtractError;
 use dinov2_weights::ModelError;
 
 /// Why there is no GPU engine, or why it stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GpuError {
     /// No adapter, or none that was asked for.
     #[error("gpu: expected {wanted}, got {found} (drivers: Vulkan, Metal or DirectX 12)")]
@@ -68,7 +71,7 @@ pub enum GpuError {
 
 impl From<ModelError> for GpuError {
     fn from(error: ModelError) -> Self {
-        Self::Model(error.to_string())
+        Self::Model(dinov2_files::chain(&error))
     }
 }
 

@@ -10,6 +10,21 @@
 //!
 //! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`), choose between GPU and CPU
 //! (see `dinov2-edge`).
+//!
+//! ```no_run
+//! use dinov2_core::{Extractor, Features, ImageView, Taps};
+//! use dinov2_weights::Model;
+//! use dinov2_wgpu::{Gpu, GpuConfig, GpuPrecision, WgpuEngine};
+//!
+//! let gpu = Gpu::open(&GpuConfig::default())?;
+//! let model = Model::open("vits14.safetensors")?;
+//! let mut engine = WgpuEngine::new(&gpu, &model, GpuPrecision::F32)?;
+//! let pixels = vec![0; 224 * 224 * 3]; // RGB, row by row
+//! let mut features = Features::new();
+//! engine.extract(ImageView::new(&pixels, 224, 224)?, &Taps::none(), &mut features)?;
+//! println!("{} numbers per patch", features.dim());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod activations;
 mod adapter;

@@ -83,7 +83,7 @@ struct Work {
 // inside; `task` points to a `Sync` closure that outlives the step, because `run` waits until nobody is inside.
 #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
 unsafe impl Sync for Shared {}
-// SAFETY: as above.
+// SAFETY: the only part that is not `Send` by itself is the pointer in `work`, to a closure that is `Sync`: any thread may call it.
 #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
 unsafe impl Send for Shared {}
 

@@ -1,3 +1,5 @@
+//! f32 and i32 vectors of AVX2 with FMA, and the token that proves both.
+
 use core::arch::x86_64::*;
 
 use super::{Kernel, Simd};

@@ -1,3 +1,5 @@
+//! f32 and i32 vectors of AVX-512, and the token that proves F, DQ and BW.
+
 use core::arch::x86_64::*;
 
 use super::{Kernel, Simd};

@@ -1,3 +1,5 @@
+//! f32 and i32 vectors of NEON, and its token.
+
 use core::arch::aarch64::*;
 
 use super::{Kernel, Simd};

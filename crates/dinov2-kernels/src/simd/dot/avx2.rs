@@ -1,3 +1,5 @@
+//! Integer dot products of AVX2: bytes by `vpmaddubsw`, which sums pairs in 16 bits and saturates; pairs of i16 by `vpmaddwd`.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx2Fma;

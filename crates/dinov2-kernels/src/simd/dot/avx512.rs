@@ -1,3 +1,5 @@
+//! Integer dot products of AVX-512 without VNNI: the instructions of AVX2 on 16 lanes, which saturate in the same way.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx512F;

@@ -1,3 +1,5 @@
+//! Integer dot products of AVX-512 VNNI: `vpdpbusd` and `vpdpwssd`, exact in 32 bits.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx512F;

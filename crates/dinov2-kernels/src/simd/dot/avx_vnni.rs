@@ -1,3 +1,5 @@
+//! Integer dot products of AVX-VNNI: `vpdpbusd` and `vpdpwssd` on 8 lanes, exact in 32 bits.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx2Fma;

@@ -1,3 +1,5 @@
+//! Integer dot products of NEON without the dot-product extension: widening multiplications, exact in 32 bits.
+
 use core::arch::aarch64::*;
 
 use super::super::Neon;

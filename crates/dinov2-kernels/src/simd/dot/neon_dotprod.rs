@@ -1,3 +1,5 @@
+//! Integer dot products of NEON with `sdot`, and the token that proves it together with arithmetic on f16.
+
 use core::arch::aarch64::*;
 use core::arch::asm;
 

@@ -1,3 +1,5 @@
+//! 16-bit floats of AVX-512 BF16: `vdpbf16ps` multiplies pairs of bf16 and sums them in f32.
+
 use core::arch::x86_64::*;
 use core::mem::transmute;
 
