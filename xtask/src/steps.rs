@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, wasm};
+use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, loom, wasm};
 
 /// All features but `training/cuda`, which needs NVIDIA's compiler.
 const FEATURES: [&str; 2] = ["--features", "dinov2-cli/tract,training/object-store"];
@@ -26,6 +26,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     wasm::wasm()?;
     lavapipe::lavapipe()?;
     asan::asan()?;
+    loom::loom()?;
     emulated()?;
     camera_vm::camera_vm()?;
     fuzz::fuzz(fuzz_seconds, &[])

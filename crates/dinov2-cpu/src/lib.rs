@@ -10,10 +10,25 @@
 //! With [`Incremental`], rows that hardly changed since the frame before are reused (`incremental.rs`).
 //!
 //! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`).
+//!
+//! ```no_run
+//! use dinov2_core::{Extractor, Features, ImageView, Taps};
+//! use dinov2_cpu::{CpuConfig, CpuEngine};
+//! use dinov2_weights::Model;
+//!
+//! let model = Model::open("vits14.safetensors")?;
+//! let mut engine = CpuEngine::new(&model, CpuConfig::default())?;
+//! let pixels = vec![0; 224 * 224 * 3]; // RGB, row by row
+//! let mut features = Features::new();
+//! engine.extract(ImageView::new(&pixels, 224, 224)?, &Taps::none(), &mut features)?;
+//! println!("{} numbers per patch", features.dim());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod block;
 mod config;
 mod engine;
+mod forward;
 mod incremental;
 mod linear;
 mod load;

@@ -14,6 +14,7 @@ use crate::linear::{Linear, Unpacked};
 
 /// Why an engine could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The model file does not yield a tensor.
     #[error(transparent)]

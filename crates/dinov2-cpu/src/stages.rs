@@ -1,3 +1,7 @@
+//! Where a frame's time goes: wall-clock time per [`Stage`], added up over all blocks.
+//!
+//! The clock runs on the calling thread; what the pool's threads do within a stage counts once.
+
 use std::time::{Duration, Instant};
 
 /// Parts of a frame's work that are timed apart.

@@ -1,3 +1,7 @@
+//! Export of a model file: the graph of `vit_graph.rs` with its weights, in one file or with an external data file beside it.
+//!
+//! Files are written whole and renamed into place. Nothing is quantized or optimised here.
+
 use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +26,7 @@ pub const MAX_EMBEDDED_BYTES: usize = 1_900_000_000;
 
 /// The size that an exported file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resolution {
     /// One patch grid; its position table is baked in.
     Static(PatchGrid),

@@ -4,6 +4,17 @@
 //! An exported file keeps the conventional input of vision models, normalised f32 pixels, unlike the engines, which
 //! take bytes: onnxruntime and TensorRT users expect it. Reading ONNX weights into a model file is the business of
 //! `dinov2_weights::onnx`; nothing here trains, quantizes or optimises graphs.
+//!
+//! ```no_run
+//! use dinov2_core::PatchGrid;
+//! use dinov2_onnx::{ExportConfig, Resolution, export_to_bytes};
+//! use dinov2_weights::Model;
+//!
+//! let model = Model::open("vits14.safetensors")?;
+//! let config = ExportConfig::new(Resolution::Static(PatchGrid { rows: 16, cols: 16 }));
+//! std::fs::write("vits14.onnx", export_to_bytes(&model, &config)?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #[cfg(feature = "tract")]
 mod engine;

@@ -1,3 +1,5 @@
+//! What can go wrong on a GPU. Messages of drivers are kept as text, because their types do not outlive the device.
+
 use dinov2_core::ExtractError;
 use dinov2_weights::ModelError;
 
@@ -69,7 +71,7 @@ pub enum GpuError {
 
 impl From<ModelError> for GpuError {
     fn from(error: ModelError) -> Self {
-        Self::Model(error.to_string())
+        Self::Model(dinov2_files::chain(&error))
     }
 }
 

@@ -10,10 +10,24 @@
 //!
 //! What it does not do: resize images (see `dinov2-io`), read checkpoints (see `dinov2-weights`), choose between GPU and CPU
 //! (see `dinov2-edge`).
+//!
+//! ```no_run
+//! use dinov2_core::{Extractor, Features, ImageView, Taps};
+//! use dinov2_weights::Model;
+//! use dinov2_wgpu::{Gpu, GpuConfig, GpuPrecision, WgpuEngine};
+//!
+//! let gpu = Gpu::open(&GpuConfig::default())?;
+//! let model = Model::open("vits14.safetensors")?;
+//! let mut engine = WgpuEngine::new(&gpu, &model, GpuPrecision::F32)?;
+//! let pixels = vec![0; 224 * 224 * 3]; // RGB, row by row
+//! let mut features = Features::new();
+//! engine.extract(ImageView::new(&pixels, 224, 224)?, &Taps::none(), &mut features)?;
+//! println!("{} numbers per patch", features.dim());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod activations;
 mod adapter;
-mod choice;
 mod disk;
 mod engine;
 mod error;
@@ -22,6 +36,8 @@ mod gpu;
 mod kernels;
 mod layout;
 mod matrix;
+mod measured;
+mod open;
 mod peak;
 mod pipelines;
 mod plan;
@@ -31,13 +47,14 @@ mod self_check;
 mod step;
 #[cfg(test)]
 mod test_util;
+mod tuning;
 mod weights;
 
 pub use adapter::{AdapterFacts, adapters};
-pub use choice::Tuning;
 pub use engine::{FRAMES_IN_FLIGHT, GpuPrecision, HostTimes, WgpuEngine};
 pub use error::GpuError;
-pub use gpu::{Gpu, GpuConfig};
+pub use gpu::Gpu;
+pub use open::{GpuConfig, Tuning};
 pub use peak::{GpuPeaks, StageWork};
 pub use profile::StageTimes;
 pub use runtime::BACKEND;

@@ -1,3 +1,5 @@
+//! Child processes with a time limit. A driver may hang, so one that takes too long is killed.
+
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::thread;

@@ -1,3 +1,7 @@
+//! `cargo xtask gpu-measure`: runs the programs of the report's folder one after the other and collects what they print.
+//!
+//! Each program and the whole run have a time limit; a program that fails leaves its error in the report, and the run goes on.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

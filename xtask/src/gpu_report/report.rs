@@ -1,3 +1,5 @@
+//! The report as Markdown tables. It is written anew after each measurement, so that an interrupted run leaves what it has.
+
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;

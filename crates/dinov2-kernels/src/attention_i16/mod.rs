@@ -6,6 +6,20 @@
 //! f32 (`vpmaddwd`, `vpdpwssd`).
 //!
 //! Limits on the factors keep sums within an i32: `query_key_limit`, and `WEIGHT_LIMIT` with `VALUE_LIMIT`.
+//!
+//! ```
+//! use dinov2_kernels::attention::AttentionShape;
+//! use dinov2_kernels::attention_i16::{KeyValuePanelsI16, attention_i16, is_supported};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! let (isa, shape) = (Isa::detect(), AttentionShape { tokens: 2, heads: 1, head_dim: 2 });
+//! if is_supported(isa, shape) {
+//!     let qkv = [[0.0, 0.0, 1.0, 2.0, 10.0, 20.0], [0.0, 0.0, 3.0, 4.0, 30.0, 40.0]].concat();
+//!     let mut out = [0.0; 4];
+//!     attention_i16(isa, &Pool::single(), shape, &qkv, &mut KeyValuePanelsI16::default(), &mut out);
+//!     assert!(out.iter().zip([20.0, 30.0, 20.0, 30.0]).all(|(got, want)| (got - want).abs() < 0.2));
+//! }
+//! ```
 
 mod pack;
 

@@ -5,6 +5,14 @@
 //! A multiplication and an addition count as two operations. Every figure is the fastest of many repetitions, since
 //! whatever else the machine does can only make one slower. What this does not do: bounds by caches, or by loads into
 //! registers; a kernel needs these besides, so it stays below the peak.
+//!
+//! ```no_run
+//! use dinov2_kernels::peak::{Arithmetic, operations_per_second};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! let rate = operations_per_second(Isa::detect(), &Pool::single(), Arithmetic::F32);
+//! println!("{:.0} GFLOP/s", rate / 1e9);
+//! ```
 
 mod arithmetic;
 mod memory;

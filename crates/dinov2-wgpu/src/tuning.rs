@@ -1,12 +1,12 @@
-//! Which family and tile each matrix product takes: measured once per device and shape, and kept.
+//! The kernel family and tile size of each matrix product: every candidate is timed once per device and shape, the fastest is kept
+//! ([`MeasuredProducts`](crate::measured::MeasuredProducts)).
+//!
+//! What it does not do: choose anything that changes results beyond rounding. Candidates compute the same product.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use wgpu::ComputePassDescriptor;
 
-use crate::gpu::lock;
 use crate::kernels::gemm_cooperative::{SQUARES, Squares};
 use crate::kernels::product::{Product, Tile};
 use crate::kernels::quantize::Quantized;
@@ -15,34 +15,12 @@ use crate::matrix::Form;
 use crate::step::{Slice, Step};
 use crate::{Gpu, GpuError};
 
-/// File among what is kept of a device.
-pub(crate) const FILE: &str = "products.json";
 /// Work that one timed submission should hold, so that submitting it costs little beside.
 const TIMED: Duration = Duration::from_millis(2);
 /// Most dispatches of one timed submission.
 const MOST_REPEATS: u32 = 64;
 /// Timed submissions per candidate; the fastest counts.
 const ROUNDS: usize = 3;
-
-/// Whether products are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tuning {
-    /// No: every product takes the first candidate that the device can run.
-    #[default]
-    Off,
-    /// On devices that are no program that imitates one.
-    Hardware,
-    /// On every device.
-    On,
-}
-
-/// Name of the best candidate per product, as kept.
-pub(crate) type Known = Mutex<BTreeMap<String, String>>;
-
-/// What was kept of a device.
-pub(crate) fn known(kept: Option<Vec<u8>>) -> Known {
-    Mutex::new(kept.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default())
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Candidate {
@@ -101,8 +79,8 @@ pub(crate) fn step(
         return build(first);
     }
     let key = key(&product, input);
-    let known = lock(gpu.known_products()).get(&key).cloned();
-    if let Some(candidate) = candidates.iter().find(|candidate| Some(candidate.name()) == known) {
+    let measured = gpu.measured_products().get(&key);
+    if let Some(candidate) = candidates.iter().find(|candidate| Some(candidate.name()) == measured) {
         return build(*candidate);
     }
     let mut best: Option<(Duration, Candidate)> = None;
@@ -116,16 +94,8 @@ pub(crate) fn step(
         }
     }
     let best = best.map_or(first, |(_, candidate)| candidate);
-    remember(gpu, key, best.name());
+    gpu.keep_product(key, best.name());
     build(best)
-}
-
-fn remember(gpu: &Gpu, key: String, name: String) {
-    let mut known = lock(gpu.known_products());
-    known.insert(key, name);
-    if let Ok(json) = serde_json::to_vec_pretty(&*known) {
-        gpu.keep(FILE, &json);
-    }
 }
 
 /// What distinguishes one product from another as far as time goes; rows in steps of a tile.
