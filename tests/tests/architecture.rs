@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("dinov2-kernels", &["dinov2-core"]),
     ("dinov2-weights", &["dinov2-core", "dinov2-files"]),
     ("dinov2-cpu", &["dinov2-core", "dinov2-kernels", "dinov2-weights"]),
-    ("dinov2-wgpu", &["dinov2-core", "dinov2-weights"]),
+    ("dinov2-wgpu", &["dinov2-core", "dinov2-files", "dinov2-weights"]),
     ("dinov2-onnx", &["dinov2-core", "dinov2-files", "dinov2-weights"]),
     ("dinov2-heads", &["dinov2-core", "dinov2-kernels"]),
     ("dinov2-io", &["dinov2-core", "dinov2-files"]),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Seek, SeekFrom, Write};
 
-use dinov2_files::{Durability, Kind, Target, WholeFile};
+use dinov2_files::{Kind, Target, WholeFile};
 
 use crate::header::{TensorEntry, encode};
 use crate::layout::{Part, Slot};
@@ -64,7 +64,7 @@ impl ModelWriter {
 
     /// Makes the file durable and gives it its name.
     pub(crate) fn finish(self) -> Result<(), ConvertError> {
-        self.file.finish(Durability::Synced)?;
+        self.file.finish()?;
         Ok(())
     }
 }

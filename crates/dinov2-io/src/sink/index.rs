@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use dinov2_core::{Features, ImageView};
-use dinov2_files::{Durability, FileError, Kind, Replace, Target, hex_unless_utf8, write_whole};
+use dinov2_files::{FileError, Kind, Replace, Target, hex_unless_utf8, write_whole};
 use serde::Serialize;
 
 use super::SinkError;
@@ -51,7 +51,7 @@ impl Index {
         let place = match target.clone().replacing(Replace::SameKind).check(Kind::Index) {
             Err(FileError::OtherKind { .. }) => {
                 // Allowed only where any file may be replaced.
-                write_whole(&target, Kind::Index, Durability::Visible, |_| Ok(()))?;
+                write_whole(&target, Kind::Index, |_| Ok(()))?;
                 target.check(Kind::Index)?
             }
             place => place?,

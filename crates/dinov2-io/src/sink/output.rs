@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dinov2_core::{Features, ImageView};
-use dinov2_files::{Durability, Inputs, Replace, Target, folder_of, shown, write_whole};
+use dinov2_files::{Inputs, Replace, Target, folder_of, shown, write_whole};
 
 use super::index::Index;
 use super::picture::{self, Picture};
@@ -120,12 +120,12 @@ impl Output {
         let kind = format.kind();
         let facts = safetensors::facts(frame, fitted, features, meta);
         let path = match format {
-            Format::Safetensors => write_whole(&target, kind, Durability::Visible, |file| {
-                safetensors::write(file, features, &facts)
-            })?,
+            Format::Safetensors => {
+                write_whole(&target, kind, |file| safetensors::write(file, features, &facts))?
+            }
             Format::Npy => {
                 let (grid, dim) = (features.grid(), features.dim());
-                write_whole(&target, kind, Durability::Visible, |file| {
+                write_whole(&target, kind, |file| {
                     npy::write(file, &[grid.rows, grid.cols, dim], features.patches())
                 })?
             }
@@ -137,7 +137,7 @@ impl Output {
                     return Err(SinkError::View { expected, got: pixels.len(), path });
                 }
                 let (pixels, width, height) = self.picture.beside(fitted, grid, pixels);
-                write_whole(&target, kind, Durability::Visible, |file| {
+                write_whole(&target, kind, |file| {
                     picture::write_png(file, pixels, width, height, Some(&facts))
                 })?
             }
