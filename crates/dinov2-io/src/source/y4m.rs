@@ -1,4 +1,8 @@
-//! YUV4MPEG2 (`.y4m`): uncompressed 8-bit video behind a line of text. Format: yuv4mpeg(5) of mjpegtools.
+//! YUV4MPEG2 (`.y4m`): uncompressed 8-bit video after a header line. Format: yuv4mpeg(5) of mjpegtools.
+//!
+//! The crate `y4m` (0.8) is not used. It reports a frame that is cut off as the regular end, takes 25 frames a second for a
+//! missing rate, overflows on the product of width and height (`W8589934592 H2147483648`), reads headers with one call per
+//! byte, and its errors do not say which field is wrong.
 
 use std::io::{BufReader, Read};
 
