@@ -2,6 +2,7 @@ use std::io;
 
 /// Why bytes are not a frame: what the stream readers report, which do not know where their bytes come from.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FormatError {
     /// A field with a value that cannot be.
     #[error("{what}: expected {expected}, got {got}")]
@@ -23,30 +24,31 @@ pub enum FormatError {
         /// Bytes that it has.
         got: usize,
     },
-    /// The image decoder's own words.
-    #[error("image: {0}")]
+    /// The error of the image decoder.
+    #[error(transparent)]
     Image(#[from] image::ImageError),
     /// Reading failed.
-    #[error("reading: {0}")]
+    #[error("cannot read the stream")]
     Io(#[from] io::Error),
 }
 
 /// Why a source cannot be opened, or has no next frame to give.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SourceError {
     /// Bytes that are not what they should be.
-    #[error("{reason} in {path}")]
+    #[error("cannot decode {path}")]
     Format {
         /// What is wrong.
-        reason: FormatError,
+        source: FormatError,
         /// File or stream.
         path: String,
     },
     /// A file or folder that cannot be read.
-    #[error("cannot read: {reason}: {path}")]
+    #[error("cannot read {path}")]
     Read {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's error.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
@@ -74,6 +76,16 @@ pub enum SourceError {
         /// Its reason, or its exit status.
         message: String,
         /// The video.
+        path: String,
+    },
+    /// A decoder program that is installed but cannot be run.
+    #[error("cannot run {program} for {path}")]
+    Program {
+        /// Name or path of the program.
+        program: String,
+        /// The system's error.
+        source: io::Error,
+        /// The file that it was to decode.
         path: String,
     },
     /// A HEIC or AVIF photograph, but no program of libheif to decode it.
@@ -127,11 +139,11 @@ pub enum SourceError {
 impl SourceError {
     /// Adds the path to what a stream reader reports.
     pub(crate) fn format(path: impl ToString) -> impl FnOnce(FormatError) -> Self {
-        move |reason| Self::Format { reason, path: dinov2_files::shown(path.to_string()) }
+        move |source| Self::Format { source, path: dinov2_files::shown(path.to_string()) }
     }
 
     /// Adds the path to what the system reports.
     pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: dinov2_files::shown(path.to_string()) }
+        move |source| Self::Read { source, path: dinov2_files::shown(path.to_string()) }
     }
 }

@@ -24,6 +24,7 @@ pub enum Size {
 
 /// Why a frame cannot be brought to a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FitError {
     /// Not in the language of [`Size`].
     #[error(

@@ -20,6 +20,7 @@ pub const MAX_RANK: usize = 8;
 
 /// Number type of a stored tensor, little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SourceDtype {
     /// 64-bit float.
     F64,
@@ -208,6 +209,7 @@ impl SourceTensor {
 
 /// What kind of file the tensors came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SourceKind {
     /// A safetensors file or a sharded folder of them: Hugging Face or timm.
     Safetensors,

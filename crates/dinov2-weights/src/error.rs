@@ -6,9 +6,10 @@ use dinov2_files::FileError;
 
 /// Why a model file cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted, `open` or `map`.
         action: &'static str,
@@ -41,9 +42,10 @@ pub enum ModelError {
 
 /// Why a checkpoint cannot be read or converted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConvertError {
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted, for example `open`.
         action: &'static str,
@@ -85,9 +87,9 @@ pub enum ConvertError {
         path: String,
     },
     /// The tensors make up a shape that no model can have.
-    #[error("{source} in {path}")]
+    #[error("impossible shape of the model in {path}")]
     Spec {
-        /// Which field is wrong.
+        /// The field that is out of range.
         source: SpecError,
         /// The file.
         path: String,

@@ -147,6 +147,7 @@ pub struct SourceFit {
 /// Resampling of images. This program's own is [`Interpolation::Bicubic`], with PIL's antialiasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Interpolation {
     /// The nearest pixel.
     Nearest,
@@ -165,6 +166,7 @@ pub enum Interpolation {
 /// Size that a source resizes images to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Resize {
     /// The short side, in pixels; the aspect is kept.
     ShortSide(u32),
@@ -199,6 +201,7 @@ pub const IMAGENET: Normalisation = Normalisation { mean: [0.485, 0.456, 0.406],
 /// Form of the pixels that a model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PixelFormat {
     /// Interleaved RGB, one byte per channel.
     RgbU8,
@@ -207,6 +210,7 @@ pub enum PixelFormat {
 /// Kind of the file that the weights were converted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SourceFormat {
     /// DINOv2's own state dict.
     Official,

@@ -21,6 +21,7 @@ const MAX_SHOWN_TYPES: usize = 4;
 
 /// Whose names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Dialect {
     /// The official code's, which timm shares except for a few marks.
     Official,

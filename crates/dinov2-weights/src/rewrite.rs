@@ -12,6 +12,7 @@ use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, Model, ModelError, Sto
 
 /// Numbers of a tensor in the form that a file keeps them in.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Numbers {
     /// Row-major.
     F32(Vec<f32>),

@@ -22,6 +22,7 @@ pub use recording::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 
 /// What a feature file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// Every tensor and the facts about the frame: `.safetensors`.
     #[default]
@@ -63,6 +64,7 @@ impl FromStr for Format {
 
 /// Why features cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SinkError {
     /// An output of an unknown kind.
     #[error("output: expected a folder or a file ending in .safetensors, .npy or .png, got {0:?}")]
@@ -100,11 +102,11 @@ pub enum SinkError {
         /// The file.
         path: String,
     },
-    /// The system refuses.
-    #[error("cannot write: {reason}: {path}")]
+    /// The system refused.
+    #[error("cannot write {path}")]
     Write {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's error.
+        source: io::Error,
         /// File or folder.
         path: String,
     },

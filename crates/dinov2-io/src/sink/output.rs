@@ -52,8 +52,8 @@ impl Output {
                 }
                 let parent = folder_of(path);
                 if !parent.is_dir() {
-                    let reason = io::Error::new(io::ErrorKind::NotFound, "no such folder");
-                    return Err(SinkError::Write { reason, path: shown(parent) });
+                    let source = io::Error::new(io::ErrorKind::NotFound, "no such folder");
+                    return Err(SinkError::Write { source, path: shown(parent) });
                 }
                 Place::File { format, written: false }
             }
@@ -158,7 +158,7 @@ impl Output {
             Place::Folder { format, names, .. } => {
                 // Only at first: who removes the folder of a run wants it to end.
                 if names.is_empty() {
-                    let refused = |reason| SinkError::Write { reason, path: shown(path) };
+                    let refused = |source| SinkError::Write { source, path: shown(path) };
                     fs::create_dir_all(path).map_err(refused)?;
                 }
                 let name = name_of(OsStr::new(name));

@@ -85,9 +85,9 @@ fn run(folder: &Path, path: &Path) -> Result<(&'static str, Option<ExitStatus>),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             child => child.and_then(|mut child| wait(&mut child)),
         };
-        let failed = |error: io::Error| {
-            let (message, path) = (format!("cannot be run: {error}"), path.display().to_string());
-            SourceError::Heif { program, message, path }
+        let failed = |source: io::Error| {
+            let path = path.display().to_string();
+            SourceError::Program { program: program.into(), source, path }
         };
         return Ok((program, status.map_err(failed)?));
     }

@@ -328,7 +328,7 @@ pub fn list_glob(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     for path in paths {
         let path = path.map_err(|error| {
             let path = error.path().display().to_string();
-            SourceError::Read { reason: error.into(), path }
+            SourceError::Read { source: error.into(), path }
         })?;
         if path.is_file() {
             check_count(files.len(), &path)?;

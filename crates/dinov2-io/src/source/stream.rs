@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use dinov2_files::chain;
 use image::ImageFormat;
 
 use super::ffmpeg::FfmpegReader;
@@ -110,8 +111,8 @@ impl MjpegStream {
                 _ => format!("{skipped} corrupt ones, {}", self.first_fault),
             };
             let expected = "at least one JPEG image".into();
-            let reason = FormatError::Field { what: "MJPEG stream", expected, got };
-            return Err(SourceError::Format { reason, path: self.name.clone() });
+            let source = FormatError::Field { what: "MJPEG stream", expected, got };
+            return Err(SourceError::Format { source, path: self.name.clone() });
         }
         if skipped > 0 {
             let (name, first) = (&self.name, &self.first_fault);
@@ -128,7 +129,7 @@ impl Stream for MjpegStream {
                 Piece::End => return self.finish(),
                 Piece::Corrupt(reason) => self.skip(reason),
                 Piece::Jpeg => match decode_as(ImageFormat::Jpeg, &self.jpeg, frame) {
-                    Err(error) => self.skip(error),
+                    Err(error) => self.skip(chain(&error)),
                     Ok(()) => {
                         self.frames += 1;
                         frame.path.clone_from(&self.path);

@@ -102,7 +102,7 @@ fn spawn_error(program: &Path, path: &Path, error: io::Error) -> SourceError {
     let (program, path) = (program.display().to_string(), path.display().to_string());
     match error.kind() {
         io::ErrorKind::NotFound => SourceError::FfmpegMissing { program, path },
-        _ => SourceError::Ffmpeg { message: format!("cannot start {program}: {error}"), path },
+        _ => SourceError::Program { program, source: error, path },
     }
 }
 
@@ -180,7 +180,7 @@ impl FfmpegReader {
         match (complaints.reason(), error) {
             (Some(message), _) if frames == 0 => Err(SourceError::Ffmpeg { message, path }),
             (Some(message), _) => Err(SourceError::Damaged { frames, message, path }),
-            (None, Some(reason)) => Err(SourceError::Format { reason, path }),
+            (None, Some(source)) => Err(SourceError::Format { source, path }),
             (None, None) if !status.success() => {
                 Err(SourceError::Ffmpeg { message: status.to_string(), path })
             }

@@ -15,6 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 
+use dinov2_files::chain;
 use mcap::read::parse_record;
 use mcap::records::{Record, op};
 
@@ -48,7 +49,7 @@ struct Lost {
 impl Lost {
     fn add(&mut self, messages: u64, reason: &FormatError) {
         self.messages += messages;
-        self.first.get_or_insert_with(|| reason.to_string());
+        self.first.get_or_insert_with(|| chain(reason));
     }
 }
 
@@ -210,7 +211,7 @@ impl<R: Read + Seek> RecordingReader<R> {
             Some(topic) => format!("images on the topic {topic}"),
             None => "a topic of sensor_msgs/msg/CompressedImage or Image in cdr".into(),
         };
-        let reason = failed.map(|(_, reason)| reason.to_string()).or_else(|| self.lost.first.clone());
+        let reason = failed.map(|(_, reason)| chain(&reason)).or_else(|| self.lost.first.clone());
         let is_whole = reason.is_none() && self.cut.is_none_or(|cut| cut.data_ended);
         let mut got = match (topics.is_empty(), reason) {
             (_, Some(reason)) => format!("none that can be read ({reason})"),
@@ -280,7 +281,7 @@ impl<R: Read + Seek> RecordingReader<R> {
     }
 
     fn hold_chunk(&mut self, content: &[u8]) -> Result<(), FormatError> {
-        let damaged = |error: mcap::McapError| field("chunk", "a header".into(), error.to_string());
+        let damaged = |error: mcap::McapError| field("chunk", "a header".into(), chain(&error));
         let Record::Chunk { header, data } = parse_record(op::CHUNK, content).map_err(damaged)? else {
             unreachable!("a chunk is parsed as a chunk")
         };

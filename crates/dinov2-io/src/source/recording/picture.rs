@@ -1,5 +1,6 @@
 //! Image messages of ROS 2.
 
+use dinov2_files::chain;
 use ruzstd::decoding::StreamingDecoder;
 
 use super::chunk::field;
@@ -46,7 +47,7 @@ pub(super) fn decode(
     scratch: &mut Scratch,
     frame: &mut Frame,
 ) -> Result<Option<String>, FormatError> {
-    let broken = |error: crate::recording::CdrError| field("message", "an image".into(), error.to_string());
+    let broken = |error: crate::recording::CdrError| field("message", "an image".into(), chain(&error));
     let message = unpack(message, &mut scratch.unpacked)?;
     let (stamp, remark) = match kind {
         Kind::Compressed => {

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use dinov2_files::chain;
+
 use super::{RecordingReader, Unopened};
 use crate::source::stream::Stream;
 use crate::{Frame, SourceError};
@@ -72,7 +74,7 @@ impl RecordingStream {
     fn miss(&mut self, reason: SourceError) {
         match self.missing {
             None => self.missing = Some(reason),
-            Some(_) => self.notes.push(reason.to_string()),
+            Some(_) => self.notes.push(chain(&reason)),
         }
     }
 

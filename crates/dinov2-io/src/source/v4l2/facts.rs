@@ -11,6 +11,7 @@ use crate::SourceError;
 /// Pixel formats that are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum CameraFormat {
     /// Packed 4:2:2, y0 u y1 v.
     Yuyv,
@@ -174,6 +175,7 @@ pub struct CameraControl {
 /// What a control takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ControlKind {
     /// A number.
     Integer,
