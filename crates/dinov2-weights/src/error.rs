@@ -1,3 +1,5 @@
+//! Errors of this crate. Messages say what was expected and what was found, and name the file.
+
 use std::io;
 use std::path::Path;
 
@@ -15,10 +17,10 @@ pub enum ModelError {
         action: &'static str,
         /// The file.
         path: String,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// Bytes that are no model file of ours: what, expected, got.
+    /// Bytes that are not a valid model file: what, expected, got.
     #[error("{problem} in {path}")]
     Invalid {
         /// What is wrong.
@@ -51,7 +53,7 @@ pub enum ConvertError {
         action: &'static str,
         /// The file.
         path: String,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
     /// A malformed or unsupported checkpoint: what, expected, got.
@@ -94,7 +96,7 @@ pub enum ConvertError {
         /// The file.
         path: String,
     },
-    /// The input looks like a model file of ours and cannot be opened as one.
+    /// The input is marked as a model file but cannot be opened as one.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The model file cannot be written where it should be.

@@ -1,4 +1,4 @@
-//! The index of a folder: a line per file that says what it is of. Format: docs/outputs.md.
+//! The index of a folder: one JSON line per file with its source and sizes. Format: docs/outputs.md.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -14,8 +14,8 @@ use crate::Frame;
 /// Its name in the folder.
 const INDEX: &str = "index.jsonl";
 
-/// An index being written. Lines are appended, also to those of earlier runs, so that every file in the folder has one: of
-/// several lines for a file the last one holds.
+/// An open index. Lines are appended to those of earlier runs, so that every file in the folder has one. If a file has
+/// several lines, the last one is valid.
 #[derive(Debug)]
 pub(super) struct Index {
     file: File,
@@ -86,7 +86,7 @@ impl Index {
         let write = |file: &mut File| -> io::Result<()> {
             let mut bytes = serde_json::to_vec(&line)?;
             bytes.push(b'\n');
-            // At once, so that lines of two runs do not mix.
+            // In one write, so that lines of two runs do not mix.
             file.write_all(&bytes)
         };
         write(&mut self.file).map_err(FileError::write(self.target.path()))?;

@@ -37,10 +37,10 @@ pub(super) struct Scratch {
     tight: Vec<u8>,
 }
 
-/// Decodes one message into `frame`: pixels, size, and the stamp as capture time where it has one. The remark is for people.
+/// Decodes one message into `frame`: pixels, size, and the stamp as capture time if it is set. Returns a remark for the user.
 ///
 /// # Errors
-/// A message that is broken, or an image in an encoding that is none of a colour or grey camera.
+/// If the message is malformed, or the encoding is not one of a colour or grey camera.
 pub(super) fn decode(
     kind: Kind,
     message: &[u8],
