@@ -1,21 +1,22 @@
-//! Files that are whole or not there.
+//! Files of a run: written atomically, and pictures of pixels. A run owns its folder, so a file of any kind may be replaced.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use dinov2_files::{Durability, Kind, WholeFile};
+use dinov2_files::{Kind, WholeFile};
 
-/// Writes a file under a temporary name beside it, makes it durable and gives it its name.
+/// Writes a file as [`dinov2_files::write_whole`].
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    Ok(dinov2_files::write_whole(path, Kind::Any, Durability::Synced, |file| file.write_all(bytes))
-        .map(drop)?)
+    dinov2_files::write_whole(path, Kind::Any, |file| file.write_all(bytes))?;
+    Ok(())
 }
 
-/// The same for what `write` writes under the temporary name that it gets.
+/// The same for a `write` that opens the temporary file by its name.
 pub(crate) fn write_whole_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let file = WholeFile::create(path, Kind::Any)?;
     write(file.temporary())?;
-    Ok(file.finish(Durability::Synced).map(drop)?)
+    file.finish()?;
+    Ok(())
 }
 
 /// A PNG of `pixels: [height, width, 3]`.

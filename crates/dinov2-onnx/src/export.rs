@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use dinov2_core::{PatchGrid, Taps};
-use dinov2_files::{Durability, Kind, Target, WholeFile};
+use dinov2_files::{Kind, Target, WholeFile};
 use dinov2_weights::Model;
 use dinov2_weights::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use dinov2_weights::onnx::{MEAN_KEY, PositionNote, STD_KEY};
@@ -111,8 +111,8 @@ pub fn export(
     let bytes = model_proto(model, &weights, config)?.encode_to_vec();
     let mut file = WholeFile::create(&output, Kind::Onnx)?;
     file.write_all(&bytes).map_err(|source| OnnxError::io("write", output.path(), source))?;
-    let data = data.map(|data| data.finish(Durability::Visible)).transpose()?;
-    Ok(Exported { model: file.finish(Durability::Visible)?, data })
+    let data = data.map(|data| data.finish()).transpose()?;
+    Ok(Exported { model: file.finish()?, data })
 }
 
 /// A model as the bytes of one ONNX file, however large.

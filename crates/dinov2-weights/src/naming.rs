@@ -1,36 +1,51 @@
-//! From a source's tensor names to DINOv2's own.
+//! Maps a source's tensor names to DINOv2's own.
 //!
-//! The backbone may sit under any prefix (`module.`, `backbone.`, `teacher.backbone.`, `dinov2.`, …): the prefix is
-//! whatever precedes the patch embedding. Tensors outside of it (heads, decoders) are counted and left alone; an
-//! unknown tensor *inside* a block is refused, because a block with more in it computes something else. q, k and v,
-//! and the two halves of a SwiGLU, are stacked into one matrix; a missing bias becomes zeros.
+//! The backbone may have any prefix (`module.`, `backbone.`, `teacher.backbone.`, `dinov2.`, …): the prefix is the part of
+//! the name before the patch embedding. Tensors outside the backbone (heads, decoders) are counted and ignored. An
+//! unknown tensor *inside* a block is an error, because such a block computes something else. q, k and v, and the two
+//! halves of a SwiGLU, are stacked into one matrix. A missing bias becomes zeros.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use dinov2_weights::naming::canonical;
+//! use dinov2_weights::read_checkpoint;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let backbone = canonical(&read_checkpoint(Path::new("pytorch_model.bin"))?)?;
+//! let qkv = &backbone.tensors["blocks.0.attn.qkv.weight"];
+//! println!("{:?}, named as {:?} does", qkv.shape, backbone.dialect);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::{Checkpoint, SourceTensor};
 
-/// Segments of a name that wrappers of PyTorch insert and that mean nothing.
+/// Name segments that PyTorch's wrapper modules insert. They carry no meaning.
 const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// Where a backbone begins: the patch embedding of the official code and timm, and that of Hugging Face.
+/// Names of the patch embedding, which mark the start of a backbone: official code and timm, Hugging Face.
 const ANCHORS: [&str; 2] = ["patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"];
-/// Segments that mark the averaged, better copy where a training checkpoint holds several.
+/// Name segments of the averaged copy of the weights, preferred if a training checkpoint has several copies.
 const AVERAGED: [&str; 4] = ["teacher", "ema", "model_ema", "state_dict_ema"];
 
 /// Most number types that a message lists.
 const MAX_SHOWN_TYPES: usize = 4;
 
-/// Whose names a checkpoint uses.
+/// Naming scheme of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Dialect {
-    /// The official code's, which timm shares except for a few marks.
+    /// The official code's names, most of which timm uses too.
     Official,
     /// Names or shapes that only timm produces.
     Timm,
-    /// Hugging Face's.
+    /// Hugging Face's names.
     HuggingFace,
 }
 
-/// A tensor under its canonical name, still unread: parts laid one after another along the outermost dimension.
+/// A tensor under its canonical name, not yet read: parts stacked along the outermost dimension.
 #[derive(Clone, Debug)]
 pub struct NamedTensor {
     /// Shape, outermost first.
@@ -42,7 +57,7 @@ pub struct NamedTensor {
 pub(crate) enum Part {
     /// Numbers of the source.
     Source(SourceTensor),
-    /// So many zeros.
+    /// This number of zeros.
     Zeros(usize),
 }
 
@@ -51,11 +66,11 @@ pub(crate) enum Part {
 pub struct NamedBackbone {
     /// Tensors by canonical name.
     pub tensors: BTreeMap<String, NamedTensor>,
-    /// Whose names they had.
+    /// Naming scheme that the source used.
     pub dialect: Dialect,
-    /// Tensors of the source that are no part of the backbone.
+    /// Number of tensors of the source outside the backbone.
     pub ignored: usize,
-    /// What a user should know of how the source was understood.
+    /// Remarks for the user on how the source was read.
     pub notes: Vec<String>,
 }
 
@@ -70,7 +85,7 @@ impl NamedTensor {
         Self { shape: shape.to_vec(), parts: vec![Part::Zeros(shape.iter().product())] }
     }
 
-    /// The tensor of the source, where nothing else is part of it.
+    /// The tensor of the source, if it is the only part.
     pub(crate) fn sole_part(&self) -> Option<&SourceTensor> {
         match self.parts.as_slice() {
             [Part::Source(tensor)] => Some(tensor),
@@ -92,12 +107,12 @@ impl NamedTensor {
     }
 }
 
-/// Finds the backbone of a checkpoint and names it canonically. Its position table stays as the source has it;
-/// [`crate::infer`] brings it into the form of a model file.
+/// Finds the backbone of a checkpoint and gives its tensors canonical names. The position table keeps the source's form;
+/// [`crate::infer`] converts it to that of a model file.
 ///
 /// # Errors
-/// No backbone, several that cannot be told apart, a tensor inside a block that DINOv2 does not have, or one of a
-/// number type that is not read.
+/// If there is no backbone or more than one, a tensor inside a block that DINOv2 does not have, or a tensor of a number
+/// type that is not read.
 pub fn canonical(checkpoint: &Checkpoint) -> Result<NamedBackbone, String> {
     let plain = unwrapped_names(&checkpoint.tensors)?;
     let unread: BTreeMap<String, &String> =
@@ -117,8 +132,8 @@ pub fn canonical(checkpoint: &Checkpoint) -> Result<NamedBackbone, String> {
             || ["blocks.", "encoder.layer."].iter().any(|part| name[prefix.len()..].starts_with(part));
         let wanted = match place(name) {
             Some(Place::Whole(_) | Place::Part { .. }) => true,
-            Some(Place::Foreign) => in_block(),
-            Some(Place::Elsewhere) | None => false,
+            Some(Place::Unexpected) => in_block(),
+            Some(Place::Outside) | None => false,
         };
         if wanted {
             return Err(format!(
@@ -142,17 +157,17 @@ pub fn canonical(checkpoint: &Checkpoint) -> Result<NamedBackbone, String> {
                     return Err(twice(&name));
                 }
             }
-            Some(Place::Foreign) => {
+            Some(Place::Unexpected) => {
                 return Err(format!("tensor {name:?}: expected only what a DINOv2 block has, got this"));
             }
-            Some(Place::Elsewhere) | None => found.ignored += 1,
+            Some(Place::Outside) | None => found.ignored += 1,
         }
     }
     found.timm |= plain.contains_key(&format!("{prefix}reg_token"));
     found.finish(hugging_face)
 }
 
-/// The tensors under their names without the segments of wrappers.
+/// The tensors by their names without wrapper segments.
 fn unwrapped_names(
     tensors: &BTreeMap<String, SourceTensor>,
 ) -> Result<BTreeMap<String, &SourceTensor>, String> {
@@ -166,13 +181,13 @@ fn unwrapped_names(
     Ok(plain)
 }
 
-/// The name without what wrappers insert.
+/// The name without wrapper segments.
 fn unwrapped(name: &str) -> String {
     let segments: Vec<&str> = name.split('.').filter(|segment| !WRAPPERS.contains(segment)).collect();
     segments.join(".")
 }
 
-/// What precedes the patch embedding, and which patch embedding it is.
+/// The prefix of the patch embedding, and which of [`ANCHORS`] it is.
 fn find_prefix(
     plain: &BTreeMap<String, &SourceTensor>,
     unread: &BTreeMap<String, &String>,
@@ -208,7 +223,7 @@ fn find_prefix(
     }
 }
 
-/// How many tensors have number types that are not read, and which.
+/// Part of a message: how many tensors have number types that are not read, and which types.
 fn of_other_types(unread: &BTreeMap<String, &String>) -> String {
     let types: BTreeSet<&str> = unread.values().map(|dtype| dtype.as_str()).collect();
     match unread.len() {
@@ -220,18 +235,18 @@ fn of_other_types(unread: &BTreeMap<String, &String>) -> String {
     }
 }
 
-/// How the official code's names count blocks.
+/// How block numbers in the official code's names are counted.
 enum Numbering {
     /// `blocks.N`.
     Plain,
-    /// `blocks.CHUNK.N`, where N counts through all chunks, as the official code keeps it.
+    /// `blocks.CHUNK.N`, where N counts across chunks, as in the official code.
     Through,
     /// `blocks.CHUNK.N`, where N counts within its chunk: the first block of each chunk.
     Within(BTreeMap<usize, usize>),
 }
 
 impl Numbering {
-    /// Tells the numbering by all names of a backbone.
+    /// Derives the numbering from all names of a backbone.
     fn of<'a>(locals: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let mut chunks: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         let mut plain = false;
@@ -283,14 +298,14 @@ impl Numbering {
 
 /// Where a tensor of the source belongs.
 enum Place {
-    /// It is this tensor.
+    /// The whole of this tensor.
     Whole(String),
-    /// It is part `part` of `of`, stacked along the outputs.
+    /// Part `part` of `of`, stacked along the output dimension.
     Part { name: String, part: usize, of: usize },
-    /// It is inside a block, where nothing else may be.
-    Foreign,
-    /// It is no part of the backbone.
-    Elsewhere,
+    /// Inside a block, but not a tensor of DINOv2: an error.
+    Unexpected,
+    /// Outside the backbone.
+    Outside,
 }
 
 fn official_place(local: &str, numbering: &Numbering) -> Place {
@@ -305,13 +320,13 @@ fn official_place(local: &str, numbering: &Numbering) -> Place {
             | "norm.weight"
             | "norm.bias" => Place::Whole(local.into()),
             "reg_token" => Place::Whole("register_tokens".into()),
-            _ if local.starts_with("norm_pre.") || local.starts_with("patch_embed.") => Place::Foreign,
-            _ => Place::Elsewhere,
+            _ if local.starts_with("norm_pre.") || local.starts_with("patch_embed.") => Place::Unexpected,
+            _ => Place::Outside,
         };
     };
-    let Some((chunk, block, inner)) = block_index(inner) else { return Place::Foreign };
+    let Some((chunk, block, inner)) = block_index(inner) else { return Place::Unexpected };
     let block = numbering.number(chunk, block);
-    let Some((module, field)) = inner.rsplit_once('.') else { return Place::Foreign };
+    let Some((module, field)) = inner.rsplit_once('.') else { return Place::Unexpected };
     let whole = || Place::Whole(format!("blocks.{block}.{inner}"));
     let part = |part| Place::Part { name: format!("blocks.{block}.mlp.w12.{field}"), part, of: 2 };
     match (module, field) {
@@ -320,7 +335,7 @@ fn official_place(local: &str, numbering: &Numbering) -> Place {
         ("ls1" | "ls2", "gamma") => whole(),
         ("mlp.fc1_g", "weight" | "bias") => part(0),
         ("mlp.fc1_x", "weight" | "bias") => part(1),
-        _ => Place::Foreign,
+        _ => Place::Unexpected,
     }
 }
 
@@ -335,22 +350,22 @@ fn hugging_face_place(local: &str) -> Place {
             "embeddings.patch_embeddings.projection.bias" => Place::Whole("patch_embed.proj.bias".into()),
             "layernorm.weight" => Place::Whole("norm.weight".into()),
             "layernorm.bias" => Place::Whole("norm.bias".into()),
-            _ if local.starts_with("embeddings.") => Place::Foreign,
-            _ => Place::Elsewhere,
+            _ if local.starts_with("embeddings.") => Place::Unexpected,
+            _ => Place::Outside,
         };
     };
     let Some((block, inner)) = inner.split_once('.').and_then(|(block, inner)| Some((number(block)?, inner)))
     else {
-        return Place::Foreign;
+        return Place::Unexpected;
     };
-    let Some((module, field)) = inner.rsplit_once('.') else { return Place::Foreign };
+    let Some((module, field)) = inner.rsplit_once('.') else { return Place::Unexpected };
     let whole = |module: &str, field: &str| Place::Whole(format!("blocks.{block}.{module}.{field}"));
     let part =
         |module: &str, part, of| Place::Part { name: format!("blocks.{block}.{module}.{field}"), part, of };
     match (module, field) {
         ("layer_scale1", "lambda1") => whole("ls1", "gamma"),
         ("layer_scale2", "lambda1") => whole("ls2", "gamma"),
-        (_, field) if !matches!(field, "weight" | "bias") => Place::Foreign,
+        (_, field) if !matches!(field, "weight" | "bias") => Place::Unexpected,
         ("norm1" | "norm2" | "mlp.fc1" | "mlp.fc2", _) => whole(module, field),
         ("attention.attention.query" | "attention.q_proj", _) => part("attn.qkv", 0, 3),
         ("attention.attention.key" | "attention.k_proj", _) => part("attn.qkv", 1, 3),
@@ -360,7 +375,7 @@ fn hugging_face_place(local: &str) -> Place {
         ("mlp.gate_proj", _) => part("mlp.w12", 0, 2),
         ("mlp.up_proj", _) => part("mlp.w12", 1, 2),
         ("mlp.weights_out" | "mlp.down_proj", _) => whole("mlp.w3", field),
-        _ => Place::Foreign,
+        _ => Place::Unexpected,
     }
 }
 
@@ -374,7 +389,7 @@ fn block_index(inner: &str) -> Option<(Option<usize>, usize, &str)> {
     }
 }
 
-/// A block index; caps what a hostile name can say.
+/// A block index, capped because names come from outside.
 fn number(digits: &str) -> Option<usize> {
     digits.parse().ok().filter(|&number: &usize| number < dinov2_core::limits::MAX_DEPTH)
 }
@@ -430,8 +445,8 @@ fn stack(name: &str, parts: Vec<Option<SourceTensor>>) -> Result<NamedTensor, St
     Ok(NamedTensor { shape: stacked, parts })
 }
 
-/// timm calls a packed SwiGLU `fc1` and `fc2`: its `fc1` has twice the rows that `fc2` has columns. The order of the
-/// halves is the official one. Returns whether anything was renamed.
+/// timm names a packed SwiGLU `fc1` and `fc2`; `fc1` then has twice as many rows as `fc2` has columns. The halves are in
+/// the official order. Returns whether anything was renamed.
 fn rename_packed_swiglu(tensors: &mut BTreeMap<String, NamedTensor>) -> bool {
     let blocks: BTreeSet<String> =
         tensors.keys().filter_map(|name| Some(name.strip_suffix(".mlp.fc2.weight")?.to_string())).collect();

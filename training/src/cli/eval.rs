@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use dinov2_files::{Durability, Kind};
+use dinov2_files::Kind;
 use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
     ClassFolders, Classification, Depth, Fidelity, Ignore, Judged, Latency, ModelChoice, Pictures, Report,
@@ -348,8 +348,7 @@ fn listed(inputs: &[PathBuf], most: NonZeroUsize) -> anyhow::Result<Vec<PathBuf>
     Ok((0..taken).map(|index| all[index * all.len() / taken].clone()).collect())
 }
 
-/// Writes a file that appears under its name only when it is whole.
 fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    dinov2_files::write_whole(path, Kind::Text, Durability::Visible, |file| file.write_all(text.as_bytes()))?;
+    dinov2_files::write_whole(path, Kind::Text, |file| file.write_all(text.as_bytes()))?;
     Ok(())
 }

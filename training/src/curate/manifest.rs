@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use dinov2_files::{Durability, Kind};
+use dinov2_files::Kind;
 use serde::Serialize;
 
 use super::CurateError;
@@ -112,12 +112,12 @@ pub(super) fn write(
     })
 }
 
-/// Writes a file that appears under its name only when it is whole.
+/// [`dinov2_files::write_whole`] with this module's error.
 pub(super) fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
 ) -> Result<(), CurateError> {
-    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, write)
+    dinov2_files::write_whole(path, Kind::Any, write)
         .map_err(|error| CurateError::file(path)(error.into()))?;
     Ok(())
 }

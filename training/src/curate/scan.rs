@@ -212,14 +212,14 @@ fn look(
     let encoded = match dataset.read(sample) {
         Ok(encoded) => encoded,
         Err(error @ DataError::Remote { .. }) => return Err(error),
-        Err(error) => return unusable(Fact::default(), error.to_string()),
+        Err(error) => return unusable(Fact::default(), dinov2_files::chain(&error)),
     };
     let mut fact =
         Fact { sha256: hex(&Sha256::digest(&encoded)), bytes: encoded.len() as u64, ..Fact::default() };
     // A decoder that panics has met a broken image, too.
     let image = match std::panic::catch_unwind(|| Image::decode(&encoded)) {
         Ok(Ok(image)) => image,
-        Ok(Err(error)) => return unusable(fact, error.to_string()),
+        Ok(Err(error)) => return unusable(fact, dinov2_files::chain(&error)),
         Err(_) => return unusable(fact, "the decoder panicked".into()),
     };
     (fact.width_px, fact.height_px) = (image.width_px, image.height_px);

@@ -22,7 +22,10 @@ pub fn held_out(dataset: &Dataset, sides: &[Sides]) -> Result<(Vec<Batch>, Vec<U
             }
             Err(error @ DataError::Remote { .. }) => return Err(error),
             Err(error) => {
-                unreadable.push(Unreadable { name: dataset.name(sample).into(), reason: error.to_string() });
+                unreadable.push(Unreadable {
+                    name: dataset.name(sample).into(),
+                    reason: dinov2_files::chain(&error),
+                });
             }
         }
     }

@@ -84,7 +84,7 @@ impl Maker {
         let reason = match decoded {
             Ok(Ok(image)) => return Ok(Ok(image)),
             Ok(Err(error @ DataError::Remote { .. })) => return Err(error),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => dinov2_files::chain(&error),
             Err(panic) => format!("the decoder panicked: {}", panic_text(&*panic)),
         };
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(sample, reason.clone());

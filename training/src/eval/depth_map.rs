@@ -24,7 +24,7 @@ pub(super) struct DepthMap {
 impl DepthMap {
     /// Reads a file. One that cannot be read is an [`EvalError::Source`]; a whole image of another kind is another error.
     pub(super) fn read(path: &Path) -> Result<Self, EvalError> {
-        let refused = |reason| SourceError::Read { reason, path: path.display().to_string() };
+        let refused = |source| SourceError::Read { source, path: path.display().to_string() };
         let mut encoded = Vec::new();
         let file = File::open(path).map_err(refused)?;
         file.take(MAX_IMAGE_FILE_BYTES).read_to_end(&mut encoded).map_err(refused)?;
@@ -32,7 +32,7 @@ impl DepthMap {
     }
 
     fn decode(encoded: &[u8], path: &Path) -> Result<Self, EvalError> {
-        let unreadable = |reason| SourceError::Format { reason, path: path.display().to_string() };
+        let unreadable = |source| SourceError::Format { source, path: path.display().to_string() };
         let broken = |error: png::DecodingError| {
             let got = format!("a broken one or none ({error})");
             unreadable(FormatError::Field { what: "depth map", expected: EXPECTED.into(), got })

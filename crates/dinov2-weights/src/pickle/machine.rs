@@ -1,4 +1,4 @@
-//! The stack machine: opcodes, memo and arena.
+//! The stack machine: opcodes, memo and arena. Opcodes: `Lib/pickletools.py` of CPython.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ const REBUILD_TYPED: &str = "torch._utils._rebuild_tensor_v3";
 /// The function for quantized tensors.
 const REBUILD_QUANTIZED: &str = "torch._utils._rebuild_qtensor";
 
-/// A value on the stack. Containers are indices into the machine's arena.
+/// A value on the stack. Containers are indices into the machine's arena; `Inert` stands for values that are not needed.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Inert,
@@ -89,12 +89,12 @@ impl<'a> Machine<'a> {
             b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
             b'X' | 0x8c | 0x8d | b'T' | b'U' => self.text(opcode),
             b'B' | b'C' | 0x8e | 0x96 => self.blob(opcode),
-            b'(' | b'0' | b'1' | b'2' => self.shuffle(opcode),
+            b'(' | b'0' | b'1' | b'2' => self.stack_operation(opcode),
             b')' | b't' | 0x85 | 0x86 | 0x87 => self.tuple(opcode),
             b']' | b'l' | b'a' | b'e' => self.list(opcode),
             b'}' | b'd' | b's' | b'u' => self.dict(opcode),
             0x8f..=0x91 => self.set(opcode),
-            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memoised(opcode),
+            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memo_operation(opcode),
             b'c' | 0x93 => self.global(opcode),
             b'Q' => self.persistent(),
             b'R' | 0x81 | 0x92 | b'b' => self.apply(opcode),
@@ -199,7 +199,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Inert)
     }
 
-    fn shuffle(&mut self, opcode: u8) -> Result<(), String> {
+    fn stack_operation(&mut self, opcode: u8) -> Result<(), String> {
         match opcode {
             b'(' => self.marks.push(self.stack.len()),
             b'1' => drop(self.pop_to_mark()?),
@@ -272,7 +272,7 @@ impl<'a> Machine<'a> {
         if opcode == 0x90 { Ok(()) } else { self.push(Value::Inert) }
     }
 
-    fn memoised(&mut self, opcode: u8) -> Result<(), String> {
+    fn memo_operation(&mut self, opcode: u8) -> Result<(), String> {
         let index = match opcode {
             b'q' | b'h' => self.length(1)?,
             b'r' | b'j' => self.length(4)?,
@@ -358,7 +358,7 @@ impl<'a> Machine<'a> {
         self.push(built)
     }
 
-    /// The only place where a global means something; `arguments` is a tuple.
+    /// Applies a global to a tuple of arguments. Only the names listed here have a meaning.
     fn build(&mut self, name: &Rc<str>, arguments: usize) -> Result<Value, String> {
         match &**name {
             "collections.OrderedDict" | "collections.defaultdict" => {

@@ -1,4 +1,4 @@
-//! One opened, configured, streaming device: gives its newest frame, or the reason why it has to be opened anew.
+//! Streaming from one open device: gives its newest frame, or the reason why it has to be reopened.
 
 use std::fmt;
 use std::io;
@@ -12,23 +12,23 @@ use super::abi;
 use super::convert::{Converter, Layout};
 use super::facts::{CameraConfig, CameraFormat, CameraPixels, FORMATS};
 use super::ffi::{monotonic_now, wait, zeroed};
-use super::negotiate::{Mode, Wish, choose};
-use super::node::{Identity, Node, USUAL_FPS, USUAL_SIZE_PX, fps, in_words};
+use super::negotiate::{Mode, Request, choose};
+use super::node::{Identity, Node, USUAL_FPS, USUAL_SIZE_PX, describe_error, fps};
 use super::queue::{Filled, Queue};
 use crate::{Frame, Losses, YuvRange};
 
-/// A camera without frames for so long has stalled, and for so many frame times.
+/// A camera has stalled if it gives no frame for this time and this number of frame times.
 const STALL: Duration = Duration::from_secs(2);
 const STALL_FRAMES: f64 = 10.0;
-/// A frame that waited longer than so many frame times in a full queue is not of now.
+/// A frame that waited longer than this number of frame times in a full queue is stale.
 const STALE_FRAMES: f64 = 2.0;
 
 /// How strictly controls are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controls {
-    /// One that cannot be set is an error.
+    /// A control that cannot be set is an error.
     Must,
-    /// What cannot be set is left.
+    /// Controls that cannot be set are skipped.
     May,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Capture {
     pub(super) description: String,
 }
 
-/// Frames that came and could not be decoded, while one that can is waited for.
+/// Count of frames that could not be decoded while waiting for a valid one.
 #[derive(Debug, Default)]
 struct Broken {
     count: u64,
@@ -71,7 +71,7 @@ impl fmt::Display for Broken {
 
 /// What [`Capture::next`] found.
 pub(super) enum Next {
-    /// A frame that was taken then.
+    /// A frame with its capture time.
     Frame {
         captured: Instant,
     },
@@ -79,23 +79,23 @@ pub(super) enum Next {
 }
 
 impl Capture {
-    /// Configures a device and starts its stream. The error says what is wrong and what to do.
+    /// Configures a device and starts its stream. The error contains the problem and advice.
     pub(super) fn start(
         node: Node,
         path: &Path,
         config: &CameraConfig,
         controls: Controls,
     ) -> Result<Self, String> {
-        let wish = Wish {
+        let request = Request {
             size: config.size.unwrap_or(USUAL_SIZE_PX),
             fps: config.fps.unwrap_or(USUAL_FPS),
             format: config.format,
         };
-        let offers = node.formats(wish.size);
-        let mode = choose(&offers, wish).ok_or_else(|| no_format(&offers, config.format))?;
-        let wrong = |error: io::Error| in_words(&error, path);
+        let offers = node.formats(request.size);
+        let mode = choose(&offers, request).ok_or_else(|| no_format(&offers, config.format))?;
+        let wrong = |error: io::Error| describe_error(&error, path);
         let layout = set_format(&node, mode).map_err(wrong)??;
-        let rate = set_rate(&node, mode.fps.unwrap_or(wish.fps)).or(mode.fps);
+        let rate = set_rate(&node, mode.fps.unwrap_or(request.fps)).or(mode.fps);
         for (name, value) in &config.controls {
             let set = node.set_control(name, *value);
             if controls == Controls::Must {
@@ -117,8 +117,8 @@ impl Capture {
         })
     }
 
-    /// Waits for a frame and converts the newest into `frame`: pixels and size. What it passes over is counted. The
-    /// error says why the device has to be opened anew.
+    /// Waits for a frame and converts the newest into `frame`: pixels and size. Skipped frames are counted. The error is the
+    /// reason why the device has to be reopened.
     pub(super) fn next(
         &mut self,
         stop: BorrowedFd<'_>,
@@ -126,8 +126,8 @@ impl Capture {
         frame: &mut Frame,
         losses: &mut Losses,
     ) -> Result<Next, String> {
-        let patience = STALL.max(self.frame_time.mul_f64(STALL_FRAMES));
-        let deadline = Instant::now() + patience;
+        let most = STALL.max(self.frame_time.mul_f64(STALL_FRAMES));
+        let deadline = Instant::now() + most;
         let mut may_wait_for_fresh = true;
         let mut broken = Broken::default();
         loop {
@@ -141,18 +141,18 @@ impl Capture {
             }
             if woken.frame || woken.fault {
                 let before = losses.corrupt;
-                let (newest, all) = self.newest(losses).map_err(fault_in_words)?;
+                let (newest, all) = self.newest(losses).map_err(describe_fault)?;
                 if losses.corrupt > before {
                     broken.add(losses.corrupt - before, "the driver marked it as faulty".into());
                 }
                 match newest {
                     None if woken.fault => return Err("the device hung up".into()),
                     None => {}
-                    // The queue was full: its frames are as old as the caller is slow.
+                    // The queue was full, so its frames are as old as the time between two calls.
                     Some(filled) if all && may_wait_for_fresh && self.is_stale(&filled) => {
                         may_wait_for_fresh = false;
                         losses.stale += 1;
-                        self.queue.give_back(filled).map_err(fault_in_words)?;
+                        self.queue.give_back(filled).map_err(describe_fault)?;
                     }
                     Some(filled) => {
                         // Before the conversion, whose time belongs to the latency.
@@ -160,7 +160,7 @@ impl Capture {
                         let captured = age(&filled).and_then(|age| now.checked_sub(age)).unwrap_or(now);
                         let payload = self.queue.payload(&filled);
                         let converted = converter.convert(&self.layout, payload, frame);
-                        self.queue.give_back(filled).map_err(fault_in_words)?;
+                        self.queue.give_back(filled).map_err(describe_fault)?;
                         match converted {
                             Ok(()) => return Ok(Next::Frame { captured }),
                             Err(reason) => {
@@ -172,7 +172,7 @@ impl Capture {
                 }
             }
             if Instant::now() >= deadline {
-                return Err(format!("no whole frame for {:.1} s{broken}", patience.as_secs_f64()));
+                return Err(format!("no whole frame for {:.1} s{broken}", most.as_secs_f64()));
             }
         }
     }
@@ -195,8 +195,8 @@ impl Capture {
         Ok((newest, taken == self.queue.len()))
     }
 
-    /// Frames that the driver counted since the last one that it gave. Its counter wraps; one that stands still or
-    /// goes back (interlaced fields, drivers that do not count) says nothing.
+    /// Frames that the driver counted since the last delivered one. The counter wraps; if it stands still or decreases
+    /// (interlaced fields, drivers that do not count), the result is 0.
     fn missed_before(&mut self, sequence: u32) -> u64 {
         missed_between(self.sequence.replace(sequence), sequence)
     }
@@ -219,12 +219,12 @@ fn missed_between(last: Option<u32>, sequence: u32) -> u64 {
     if gap < 1 << 31 { u64::from(gap) } else { 0 }
 }
 
-/// Time since a frame was taken, if the driver tells it.
+/// Time since a frame was captured, if the driver reports it.
 fn age(filled: &Filled) -> Option<Duration> {
     filled.captured.map(|captured| monotonic_now().saturating_sub(captured))
 }
 
-fn fault_in_words(error: io::Error) -> String {
+fn describe_fault(error: io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENODEV) => "unplugged".into(),
         Some(libc::EIO) => "the driver gave up (input/output error)".into(),
@@ -248,7 +248,7 @@ fn no_format(offers: &[CameraPixels], wished: Option<CameraFormat>) -> String {
     }
 }
 
-/// Sets size and format; the driver may give others, which is what the layout says.
+/// Sets size and format. The driver may choose others; the layout contains its choice.
 fn set_format(node: &Node, mode: Mode) -> io::Result<Result<Layout, String>> {
     let (width, height) = (mode.size.0 as u32, mode.size.1 as u32);
     let pixels = if node.kind == abi::BUF_TYPE_CAPTURE {
@@ -271,7 +271,7 @@ fn set_format(node: &Node, mode: Mode) -> io::Result<Result<Layout, String>> {
     Ok(pixels.layout())
 }
 
-/// What a driver says about its pixels, whichever structure it says it with.
+/// The driver's description of its pixels, from either structure of the interface.
 struct Pixels {
     code: [u8; 4],
     width: u32,
@@ -360,7 +360,7 @@ fn range(format: CameraFormat, colorspace: u32, quantization: u32) -> YuvRange {
     }
 }
 
-/// Sets the rate, as near as the driver can; returns what it took. None if it has no say in it.
+/// Sets the rate and returns the driver's choice. None if the driver does not report one.
 fn set_rate(node: &Node, wished: f64) -> Option<f64> {
     let mut parameters: abi::StreamParameters = zeroed();
     parameters.kind = node.kind;
@@ -373,8 +373,8 @@ fn set_rate(node: &Node, wished: f64) -> Option<f64> {
     fps(parameters.time_per_frame)
 }
 
-/// Asks to be told when the signal of the input in use changes. Not every driver has events or inputs; without them a
-/// changed signal shows as a stall.
+/// Subscribes to changes of the input's signal. Not every driver has events or inputs; without them a changed signal appears
+/// as a stall.
 fn subscribe(node: &Node) {
     let mut input = 0;
     let _ = node.device.call(abi::G_INPUT, &mut input);

@@ -1,4 +1,4 @@
-//! Cameras where there are some.
+//! Cameras on Linux.
 
 mod abi;
 mod camera;

@@ -1,15 +1,15 @@
-//! Cameras where there are none: other systems, and builds without the feature `camera`.
+//! Stubs for systems without Video4Linux and builds without the feature `camera`.
 
 use std::convert::Infallible;
 
 use super::facts::{CameraConfig, CameraInfo};
 use crate::{Frame, Source, SourceError};
 
-/// A camera; on this system there are none.
+/// A camera. It cannot be opened on this system.
 #[derive(Debug)]
 pub struct Camera(Infallible);
 
-/// Every camera that this machine has: none that could be used.
+/// The list of cameras, empty on this system.
 pub fn list_cameras() -> Vec<CameraInfo> {
     Vec::new()
 }
@@ -24,7 +24,7 @@ impl Camera {
         Err(SourceError::Camera { what, path: config.device.display().to_string() })
     }
 
-    /// What was taken.
+    /// The mode of the camera.
     pub fn describe(&self) -> &str {
         match self.0 {}
     }
