@@ -30,7 +30,7 @@ fn main() -> anyhow::Result<()> {
         None => Box::new(TestCamera::parse("test:640x480@30")?),
     };
     let engine = SelectedEngine::open(&dinov2_bundled::bundled_model()?.into(), EngineConfig::default())?;
-    let config = PipelineConfig { frames: NonZeroU64::new(30), ..PipelineConfig::new(Size::Short(224)) };
+    let config = PipelineConfig { frames: NonZeroU64::new(10), ..PipelineConfig::new(Size::Short(224)) };
     let pipeline = Pipeline::new(vec![source], Box::new(engine), vec![], vec![Box::new(Print)], config);
     // `pipeline.stop_handle()` ends it from another thread.
     let stats = pipeline.run(&mut |seen| seen.notes.iter().for_each(|note| eprintln!("{note}")))?.stats;

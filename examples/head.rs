@@ -7,7 +7,7 @@
 use dinov2_edge::heads::{Head, HeadError, HeadInput, similarity_map};
 use dinov2_edge::io::{Size, SourceOptions, open};
 use dinov2_edge::pipeline::{FeatureFrame, NamedHead, Pipeline, PipelineConfig, Sink, SinkFailure, Wants};
-use dinov2_edge::{EngineConfig, HeadOutputs, SelectedEngine};
+use dinov2_edge::{EngineConfig, HeadOutput, HeadOutputs, SelectedEngine};
 
 const NAME: &str = "likeness";
 
@@ -38,7 +38,9 @@ impl Sink for Print {
     }
 
     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
-        println!("{}: {:?}", frame.frame.name, frame.outputs.get("likeness.mean"));
+        if let Some(HeadOutput::Score(mean)) = frame.outputs.get("likeness.mean") {
+            println!("{}: mean cosine of patches to the CLS token {mean:.3}", frame.frame.name);
+        }
         Ok(())
     }
 }

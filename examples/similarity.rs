@@ -10,8 +10,8 @@ use dinov2_edge::{EngineConfig, Features, ImageExtractor, SelectedEngine, Taps};
 fn main() -> anyhow::Result<()> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
     if words.is_empty() {
-        // An eye of the cat.
-        words = ["examples/media/cat.jpg", "180", "120", "examples/media/cat.jpg"].map(String::from).into();
+        // An eye of the cat, and the first picture of a clip that shows it closer.
+        words = ["examples/media/cat.jpg", "180", "120", "examples/media/cat.mjpeg"].map(String::from).into();
     }
     let [left, x, y, right] = &words[..] else { anyhow::bail!("usage: similarity [LEFT X Y RIGHT]") };
 
