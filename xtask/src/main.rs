@@ -21,7 +21,7 @@ use crate::gpu_report::Effort;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   ci   [--skip-tests] [--fuzz-seconds N]
-       fmt, clippy, tests, rustdoc, cargo-deny, wasm, lavapipe, asan, loom, avx512, arm, camera-vm,
+       fmt, clippy, tests, rustdoc, packages, cargo-deny, wasm, lavapipe, asan, loom, avx512, arm, camera-vm,
        fuzzing (N seconds per target, default 10)
   asan
        the kernels' tests under AddressSanitizer (nightly)

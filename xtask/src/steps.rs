@@ -10,6 +10,9 @@ use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, loom, wasm};
 /// All features but `training/cuda`, which needs NVIDIA's compiler.
 const FEATURES: [&str; 2] = ["--features", "dinov2-cli/tract,training/object-store"];
 
+/// Crates that are not for others: the program with its model, and what tests, trains or checks.
+const UNPUBLISHED: [&str; 5] = ["dinov2-bundled", "dinov2-cli", "dinov2-tests", "training", "xtask"];
+
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
@@ -22,6 +25,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
         cargo(&[&["test", "--workspace", "--locked"][..], &FEATURES].concat())?;
     }
     rustdoc()?;
+    package()?;
     deny()?;
     wasm::wasm()?;
     lavapipe::lavapipe()?;
@@ -99,6 +103,14 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 fn rustdoc() -> Result<()> {
     let arguments = ["doc", "--workspace", "--no-deps", "--locked"];
     run(cargo_command().args(arguments).args(FEATURES).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Packages of every crate that can be published, without building them: a dependency without a version, a missing readme or a
+/// file outside of its crate is found here.
+fn package() -> Result<()> {
+    let unpublished = UNPUBLISHED.iter().flat_map(|name| ["--exclude", name]);
+    let arguments = ["package", "--workspace", "--no-verify", "--locked", "--allow-dirty", "--quiet"];
+    cargo(&arguments.into_iter().chain(unpublished).collect::<Vec<_>>())
 }
 
 /// Bans, licences and sources; the advisory database is not reachable everywhere.
