@@ -19,7 +19,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     cargo(&["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"])?;
     let lint = ["clippy", "--workspace", "--all-targets", "--locked"];
     cargo(&[&lint[..], &FEATURES, &["--", "-D", "warnings"]].concat())?;
-    // The smallest binary is another program than the one with everything.
+    // Without features other code is compiled.
     cargo(&["clippy", "-p", "dinov2-cli", "--no-default-features", "--locked", "--", "-D", "warnings"])?;
     if !skip_tests {
         cargo(&[&["test", "--workspace", "--locked"][..], &FEATURES].concat())?;
@@ -36,7 +36,7 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     fuzz::fuzz(fuzz_seconds, &[])
 }
 
-/// The emulated CPUs, at the same time: one thread is all that the emulator of x86 uses.
+/// The emulated CPUs, in parallel: the emulator of x86 uses one thread.
 fn emulated() -> Result<()> {
     std::thread::scope(|scope| {
         let avx512 = scope.spawn(avx512::avx512);
@@ -51,7 +51,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
 }
 
-/// Runs a command in the repository's root; its output is ours.
+/// Runs a command in the repository's root; its output is passed through.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
@@ -64,8 +64,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs us, without what it has told us of ourselves: dependencies whose build scripts look at such variables would
-/// be built anew.
+/// The cargo that runs this program, without the variables that describe this package: dependencies whose build scripts read them
+/// would be rebuilt.
 pub(crate) fn cargo_command() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let of_cargo = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");

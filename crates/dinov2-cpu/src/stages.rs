@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Parts of a frame's work that are timed apart.
+/// Part of a frame's work that is timed separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Pixels to patch tokens, position table and prefix tokens included.
@@ -66,7 +66,7 @@ impl StageTimes {
     }
 }
 
-/// Gives the time since the last call to a stage.
+/// Adds the time since its last lap to a stage.
 pub(crate) struct StageClock {
     last: Instant,
     times: StageTimes,

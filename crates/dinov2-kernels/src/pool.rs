@@ -2,7 +2,7 @@
 //! all are done. A frame has about a hundred such steps of some 100 us, so idle workers spin for a bounded time before
 //! they park, and tasks are taken one by one from a shared counter.
 //!
-//! Results never depend on which thread runs a task, so features are the same for every thread count.
+//! A task's result must not depend on the thread that runs it; then features are the same for every number of threads.
 //!
 //! ```
 //! use std::num::NonZeroUsize;

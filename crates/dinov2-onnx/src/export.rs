@@ -78,8 +78,8 @@ pub struct Exported {
     pub data: Option<PathBuf>,
 }
 
-/// Writes a model as an ONNX file (opset 17, standard operators only) to `output`, in the place of an ONNX file at most
-/// where the target does not say otherwise.
+/// Writes a model as an ONNX file (opset 17, standard operators only) to `output`. Unless the target allows more, only an existing ONNX
+/// file is replaced.
 ///
 /// Input `pixel_values [1, 3, height, width]`: RGB in 0..=1, normalised by the model's mean and standard deviation,
 /// which the file's metadata repeats. Output `last_hidden_state [1, n, dim]`: the final normed tokens, CLS, then
@@ -160,7 +160,7 @@ pub(crate) fn wrap(graph: GraphProto) -> ModelProto {
     }
 }
 
-/// What a user of the file needs to know besides its inputs and outputs.
+/// Metadata that users of the file need besides its inputs and outputs.
 fn facts(model: &Model) -> Vec<StringStringEntryProto> {
     let preprocessing = &model.metadata().preprocessing;
     let channels = |values: [f32; 3]| values.map(|value| value.to_string()).join(" ");

@@ -9,7 +9,7 @@ use dinov2_files::Kind;
 
 use crate::AdapterFacts;
 
-/// A folder of small files. Nothing in it is needed: what cannot be read is made anew, what cannot be written is not kept.
+/// A folder of small files. It is a cache: files that cannot be read are computed again, and failures to write are ignored.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     path: PathBuf,

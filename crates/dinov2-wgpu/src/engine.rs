@@ -23,13 +23,13 @@ use crate::{Gpu, GpuError};
 
 /// Frames that may be submitted before the first is received: one that computes, one that is uploaded or read.
 pub const FRAMES_IN_FLIGHT: usize = 2;
-/// How long a frame may take on a GPU. Drivers reset a hanging device sooner; this is for those that do not. A program that
-/// imitates a GPU is only slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time for a frame on a GPU. Most drivers reset a hanging device sooner. Software drivers have no limit: they are only
+/// slow.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Grids whose plans are kept. Folders of pictures rarely mix more aspect ratios than this within a short run.
 const PLANS: usize = 8;
 
-/// Which arithmetic.
+/// Arithmetic of the transformer blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GpuPrecision {
     /// 32-bit floats throughout.
@@ -61,7 +61,7 @@ pub struct WgpuEngine {
     host_times: HostTimes,
 }
 
-/// What the host did for a frame besides waiting.
+/// Time that the host spent on a frame, waiting excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostTimes {
     /// Before the device could begin and after it had ended: upload, submission, readback; encoding, where it was not done
@@ -211,7 +211,7 @@ impl WgpuEngine {
         Ok(())
     }
 
-    /// Waits for frames that were submitted and are not wanted any more, as after a batch with a wrong image.
+    /// Waits for submitted frames and drops their results, as after a batch with an invalid image.
     fn abandon(&mut self) -> Result<(), ExtractError> {
         while !self.in_flight.is_empty() {
             self.receive_with(|_, _| {})?;
@@ -309,7 +309,7 @@ impl WgpuEngine {
         Ok(Encoded { commands: encoder.finish(), readback })
     }
 
-    /// Forgets what was encoded for a plan that is not the next frame's.
+    /// Drops the commands that were encoded ahead, because the next frame uses another plan.
     fn drop_ahead(&mut self) {
         if let Some(Encoded { readback, .. }) = self.ahead.take() {
             self.readbacks.push(readback);
@@ -317,20 +317,20 @@ impl WgpuEngine {
     }
 
     fn wait(&self, frame: &InFlight) -> Result<(), GpuError> {
-        let timeout = (!self.gpu.facts().software).then_some(PATIENCE);
+        let timeout = (!self.gpu.facts().software).then_some(FRAME_TIMEOUT);
         match self
             .gpu
             .device()
             .poll(PollType::Wait { submission_index: Some(frame.submission.clone()), timeout })
         {
             Ok(_) => {}
-            Err(PollError::Timeout) => return Err(GpuError::Timeout { seconds: PATIENCE.as_secs() }),
+            Err(PollError::Timeout) => return Err(GpuError::Timeout { seconds: FRAME_TIMEOUT.as_secs() }),
             Err(error) => return Err(GpuError::Driver(error.to_string())),
         }
         self.gpu.check()?;
-        // The mapping was asked for with the submission, so polling has done it. Telling so may have fallen to another thread
-        // that polls the same device and has yet to get to it.
-        match frame.mapped.recv_timeout(PATIENCE) {
+        // The mapping was requested with the submission, so it is complete after polling. Its callback may still be pending on another
+        // thread that polls the same device.
+        match frame.mapped.recv_timeout(FRAME_TIMEOUT) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(GpuError::Lost(error.to_string())),
             Err(error) => Err(GpuError::Driver(format!("readback: {error}"))),

@@ -26,7 +26,7 @@ const OFFSET_ALIGN: u64 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) offset: u64,
-    /// Numbers of a row that count, and from row to row.
+    /// Numbers of a row without padding; `stride` is the distance from row to row.
     pub(crate) width: usize,
     pub(crate) stride: usize,
     pub(crate) rows: usize,

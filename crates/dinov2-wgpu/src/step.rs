@@ -8,7 +8,7 @@ use crate::kernels::{Constant, Shader};
 use crate::pipelines::Pipeline;
 use crate::{Gpu, GpuError};
 
-/// Part of a frame's work that is timed apart; the kernel is the same for all of its dispatches.
+/// Part of a frame's work that is timed separately. All of its dispatches run the same kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Pixels to rows.

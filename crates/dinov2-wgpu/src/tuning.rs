@@ -53,7 +53,7 @@ pub(crate) enum Input<'a> {
     Integers(Real, &'a Quantized),
 }
 
-/// The product in the family and tile that suit the device best.
+/// The product in the kernel family and tile size that are the fastest on the device.
 pub(crate) fn step(
     gpu: &Gpu,
     product: Product<'_>,
@@ -89,7 +89,7 @@ pub(crate) fn step(
             Ok(time) if best.is_none_or(|(least, _)| time < least) => best = Some((time, candidate)),
             Ok(_) => {}
             Err(error @ (GpuError::Lost(_) | GpuError::OutOfMemory(_))) => return Err(error),
-            // One kernel that a driver does not take is no reason to go without the others.
+            // A driver that rejects one kernel may still run the others.
             Err(_) => {}
         }
     }
@@ -98,7 +98,7 @@ pub(crate) fn step(
     build(best)
 }
 
-/// What distinguishes one product from another as far as time goes; rows in steps of a tile.
+/// Everything about a product that affects its time; rows are rounded up to whole tiles.
 fn key(product: &Product<'_>, input: Input<'_>) -> String {
     let matrix = product.matrix;
     let numbers = match (input, matrix.form) {
@@ -134,7 +134,7 @@ fn candidates(gpu: &Gpu, product: &Product<'_>, input: Input<'_>) -> Vec<Candida
                 };
                 SQUARES.into_iter().filter(fits).map(Candidate::Cooperative)
             });
-            // Untuned, a device that has matrix units is better served by them.
+            // Matrix units come first: without measuring, the first candidate is used.
             let mut candidates: Vec<Candidate> = squares.collect();
             candidates.extend(floats);
             candidates
@@ -153,7 +153,7 @@ fn time(gpu: &Gpu, step: &Step) -> Result<Duration, GpuError> {
     for _ in 0..ROUNDS {
         least = least.min(run(gpu, step, repeats)? / repeats);
         if once > 5 * TIMED {
-            // A device this slow is not measured at length.
+            // On a device this slow, more rounds would delay the first frame.
             break;
         }
     }

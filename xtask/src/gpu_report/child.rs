@@ -34,7 +34,7 @@ fn wait(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus> 
             return Ok(status);
         }
         if begun.elapsed() >= limit {
-            // Whoever has ended in the meantime needs no killing.
+            // Fails if the child has ended in the meantime, which is no error.
             let _ = child.kill();
             child.wait()?;
             bail!("not ended after {} s", limit.as_secs());

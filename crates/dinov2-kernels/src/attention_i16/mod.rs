@@ -1,4 +1,4 @@
-//! Multi-head self-attention in 16-bit integers, for engines whose matrices are int8 anyway.
+//! Multi-head self-attention in 16-bit integers, for engines whose matrices are int8 or 16-bit floats.
 //!
 //! As [`crate::attention`]: an online softmax over blocks of keys, input `qkv: [n, 3 * dim]` in f32, output `[n, dim]`.
 //! Queries are quantized per row, keys per head, values per head and channel, softmax weights to 14 bits; sums are
@@ -105,7 +105,7 @@ impl Layout {
     }
 }
 
-/// Whether [`attention_i16`] runs a shape on this instruction set, and gains by it.
+/// Whether [`attention_i16`] runs a shape on this instruction set, and is faster there than [`crate::attention`].
 pub fn is_supported(isa: Isa, shape: AttentionShape) -> bool {
     shape.head_dim <= MAX_HEAD_DIM && isa.run_dot(FastI16)
 }
@@ -407,7 +407,7 @@ fn largest_magnitude<S: Simd>(simd: S, values: &[f32], least: f32) -> f32 {
     simd.largest(largest)
 }
 
-/// What one unit is worth where the largest magnitude becomes `limit` units; 0 for what is zero for all purposes.
+/// The scale that maps the largest magnitude to `limit` units; 0 where the largest magnitude is negligible.
 fn step(largest: f32, limit: f32) -> f32 {
     let step = largest / limit;
     if step >= f32::MIN_POSITIVE && step.is_finite() { step } else { 0.0 }
