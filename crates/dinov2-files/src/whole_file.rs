@@ -11,7 +11,7 @@ use crate::{FileError, Kind, Target, folder_of};
 /// Size of the buffer of [`write_whole`].
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// A file in the making, under a temporary name beside its place. If it is dropped before [`Self::finish`], the temporary
+/// A file that is being written under a temporary name beside its target. If it is dropped before [`Self::finish`], the temporary
 /// file is removed.
 ///
 /// Use this instead of [`write_whole`] when the writer must outlive one closure.

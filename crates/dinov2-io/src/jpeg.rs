@@ -130,7 +130,7 @@ fn tables_missing_before_first_scan(encoded: &[u8]) -> MissingTables {
     MissingTables::Nothing
 }
 
-/// Marker, content and what follows of the next segment. None at the end marker and where there is no whole segment.
+/// Marker and content of the next segment, and the bytes after it. None at the end marker or if the segment is incomplete.
 fn next_segment(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (_, rest) = bytes.split_at_checked(1).filter(|(start, _)| start == b"\xFF")?;
     let fill = rest.iter().position(|byte| *byte != 0xFF)?;

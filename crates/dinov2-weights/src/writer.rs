@@ -45,7 +45,7 @@ impl Numbers {
     }
 }
 
-/// A model file in the making. If it is dropped before [`ModelWriter::finish`], nothing is left behind.
+/// A model file that is being written. If it is dropped before [`ModelWriter::finish`], nothing is left behind.
 pub(crate) struct ModelWriter {
     file: WholeFile,
     /// Byte range of each tensor in the file.

@@ -118,7 +118,7 @@ impl AnimationStream {
         let decode = move || {
             let animation = match open(format, encoded) {
                 Ok(animation) => animation,
-                // Fails only where nobody waits any more.
+                // Fails only if the receiver was dropped.
                 Err(error) => return drop(sender.send(Err(error))),
             };
             for frame in animation {

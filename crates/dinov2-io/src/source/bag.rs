@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::inputs::{is_named_as_image, natural_order};
+use super::inputs::is_named_as_image;
+use super::natural_order::natural_order;
 use crate::SourceError;
 use crate::limits::{MAX_BAG_METADATA_BYTES, MAX_LISTED_FILES};
 

@@ -12,6 +12,7 @@ mod labelled;
 mod labels;
 mod live;
 pub mod mjpeg;
+mod natural_order;
 mod pattern;
 mod raw;
 mod read;
@@ -28,10 +29,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-pub use inputs::{list_glob, list_images, natural_order};
+pub use inputs::{list_glob, list_images};
 pub use labelled::PairedImages;
 pub use labels::Labels;
 pub use live::{LiveHandle, StopSignal};
+pub use natural_order::natural_order;
 pub use raw::{RawFormat, RawPixels, RawReader};
 #[cfg(feature = "mcap")]
 pub use recording::RecordingReader;

@@ -130,7 +130,7 @@ pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) 
     decode(format, encoded, frame, |decoder| decoder.orientation().unwrap_or(Orientation::NoTransforms))
 }
 
-/// [`decode_as`] for an image that stands upright whatever its EXIF says.
+/// [`decode_as`] without the EXIF orientation.
 pub(crate) fn decode_upright(
     format: ImageFormat,
     encoded: &[u8],

@@ -5,6 +5,7 @@
 //! object for anything else. No code, module or file is loaded. Values are in an arena, so that cycles and deep nesting
 //! cannot exhaust the stack, and memory is proportional to the pickle's length.
 
+mod globals;
 mod machine;
 
 use std::collections::HashMap;

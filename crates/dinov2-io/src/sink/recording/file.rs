@@ -41,7 +41,7 @@ struct State {
     writer: Option<McapWriter>,
     /// The same file, for its length.
     file: File,
-    /// Bytes of whole records that the system has.
+    /// Bytes of complete records that were written.
     whole_bytes: u64,
     /// When the first message was written that the system does not have yet.
     waiting_since: Option<Instant>,
@@ -227,7 +227,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends the recording. Cuts off the record that was half written, so that readers find nothing but whole ones.
+    /// Ends the recording. Cuts off the record that was half written, so that the file ends with a complete record.
     fn fail(&mut self, error: McapError) -> io::Error {
         (self.writer, self.waiting_since) = (None, None);
         let _ = self.file.set_len(self.whole_bytes);

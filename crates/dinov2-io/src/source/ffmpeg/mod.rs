@@ -1,8 +1,8 @@
 //! All other videos, decoded by an `ffmpeg` child process (4.2 or later).
 //!
 //! ffmpeg writes the frames that the file has, at the times that it has, as raw RGB in NUT: of the containers that can be
-//! piped, the one that keeps times exactly (Matroska rounds to milliseconds, y4m has none). It is told not to make the
-//! frame rate constant, and to count in nanoseconds. Times are the file's own ([`Frame::capture_ns`] is ffprobe's
+//! piped, the one that keeps times exactly (Matroska rounds to milliseconds, y4m has none). It is run without a
+//! constant frame rate and with times in nanoseconds. Times are the file's own ([`Frame::capture_ns`] is ffprobe's
 //! `pts_time`): they need not start at 0. Where a file's clock goes back, because recordings were put one behind the other,
 //! times go on from the last frame before. Frames before time 0 move the whole video so that it starts at 0.
 //!

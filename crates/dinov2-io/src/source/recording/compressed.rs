@@ -22,14 +22,14 @@ enum Content {
     DoubtfulOrder,
     /// Grey that is one colour per pixel.
     Mosaic(Mosaic),
-    /// Colours that must be three channels of the file: chroma beside luma is none of them.
+    /// Colours, which need three channels in the file; luma and chroma are not colours.
     ThreeChannels,
 }
 
 /// Decodes an image file into `frame`: pixels and size. The remark is for people.
 ///
 /// # Errors
-/// A broken image, and pixels that are none of a colour or grey camera.
+/// If the image is malformed, or its pixels are not those of a colour or grey camera.
 pub(super) fn decode(format: &str, data: &[u8], frame: &mut Frame) -> Result<Option<String>, FormatError> {
     let content = parse(format)?;
     if supported_format(data).is_none() {

@@ -65,7 +65,7 @@ pub struct RecordingReader<R> {
     order: u64,
     /// The channel that is replayed: that of the first image that can be decoded.
     chosen: Option<u16>,
-    /// Images of the chosen channel, where the file tells it.
+    /// Number of images of the chosen channel, if known.
     frames: Option<u64>,
     /// The first frame, decoded in order to choose.
     first: Option<Frame>,
@@ -82,9 +82,9 @@ pub struct RecordingReader<R> {
 /// Why there is nothing to replay.
 #[derive(Debug)]
 enum OpenFault {
-    /// The file is whole and has no images of the topic.
+    /// The file is complete but has no images of the topic.
     NoImages(FormatError),
-    /// It cannot be read, in whole or in part.
+    /// The file or a part of it cannot be read.
     Broken(FormatError),
 }
 
@@ -148,7 +148,7 @@ impl<R: Read + Seek> RecordingReader<R> {
         channel.map_or("", |channel| &channel.topic)
     }
 
-    /// Number of its images, where the file tells it.
+    /// Number of its images, if known.
     pub fn len_hint(&self) -> Option<usize> {
         self.frames.and_then(|frames| usize::try_from(frames).ok())
     }
@@ -158,7 +158,7 @@ impl<R: Read + Seek> RecordingReader<R> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Reads the next image into `frame`: pixels, size, and its stamp as capture time; where nobody set that, the time of
+    /// Reads the next image into `frame`: pixels, size, and its stamp as capture time; if that is not set, the time of
     /// recording. What is broken or cannot be read is skipped and counted. False at the end of the recording.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ pub(super) fn decode(image: &Image<'_>, tight: &mut Vec<u8>, frame: &mut Frame) 
     let (row_bytes, rows) = layout.rows(width_px, height_px);
     let step = image.step as usize;
     if step < row_bytes || layout == Layout::Nv24 && step > row_bytes {
-        // Of nv24 nobody says how rows of chroma, which are twice as long, would be padded.
+        // The padding of rows of chroma, which are twice as long, is not defined for nv24.
         let least = if layout == Layout::Nv24 { "" } else { "at least " };
         return Err(field("image step", format!("{least}{row_bytes}"), step.to_string()));
     }

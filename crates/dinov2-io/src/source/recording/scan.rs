@@ -121,7 +121,7 @@ pub(super) struct Part {
     pub(super) length: u64,
     /// Log time of its first message.
     pub(super) start_ns: u64,
-    /// Messages by channel, as the index behind a chunk tells.
+    /// Messages by channel, from the index after a chunk.
     pub(super) counts: Vec<(u16, u64)>,
 }
 
@@ -137,7 +137,7 @@ pub(super) struct Contents {
 /// Position at which a file is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// End of the last whole record.
+    /// End of the last complete record.
     pub(super) at: u64,
     /// Bytes of the next record that are present; 0 if the file ends between two records.
     pub(super) rest: u64,

@@ -52,7 +52,7 @@ impl RecordingStream {
         Ok(stream)
     }
 
-    /// Begins with a file. The error is that of a whole file without images; a broken one counts as missing.
+    /// Opens a file. Returns the error of a complete file without images; a damaged file counts as missing.
     fn start(&mut self, path: PathBuf) -> Option<SourceError> {
         let opened = open_file(&path, self.topic.as_deref());
         self.path = path;

@@ -1,4 +1,4 @@
-//! JPEGs of cameras: decoded straight to RGB, or refused whole.
+//! Decodes JPEGs of cameras to RGB. An incomplete JPEG is an error.
 
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;

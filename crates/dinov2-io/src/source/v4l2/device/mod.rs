@@ -6,6 +6,7 @@ mod capture;
 mod controls;
 mod convert;
 mod ffi;
+mod format;
 mod mjpeg;
 mod negotiate;
 mod node;

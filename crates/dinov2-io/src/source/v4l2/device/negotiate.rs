@@ -18,7 +18,7 @@ pub(super) struct Mode {
     pub(super) code: [u8; 4],
     /// Width and height in pixels.
     pub(super) size: (usize, usize),
-    /// None if the driver does not tell.
+    /// None if the driver does not report it.
     pub(super) fps: Option<f64>,
 }
 
@@ -43,7 +43,7 @@ fn modes(offer: &CameraPixels, request: Request) -> impl Iterator<Item = Mode> {
     let wanted = known.filter(|(format, ..)| request.format.is_none_or(|wished| wished == *format));
     wanted.into_iter().flat_map(move |(format, _, code)| {
         let mode = |size, fps| Mode { format: *format, code: *code, size, fps };
-        // A driver that tells no sizes is asked for the one that is wanted, and gives one.
+        // If the driver lists no sizes, the requested size is set; the driver then chooses one.
         let unlisted = offer.sizes.is_empty().then(|| mode(request.size, None));
         let of_size = move |size: &CameraSize| {
             mode(nearest_size(size, request.size), nearest_rate(&size.rates, request.fps))
