@@ -4,6 +4,7 @@ mod support;
 
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::PatchGrid;
+use dinov2_core::statistics::cosine;
 use training::data::{Batch, Pixels};
 use training::teacher::{Teacher, VitTeacher};
 use training::vit::{Images, Recomputation, Request, Tokens, Variables, Vit, read_parameters};
@@ -33,11 +34,6 @@ fn pixels(images: usize) -> Pixels {
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn cosine(left: &[f32], right: &[f32]) -> f64 {
-    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    dot(left, right) / (dot(left, left) * dot(right, right)).sqrt()
 }
 
 /// A number that depends on every token in its own way.

@@ -7,7 +7,7 @@ use super::interrupt::{Interrupts, Words};
 use super::models::{TeacherModel, blame_recipe};
 use training::data::Dataset;
 use training::eval::ModelChoice;
-use training::metrics::Progress;
+use training::progress::RunProgress;
 use training::recipe::Recipe;
 use training::teacher::{CacheConfig, Compression, write_cache};
 
@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut teacher =
         model.teacher(&blocks, &Device::Cpu).map_err(|error| blame_recipe(error, &args.recipe))?;
     let dataset = Dataset::open(&args.data)?;
-    let mut bar = Progress::new(recipe.steps(), 0);
+    let mut bar = RunProgress::new(recipe.steps(), 0);
     let config = CacheConfig {
         output: args.output,
         compression: args.storage,

@@ -1,16 +1,16 @@
 //! `curate`: chooses images to train on.
 
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::interrupt::{Interrupts, Words};
 use clap::ValueEnum;
 use dinov2_cpu::{CpuPrecision, default_threads};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use training::curate::{CurateConfig, CurateModel, Sameness, Summary, curate};
+use training::progress::Bar;
 
 /// Arguments of `curate`.
 #[derive(clap::Args)]
@@ -160,57 +160,37 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }))?;
     // A pool that exists already, in a test say, does as well.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
-    let mut progress = Progress::new();
-    let summary = curate(&config, &mut |stage, done| progress.tell(stage, done));
-    if let Some(bar) = &progress.bar {
-        bar.finish_and_clear();
-    }
+    let mut progress = PhaseProgress::new();
+    let summary = curate(&config, &mut |phase, done| progress.report(phase, done));
+    progress.bar.finish();
     print(&summary?, &config, json)
 }
 
-/// Of the bar.
+/// Steps of the bar, which shows parts of a phase.
 const STEPS: u64 = 1_000;
-/// Between two plain lines.
+/// Time between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// A bar in a terminal, elsewhere a plain line now and then.
-struct Progress {
-    bar: Option<ProgressBar>,
-    stage: &'static str,
-    told: Instant,
+/// How far a phase of curation is.
+struct PhaseProgress {
+    bar: Bar,
+    phase: &'static str,
 }
 
-impl Progress {
+impl PhaseProgress {
     fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(STEPS);
-            match ProgressStyle::with_template("{bar:30} {percent} % {msg} ETA {eta}") {
-                Ok(style) => bar.with_style(style),
-                // A template is ours; a bar in the default style beats an abort.
-                Err(_) => bar,
-            }
-        });
-        Self { bar, stage: "", told: Instant::now() }
+        let bar = Bar::new(STEPS, "{bar:30} {percent} % {msg} ETA {eta}", LINE_EVERY);
+        Self { bar: bar.with_late_lines(), phase: "" }
     }
 
-    /// `done` of the stage, from 0 to 1.
-    fn tell(&mut self, stage: &'static str, done: f64) {
-        let began = stage != self.stage;
-        self.stage = stage;
-        match &self.bar {
-            Some(bar) => {
-                if began {
-                    bar.reset();
-                    bar.set_message(stage);
-                }
-                bar.set_position((done * STEPS as f64) as u64);
-            }
-            None if self.told.elapsed() >= LINE_EVERY => {
-                self.told = Instant::now();
-                eprintln!("{stage}: {:.1} %", 100.0 * done);
-            }
-            None => {}
+    /// `done`: of the phase, from 0 to 1.
+    fn report(&mut self, phase: &'static str, done: f64) {
+        if phase != self.phase {
+            self.phase = phase;
+            self.bar.restart(phase);
         }
+        self.bar.set_position((done * STEPS as f64) as u64);
+        self.bar.plain_line(false, || format!("{phase}: {:.1} %", 100.0 * done));
     }
 }
 

@@ -17,8 +17,9 @@ use training::distill::{
 };
 use training::eval::ModelChoice;
 use training::loss::Targets;
-use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
+use training::metrics::{Metrics, PatchFeatures, SheetRow, contact_sheet};
 use training::parallel::Launch;
+use training::progress::RunProgress;
 use training::recipe::{Recipe, Start};
 use training::teacher::{CachedTeacher, Teacher};
 use training::vit::Vit;
@@ -190,7 +191,7 @@ impl RunArgs {
 /// the end.
 struct Told {
     metrics: Metrics,
-    progress: Progress,
+    progress: RunProgress,
     device: Device,
     normalisation: Normalisation,
     /// Steps of the whole run.
@@ -215,7 +216,7 @@ impl Told {
         let done = config.resume.then_some(kept.unwrap_or(0));
         Ok(Self {
             metrics: Metrics::create(&config.output, done)?,
-            progress: Progress::new(config.recipe.steps(), done.unwrap_or(0)),
+            progress: RunProgress::new(config.recipe.steps(), done.unwrap_or(0)),
             device: config.device.clone(),
             normalisation: config.card.preprocessing.normalisation(),
             steps: config.recipe.steps(),

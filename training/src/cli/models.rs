@@ -12,6 +12,7 @@ use training::distill::DistillError;
 use training::eval::ModelChoice;
 use training::loss::StandardiseError;
 use training::parallel::Launch;
+use training::prune::PruneError;
 use training::teacher::{CacheError, EngineTeacher, Teacher, TeacherError, VitTeacher};
 
 /// Opens the device of that name; of several processes on a machine each gets its own GPU, unless one is named.
@@ -87,6 +88,7 @@ pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> an
         |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
     let of_run = error.downcast_ref().is_some_and(|error| match error {
         DistillError::Student(_)
+        | DistillError::Prune(PruneError::Shape(_))
         | DistillError::Memory { .. }
         | DistillError::Standardise(StandardiseError::Width(_)) => true,
         DistillError::Teacher(error) => teachers(error),

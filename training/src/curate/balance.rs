@@ -1,5 +1,5 @@
 use super::Hierarchy;
-use crate::views::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 
 /// Draws points so that clusters are balanced, from the coarsest level down: each cluster's share is divided evenly among its
 /// parts, and what a part is too small for goes to the others (Vo et al. 2024). Within the finest clusters points are

@@ -1,14 +1,14 @@
 use std::fs::File;
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use dinov2_heads::{MAX_FIT_PATCHES, Pca};
 use serde::{Deserialize, Serialize};
 
-use super::manifest::write_whole;
 use super::points::dot;
 use super::scan::MadeBy;
 use super::{CurateError, Embeddings, Points, Subset};
+use crate::files::write_bytes;
 
 /// Images that the common part is measured on at most.
 const MOST: usize = MAX_FIT_PATCHES;
@@ -120,7 +120,7 @@ impl Common {
     /// Writes it, for other runs with the same model.
     pub(super) fn write(&self, path: &Path) -> Result<(), CurateError> {
         let text = serde_json::to_vec(self).expect("plain data can be written");
-        write_whole(path, |out| out.write_all(&text))
+        write_bytes(path, &text).map_err(CurateError::file(path))
     }
 
     /// Images on which it was measured.

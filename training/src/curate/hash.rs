@@ -2,7 +2,7 @@ use std::f64::consts::PI;
 
 use dinov2_io::Resampler;
 
-use crate::data::Image;
+use crate::image::Image;
 
 /// Side of the picture that is transformed.
 const SIDE_PX: usize = 32;

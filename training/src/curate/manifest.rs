@@ -1,13 +1,12 @@
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
-use dinov2_files::{Durability, Kind};
 use serde::Serialize;
 
 use super::CurateError;
 use super::scan::Fact;
 use crate::data::{Dataset, ManifestEntry, Member};
+use crate::files::write_whole;
 
 /// What became of an image, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -110,14 +109,5 @@ pub(super) fn write(
         }
         Ok(())
     })
-}
-
-/// Writes a file that appears under its name only when it is whole.
-pub(super) fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
-) -> Result<(), CurateError> {
-    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, write)
-        .map_err(|error| CurateError::file(path)(error.into()))?;
-    Ok(())
+    .map_err(CurateError::file(path))
 }

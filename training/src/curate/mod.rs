@@ -27,6 +27,7 @@ mod reference;
 mod report;
 mod run;
 mod scan;
+mod summary;
 mod thin;
 
 pub use balance::draw_balanced;
@@ -40,7 +41,8 @@ pub use manifest::Reason;
 pub use model::CurateModel;
 pub use neighbours::{Neighbour, Neighbours, neighbours_between, neighbours_within};
 pub use points::{Floats, Points, Subset};
-pub use run::{Summary, curate};
+pub use run::curate;
+pub use summary::Summary;
 
 #[cfg(test)]
 mod tests;

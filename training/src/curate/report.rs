@@ -1,10 +1,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
-use super::manifest::write_whole;
 use super::{CurateConfig, CurateError, Reason, Summary};
+use crate::files::write_bytes;
 
 /// Rows of a list of examples.
 const EXAMPLES: usize = 10;
@@ -12,7 +11,7 @@ const EXAMPLES: usize = 10;
 /// Writes what was done and what came of it, for people.
 pub(super) fn write(path: &Path, config: &CurateConfig, summary: &Summary) -> Result<(), CurateError> {
     let text = text(config, summary);
-    write_whole(path, |out| out.write_all(text.as_bytes()))
+    write_bytes(path, text.as_bytes()).map_err(CurateError::file(path))
 }
 
 fn text(config: &CurateConfig, summary: &Summary) -> String {

@@ -10,37 +10,13 @@ use super::reference::Reference;
 use super::scan::{Scan, Scanner};
 use super::thin::thin;
 use super::{
-    CurateConfig, CurateError, Hierarchy, HierarchyOptions, Points, Reason, Subset, manifest,
+    CurateConfig, CurateError, Hierarchy, HierarchyOptions, Points, Reason, Subset, Summary, manifest,
     neighbours_between, neighbours_within, report,
 };
 use crate::data::Dataset;
 
 /// Neighbours of an image in an evaluation set that are looked at: the nearest need not be the one whose hash agrees.
 const LEAK_NEIGHBOURS: usize = 8;
-
-/// What was chosen.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// Names of the images: `[images]`.
-    pub names: Vec<String>,
-    /// What became of each: `[images]`.
-    pub reasons: Vec<Reason>,
-    /// Clusters of each, the coarsest first; empty where it was left out before: `[images]`.
-    pub clusters: Vec<Vec<u32>>,
-    /// Clusters per level, the finest first.
-    pub levels: Vec<usize>,
-    /// What was taken out of the embeddings, in words.
-    pub common: String,
-    /// What would do better, in words.
-    pub advice: Option<String>,
-}
-
-impl Summary {
-    /// Images that are to be trained on.
-    pub fn kept(&self) -> usize {
-        self.reasons.iter().filter(|reason| reason.is_kept()).count()
-    }
-}
 
 /// Chooses images and writes `manifest.jsonl` and `report.md`. `told(stage, done)` hears of the progress, from 0 to 1.
 ///

@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::manifest::write_whole;
 use super::{CurateConfig, CurateError, Embeddings, perceptual_hash};
 use crate::data::{DataError, Dataset, Image};
+use crate::files::write_bytes;
 
 /// Images between two writings.
 const CHUNK: usize = 64;
@@ -158,7 +158,7 @@ impl Scanner {
         let path = folder.join("scan.json");
         let Ok(known) = fs::read(&path) else {
             let text = serde_json::to_vec_pretty(&origin).expect("plain data can be written");
-            return write_whole(&path, |out| out.write_all(&text));
+            return write_bytes(&path, &text).map_err(CurateError::file(&path));
         };
         if serde_json::from_slice::<Origin>(&known).is_ok_and(|known| known == origin) {
             return Ok(());

@@ -9,7 +9,8 @@ use dinov2_io::limits::MAX_IMAGE_FILE_BYTES;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use super::sources::{Entry, Found, Place, Shard, find};
+use super::listing::{Entry, Listing, Place, Shard};
+use super::sources::find;
 use super::{DataError, Image, Member};
 
 /// Encoded images, listed; each is read when it is asked for.
@@ -27,7 +28,7 @@ impl Dataset {
     /// # Errors
     /// A source that cannot be read, a shard that is none, or no image at all.
     pub fn open(sources: &[String]) -> Result<Self, DataError> {
-        let Found { entries, shards, .. } = find(sources)?;
+        let Listing { entries, shards, .. } = find(sources)?;
         Ok(Self { entries, shards: shards.into() })
     }
 

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::DataError;
-use super::sources::{Entry, Found, Place, is_address};
+use super::listing::{Entry, Listing, Place};
+use super::names::is_address;
 
 /// Longest line of a manifest.
 const MAX_LINE_BYTES: u64 = 1 << 16;
@@ -58,7 +59,7 @@ fn yes() -> bool {
 }
 
 /// Adds the kept images of a manifest.
-pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, listing: &mut Listing) -> Result<(), DataError> {
     let label = path.display().to_string();
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut reader = BufReader::new(File::open(path).map_err(DataError::read(&label))?);
@@ -68,7 +69,7 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
         number += 1;
         reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(DataError::read(&label))?;
         if line.is_empty() {
-            return found.check_count();
+            return listing.check_count();
         }
         if line.trim_ascii().is_empty() {
             continue;
@@ -86,7 +87,7 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
             continue;
         }
         let Some(member) = entry.member else {
-            found.entries.push(file_entry(&folder.join(&entry.name), entry.bytes)?);
+            listing.entries.push(file_entry(&folder.join(&entry.name), entry.bytes)?);
             continue;
         };
         let bytes = entry.bytes.ok_or_else(|| wrong("a member without its bytes".into()))?;
@@ -95,12 +96,12 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
         let shard = match shards.entry(shard_path) {
             MapEntry::Occupied(known) => *known.get(),
             MapEntry::Vacant(new) => {
-                let shard = found.shard(new.key())?;
-                *new.insert(found.add_shard(shard))
+                let shard = listing.shard(new.key())?;
+                *new.insert(listing.add_shard(shard))
             }
         };
         let place = Place::Member { shard, offset: member.offset };
-        found.entries.push(Entry { name: entry.name.into(), bytes, place });
+        listing.entries.push(Entry { name: entry.name.into(), bytes, place });
     }
 }
 

@@ -9,24 +9,29 @@
 //!
 //! What it does not do: labels. What lies beside an image in a shard is left alone.
 
+mod batch;
+mod batch_maker;
 mod dataset;
 mod error;
 mod held_out;
-mod image;
+mod listing;
 mod loader;
-mod make;
 mod manifest;
+mod names;
 mod order;
+mod plan;
 #[cfg(feature = "object-store")]
 mod remote;
 mod shard;
 mod sources;
 mod unreadable;
 
+pub use crate::image::Image;
+pub use batch::{Batch, Pixels};
 pub use dataset::Dataset;
 pub use error::DataError;
 pub use held_out::held_out;
-pub use image::Image;
-pub use loader::{Batch, Loader, LoaderPlan, Pixels, Unreadable};
+pub use loader::Loader;
 pub(crate) use manifest::{ManifestEntry, Member};
-pub use unreadable::UnreadableList;
+pub use plan::LoaderPlan;
+pub use unreadable::{Unreadable, UnreadableList};

@@ -1,4 +1,4 @@
-use crate::views::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 
 /// The endless stream of samples: epoch after epoch, each a random order of all of them. Positions are asked for in rising
 /// order; one epoch is kept.

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use tar::{EntryType, Header};
 
 use super::DataError;
-use super::sources::is_image_name;
+use super::names::is_image_name;
 
 const BLOCK_BYTES: u64 = 512;
 /// Longest name in a GNU long-name entry; Linux knows no path above 4,096.

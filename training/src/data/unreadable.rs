@@ -2,7 +2,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use super::Unreadable;
+/// A sample that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its name in the dataset.
+    pub name: String,
+    /// Why, in words.
+    pub reason: String,
+}
 
 /// Images that cannot be read, in a file that is up to date at any time: a line each, of name, tab and reason.
 #[derive(Debug)]
@@ -40,7 +47,7 @@ impl UnreadableList {
             return Ok(None);
         }
         let lines: String = self.reasons.iter().map(|(name, reason)| format!("{name}\t{reason}\n")).collect();
-        crate::files::write_whole(&self.path, lines.as_bytes())?;
+        crate::files::write_bytes(&self.path, lines.as_bytes())?;
         Ok(Some(self.reasons.len()))
     }
 

@@ -9,13 +9,15 @@ use safetensors::tensor::View;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::{DistillError, Learner};
+use super::{DistillError, Learner, RunConfig};
 use crate::loss::Standardiser;
 use crate::optimise::Average;
 use crate::recipe::Recipe;
 
 /// Key of the metadata in a checkpoint.
 const METADATA_KEY: &str = "training";
+/// Folder of checkpoints in the run's folder.
+const FOLDER: &str = "checkpoints";
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 
@@ -58,7 +60,7 @@ impl Checkpoint {
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), text)]);
         let failed = RefCell::new(None);
         let views = tensors.iter().map(|(name, tensor)| (name, Part { tensor, failed: &failed }));
-        crate::files::write_whole_by(&path, |file| {
+        crate::files::write_by_name(&path, |file| {
             safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| match error {
                 SafeTensorError::IoError(error) => error,
                 error => io::Error::other(error),
@@ -201,6 +203,52 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>, DistillError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Where a run in this folder keeps its checkpoints.
+pub fn checkpoint_folder(output: &Path) -> PathBuf {
+    output.join(FOLDER)
+}
+
+/// Steps that a run in this folder has done, by its last checkpoint.
+///
+/// # Errors
+/// A folder or checkpoint that cannot be read.
+pub fn steps_done(output: &Path) -> Result<Option<u64>, DistillError> {
+    let path = latest_checkpoint(&checkpoint_folder(output))?;
+    path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
+}
+
+/// A checkpoint to go on from.
+pub(super) struct OpenCheckpoint {
+    pub(super) path: PathBuf,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) tensors: BTreeMap<String, Tensor>,
+}
+
+impl OpenCheckpoint {
+    /// The last checkpoint of the run in this folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// A checkpoint of another run, or of any run where `config` does not resume; a file that cannot be read.
+    pub(super) fn find(config: &RunConfig, dataset: &str) -> Result<Option<Self>, DistillError> {
+        let Some(path) = latest_checkpoint(&checkpoint_folder(&config.output))? else { return Ok(None) };
+        let wrong = |problem: &str| DistillError::Checkpoint { path: path.clone(), problem: problem.into() };
+        if !config.resume {
+            return Err(wrong("expected a new folder, or --resume to go on"));
+        }
+        let (checkpoint, tensors) = Checkpoint::read(&path)?;
+        if checkpoint.recipe != config.recipe {
+            return Err(wrong("expected the recipe that the run began with, got another"));
+        }
+        if checkpoint.dataset != dataset {
+            return Err(wrong("expected the images that the run began with, got others"));
+        }
+        if checkpoint.teacher != config.teacher {
+            return Err(wrong("expected the teacher that the run began with, got another"));
+        }
+        Ok(Some(Self { path, checkpoint, tensors }))
+    }
 }
 
 /// A tensor of which bytes are made when the file takes them, so that a checkpoint is never held as a whole.

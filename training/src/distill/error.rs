@@ -5,6 +5,7 @@ use dinov2_weights::{ConvertError, ModelError};
 use crate::data::DataError;
 use crate::loss::StandardiseError;
 use crate::parallel::ParallelError;
+use crate::prune::PruneError;
 use crate::teacher::TeacherError;
 use crate::vit::ParameterError;
 
@@ -26,6 +27,9 @@ pub enum DistillError {
     /// The student's first weights.
     #[error(transparent)]
     Parameters(#[from] ParameterError),
+    /// A model that cannot be cut down to the student's shape.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
     /// The result cannot be written.
     #[error(transparent)]
     Export(#[from] ConvertError),

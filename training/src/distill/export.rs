@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::DType;
+use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_weights::{
@@ -12,7 +13,6 @@ use dinov2_weights::{
 use super::DistillError;
 use crate::data::Pixels;
 use crate::qat::Rounding;
-use crate::statistics::{cosine, quantile};
 use crate::teacher::TeacherError;
 use crate::vit::Parameters;
 
@@ -123,8 +123,8 @@ fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherEr
             cosines.extend(rows.map(|(want, got)| cosine(want, got)));
         }
     }
-    let measured = by_side.into_iter().map(|(side_px, mut cosines)| {
-        cosines.sort_by(f64::total_cmp);
+    let measured = by_side.into_iter().map(|(side_px, cosines)| {
+        let cosines = sorted(cosines);
         Fidelity {
             size_px: side_px as u32,
             patches: cosines.len() as u32,

@@ -5,7 +5,9 @@
 //! step, so a run that was killed goes on from its last checkpoint as if nothing had happened: on a CPU bit for bit.
 
 mod checkpoint;
+mod config;
 mod error;
+mod event;
 mod export;
 mod mask;
 mod memory;
@@ -16,14 +18,14 @@ mod start;
 mod step;
 mod validate;
 
-pub use checkpoint::{Checkpoint, latest_checkpoint};
+pub use checkpoint::{Checkpoint, checkpoint_folder, latest_checkpoint, steps_done};
+pub use config::{CheckpointEvery, RunConfig};
 pub use error::DistillError;
+pub use event::{Event, Outcome};
 pub use export::{StudentCard, write_int8_student, write_student};
 pub use memory::step_bytes;
 pub use observe::fit_objective;
-pub use run::{
-    CheckpointEvery, Event, Outcome, RunConfig, STUDENT_FILE, checkpoint_folder, distill, steps_done,
-};
+pub use run::{STUDENT_FILE, distill};
 pub use start::{Student, student_spec};
 pub use step::{Learner, StepReport};
 pub use validate::{Agreement, agreements, tokens as held_out_tokens};

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use dinov2_core::VitSpec;
 use dinov2_weights::Model;
 
-use super::run::Opened;
+use super::checkpoint::OpenCheckpoint;
 use super::step::student_taps;
 use super::{Checkpoint, DistillError, Event, Learner, RunConfig, Student, fit_objective};
 use crate::data::{Batch, Dataset, Loader, LoaderPlan};
@@ -25,7 +25,7 @@ pub(super) struct Prepare<'a> {
     pub(super) start: Option<&'a Model>,
     pub(super) train: &'a Arc<Dataset>,
     pub(super) held_out: &'a [(Batch, Targets)],
-    pub(super) before: Option<&'a Opened>,
+    pub(super) before: Option<&'a OpenCheckpoint>,
 }
 
 impl Prepare<'_> {
@@ -55,7 +55,7 @@ impl Prepare<'_> {
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Objective, DistillError> {
         let (config, recipe) = (self.config, &self.config.recipe);
-        let Some((path, _, tensors)) = self.before else {
+        let Some(OpenCheckpoint { path, tensors, .. }) = self.before else {
             // All processes look at the views of one, so that they standardise alike, and as one process would.
             let mut loader = loader(config, (0, 1), &recipe.stages[0], self.train, 0)?;
             return fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {

@@ -1,114 +1,29 @@
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::Device;
 use dinov2_weights::Model;
 
+use super::checkpoint::{Checkpoint, OpenCheckpoint, checkpoint_folder};
 use super::memory::Plan;
 use super::prepare::{Prepare, check, loader};
 use super::step::{Learner, StepReport};
 use super::{
-    Agreement, Checkpoint, DistillError, Student, StudentCard, agreements, latest_checkpoint, student_spec,
-    write_int8_student, write_student,
+    DistillError, Event, Outcome, RunConfig, Student, agreements, student_spec, write_int8_student,
+    write_student,
 };
 use crate::allocator::keep_pages;
 use crate::data::{self, Batch, Dataset, Pixels, Unreadable, UnreadableList};
+use crate::files::remove_partial;
 use crate::loss::Targets;
-use crate::parallel::{Group, Launch};
-use crate::partial::remove_partial;
+use crate::parallel::Group;
 use crate::recipe::{Recipe, Stage};
-use crate::stop::Stop;
 use crate::teacher::Teacher;
 use crate::vit::Vit;
 
 /// The result's name in the run's folder.
 pub const STUDENT_FILE: &str = "student.safetensors";
-/// Folder of checkpoints in the run's folder.
-const CHECKPOINTS: &str = "checkpoints";
-
-/// What is said on the command line, besides the recipe.
-#[derive(Clone, Debug)]
-pub struct RunConfig {
-    /// Everything that decides what is learnt.
-    pub recipe: Recipe,
-    /// Folder of the run.
-    pub output: PathBuf,
-    /// Go on from the last checkpoint.
-    pub resume: bool,
-    /// End after this step, as if killed after its checkpoint.
-    pub stop_after: Option<u64>,
-    /// When checkpoints are written besides.
-    pub checkpoint_every: CheckpointEvery,
-    /// Ends the run after the step in progress, with a checkpoint.
-    pub stop: Stop,
-    /// Steps between measurements on held-out images.
-    pub validate_every: u64,
-    /// Threads that load images.
-    pub workers: usize,
-    /// Where the student computes.
-    pub device: Device,
-    /// What the result says about itself.
-    pub card: StudentCard,
-    /// The teacher's weights, for the checkpoint: a run is not resumed with another.
-    pub teacher: String,
-    /// The processes of the run, where there are several. They share the folder; the first one writes.
-    pub launch: Option<Launch>,
-}
-
-/// When a checkpoint is due: by whichever comes first, and always at the end of a run, early or not. What is learnt does not depend on
-/// it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointEvery {
-    /// Steps between those whose numbers are its multiples; by time alone if there is none.
-    pub steps: Option<u64>,
-    /// Time since the last one, or since the first step.
-    pub time: Duration,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// With a student, which lies here.
-    Student(PathBuf),
-    /// Early, because somebody asked; a checkpoint was written after these steps.
-    Stopped {
-        /// Steps done.
-        steps: u64,
-    },
-}
-
-/// What happens in a run.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Something before the first step.
-    Preparing(String),
-    /// A step was done.
-    Step {
-        /// Its number, from 0.
-        step: u64,
-        /// Images of it.
-        images: usize,
-        /// What it came to.
-        report: &'a StepReport,
-    },
-    /// The averaged student was measured after so many steps.
-    Validated {
-        /// Steps done.
-        steps: u64,
-        /// Results by side; none without held-out images.
-        agreements: &'a [Agreement],
-        /// Held-out images side by side, what the teacher makes of them, and the student.
-        held_out: &'a [(Batch, Targets)],
-        /// The averaged student.
-        student: &'a Vit,
-    },
-    /// A checkpoint was written.
-    Checkpoint(&'a Path),
-    /// Images that cannot be read, so far.
-    Unreadable(usize),
-}
 
 /// Distills. Of several processes only the first validates and writes, and has events about it.
 ///
@@ -134,8 +49,8 @@ pub fn distill(
     let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
-    let before = open_checkpoint(config, &fingerprint)?;
-    let steps = before.as_ref().map_or(0, |(_, checkpoint, _)| checkpoint.step)
+    let before = OpenCheckpoint::find(config, &fingerprint)?;
+    let steps = before.as_ref().map_or(0, |before| before.checkpoint.step)
         ..config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
     Plan {
         recipe: &config.recipe,
@@ -152,7 +67,7 @@ pub fn distill(
     let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
     let mut learner = prepare.learner(teacher, group, on_event)?;
     let mut step = steps.start;
-    if let Some((path, _, tensors)) = before {
+    if let Some(OpenCheckpoint { path, tensors, .. }) = before {
         Checkpoint::restore(&path, tensors, &mut learner)?;
     }
     learner.meet(step)?;
@@ -201,43 +116,6 @@ fn check_parts(recipe: &Recipe, world: usize) -> Result<(), DistillError> {
             "stages.batch: expected a multiple of accumulate {accumulate} times {world} processes, got {batch}"
         ))),
     }
-}
-
-/// Where a run in this folder keeps its checkpoints.
-pub fn checkpoint_folder(output: &Path) -> PathBuf {
-    output.join(CHECKPOINTS)
-}
-
-/// Steps that a run in this folder has done, by its last checkpoint.
-///
-/// # Errors
-/// A folder or checkpoint that cannot be read.
-pub fn steps_done(output: &Path) -> Result<Option<u64>, DistillError> {
-    let path = latest_checkpoint(&checkpoint_folder(output))?;
-    path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
-}
-
-pub(super) type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String, candle_core::Tensor>);
-
-/// The checkpoint to go on from.
-fn open_checkpoint(config: &RunConfig, dataset: &str) -> Result<Option<Opened>, DistillError> {
-    let folder = checkpoint_folder(&config.output);
-    let Some(path) = latest_checkpoint(&folder)? else { return Ok(None) };
-    let wrong = |problem: &str| DistillError::Checkpoint { path: path.clone(), problem: problem.into() };
-    if !config.resume {
-        return Err(wrong("expected a new folder, or --resume to go on"));
-    }
-    let (checkpoint, tensors) = Checkpoint::read(&path)?;
-    if checkpoint.recipe != config.recipe {
-        return Err(wrong("expected the recipe that the run began with, got another"));
-    }
-    if checkpoint.dataset != dataset {
-        return Err(wrong("expected the images that the run began with, got others"));
-    }
-    if checkpoint.teacher != config.teacher {
-        return Err(wrong("expected the teacher that the run began with, got another"));
-    }
-    Ok(Some((path, checkpoint, tensors)))
 }
 
 struct Run<'a, 'b> {
@@ -352,15 +230,15 @@ impl Run<'_, '_> {
         let folder = self.config.output.join(format!("bad-batch-{step}{}", suffix(rank)));
         let kept = std::fs::create_dir_all(&folder).and_then(|()| {
             let names: Vec<&str> = batch.samples.iter().map(|sample| train.name(*sample as usize)).collect();
-            crate::files::write_whole(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
+            crate::files::write_bytes(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
             let mut terms = format!("loss\t{}\ngradient norm\t{}\n", report.loss, report.gradient_norm);
             terms.extend(report.terms.iter().map(|(name, term)| format!("{name}\t{term}\n")));
-            crate::files::write_whole(&folder.join("terms.txt"), terms.as_bytes())?;
+            crate::files::write_bytes(&folder.join("terms.txt"), terms.as_bytes())?;
             let teacher = batch.teacher.iter().map(|views| (views, "-teacher"));
             for (views, whose) in std::iter::once((&batch.student, "")).chain(teacher) {
                 for (index, image) in views.images().enumerate() {
                     let png = crate::files::png(image, views.side_px, views.side_px)?;
-                    crate::files::write_whole(&folder.join(format!("{index:04}{whose}.png")), &png)?;
+                    crate::files::write_bytes(&folder.join(format!("{index:04}{whose}.png")), &png)?;
                 }
             }
             Ok(())

@@ -1,11 +1,12 @@
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::PatchGrid;
+use dinov2_core::statistics::{quantile, sorted};
 use dinov2_weights::Normalisation;
 
 use super::DistillError;
 use crate::data::{Batch, Pixels};
 use crate::loss::{Objective, Targets, cosine};
-use crate::statistics::{mean, quantile};
+use crate::statistics::mean;
 use crate::vit::{Images, Parameters, Request, Tokens, Vit};
 
 /// How much of what a teacher says its student says, on images that it did not learn from: of its features where these are to be the
@@ -57,7 +58,7 @@ fn agreement(
         patches.extend(cosines(of_patches)?);
         cls.extend(cosines(of_cls)?);
     }
-    patches.sort_by(f64::total_cmp);
+    let patches = sorted(patches);
     Ok(Agreement {
         side_px: batches[0].0.student.side_px,
         patch_median: quantile(&patches, 0.5),

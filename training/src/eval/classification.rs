@@ -6,9 +6,9 @@ use dinov2_io::Size;
 use super::images::Reader;
 use super::knn::Bank;
 use super::left_out::LeftOut;
-use super::progress::bar;
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
+use crate::progress::task_bar;
 
 /// Neighbours that vote.
 pub(super) const NEIGHBOURS: [usize; 2] = [10, 20];
@@ -60,9 +60,9 @@ impl Embeddings {
         let mut embeddings = Self { dim, values: Vec::new(), classes: Vec::new(), places: Vec::new() };
         let total = images.images().len();
         let mut left_out = LeftOut::new("classes", unit, total);
-        let bar = bar("classes", judged.name(), total, unit);
+        let bar = task_bar("classes", judged.name(), total, unit);
         for (place, (path, class)) in images.images().iter().enumerate() {
-            bar.inc(1);
+            bar.advance(1);
             let image = match reader.read(path) {
                 Ok(image) => image,
                 Err(error) => {
@@ -76,7 +76,7 @@ impl Embeddings {
             embeddings.classes.push(*class);
             embeddings.places.push(place);
         }
-        bar.finish_and_clear();
+        bar.finish();
         left_out.finish(judged)?;
         Ok(embeddings)
     }
@@ -194,11 +194,11 @@ fn probe(
         row[*class as usize] = 1.0;
     }
     let config = ProbeConfig { l2: L2, threads: judged.threads(), ..ProbeConfig::default() };
-    let bar = bar("class probe", judged.name(), config.max_steps, "steps at most");
+    let bar = task_bar("class probe", judged.name(), config.max_steps, "steps at most");
     let width = 2 * fitted.dim;
     let (probe, _) =
-        LinearProbe::fit((&fitted.values, width), (&targets, classes), &config, |_, _| bar.inc(1))?;
-    bar.finish_and_clear();
+        LinearProbe::fit((&fitted.values, width), (&targets, classes), &config, |_, _| bar.advance(1))?;
+    bar.finish();
     let mut logits = Vec::new();
     probe.logits_into(&tested.values, &mut logits)?;
     let right = logits.chunks_exact(classes).zip(&tested.classes).filter(|(logits, class)| {

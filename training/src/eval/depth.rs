@@ -15,10 +15,10 @@ use super::depth_map::DepthMap;
 use super::images::{fitted, grid};
 use super::left_out::LeftOut;
 use super::pairs::{TRAINING, VALIDATION, check_size};
-use super::progress::bar;
 use super::segmentation::new_fit;
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
+use crate::progress::task_bar;
 
 /// Weight of the penalty on the weights of standardised features.
 const L2: f64 = 1e-3;
@@ -65,9 +65,9 @@ impl Depth {
         let patch_size = judged.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
         let mut left_out = LeftOut::new("depth", unit, images.len());
-        let bar = bar("depth", judged.name(), images.len(), unit);
+        let bar = task_bar("depth", judged.name(), images.len(), unit);
         for (image, path) in images.iter() {
-            bar.inc(1);
+            bar.advance(1);
             let mut depth = match read_pair(image, path, &mut frame) {
                 Ok(depth) => depth,
                 Err(error) => {
@@ -81,7 +81,7 @@ impl Depth {
             }
             visit(judged, fitted(&mut fit, &frame, image)?, grid, &depth)?;
         }
-        bar.finish_and_clear();
+        bar.finish();
         left_out.finish(judged)
     }
 

@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
+use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Features, PatchGrid};
 use dinov2_io::{Fit, Frame, Size, read_still};
 
 use super::cka::LinearCka;
 use super::images::{fitted, grid};
 use super::left_out::LeftOut;
-use super::progress::bar;
 use super::segmentation::new_fit;
 use super::table::{Measure, Unit, short_side};
 use super::{EvalError, Judged};
-use crate::statistics::{cosine, quantile};
+use crate::progress::task_bar;
 
 /// Most patches that are compared: their cosines are held for the quantiles.
 const MAX_PATCHES: usize = 1 << 28;
@@ -54,10 +54,10 @@ impl Fidelity {
         }
         let (mut frame, mut fit) = (Frame::new(), new_fit(size, patch_sizes[0])?);
         let mut compared = Compared::new([teacher.spec().dim, student.spec().dim]);
-        let bar = bar("fidelity", student.name(), self.images.len(), "images");
+        let bar = task_bar("fidelity", student.name(), self.images.len(), "images");
         let mut left_out = LeftOut::new("fidelity", "images", self.images.len());
         for path in &self.images {
-            bar.inc(1);
+            bar.advance(1);
             if let Err(error) = read_still(path, &mut frame) {
                 bar.suspend(|| left_out.add(path, error.into()))?;
                 continue;
@@ -71,7 +71,7 @@ impl Fidelity {
             };
             compared.add(want, got)?;
         }
-        bar.finish_and_clear();
+        bar.finish();
         left_out.finish(student)?;
         Ok(compared.measures(&format!("fidelity {size}")))
     }
@@ -134,15 +134,14 @@ impl Compared {
         Ok(())
     }
 
-    fn measures(mut self, task: &str) -> Vec<Measure> {
+    fn measures(self, task: &str) -> Vec<Measure> {
         let mut measures = Vec::new();
         if self.dims[0] == self.dims[1] {
-            self.patch_cosines.sort_by(f64::total_cmp);
-            self.cls_cosines.sort_by(f64::total_cmp);
+            let (patches, cls) = (sorted(self.patch_cosines), sorted(self.cls_cosines));
             for (name, value) in [
-                ("patch cosine, median", quantile(&self.patch_cosines, 0.5)),
-                ("patch cosine, 5th percentile", quantile(&self.patch_cosines, 0.05)),
-                ("CLS cosine, median", quantile(&self.cls_cosines, 0.5)),
+                ("patch cosine, median", quantile(&patches, 0.5)),
+                ("patch cosine, 5th percentile", quantile(&patches, 0.05)),
+                ("CLS cosine, median", quantile(&cls, 0.5)),
             ] {
                 measures.push(Measure::new(task, name, Unit::Similarity, value));
             }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use dinov2_core::ImageView;
 use dinov2_io::Size;
 
-use super::progress::bar;
 use super::table::{Measure, Unit, short_side};
 use super::{EvalError, Judged};
+use crate::progress::task_bar;
 use crate::statistics::median;
 
 /// Rounds that are not counted: buffers are sized and caches filled.
@@ -49,7 +49,7 @@ impl Latency {
         let pictures = pictures.collect::<Result<Vec<_>, _>>()?;
         let mut times_ms = vec![Vec::with_capacity(self.rounds); models.len()];
         let names: Vec<&str> = models.iter().map(Judged::name).collect();
-        let bar = bar("latency", &names.join(", "), WARM_UP_ROUNDS + self.rounds, "rounds");
+        let bar = task_bar("latency", &names.join(", "), WARM_UP_ROUNDS + self.rounds, "rounds");
         for round in 0..WARM_UP_ROUNDS + self.rounds {
             for ((model, (pixels, width, height)), times_ms) in
                 models.iter_mut().zip(&pictures).zip(&mut times_ms)
@@ -61,9 +61,9 @@ impl Latency {
                     times_ms.push(start.elapsed().as_secs_f64() * 1e3);
                 }
             }
-            bar.inc(1);
+            bar.advance(1);
         }
-        bar.finish_and_clear();
+        bar.finish();
         Ok(times_ms)
     }
 

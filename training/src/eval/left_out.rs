@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::progress::note;
 use super::{EvalError, Judged};
+use crate::progress::note;
 
 /// What was left out of a part of a task's data.
 pub(super) struct LeftOut {

@@ -25,7 +25,6 @@ mod latency;
 mod left_out;
 mod model;
 mod pairs;
-mod progress;
 mod robustness;
 mod segmentation;
 mod sequences;

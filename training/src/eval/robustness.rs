@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dinov2_core::statistics::cosine;
 use dinov2_core::{Features, ImageView};
 use dinov2_io::Size;
 
@@ -10,10 +11,10 @@ use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
 use super::knn::Bank;
 use super::left_out::LeftOut;
-use super::progress::bar;
 use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, Judged};
-use crate::statistics::{cosine, mean};
+use crate::progress::task_bar;
+use crate::statistics::mean;
 
 /// Pictures to corrupt.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ impl Robustness {
         let mut clean_seen = Seen::default();
         let each = Corruption::ALL.len() * Severity::ALL.len();
         let mut left_out = LeftOut::new("robustness", "pictures", chosen.len());
-        let bar = bar("robustness", judged.name(), chosen.len() * each, "pictures");
+        let bar = task_bar("robustness", judged.name(), chosen.len() * each, "pictures");
         for (index, path) in &chosen {
             let image = match reader.read(path) {
                 Ok(image) => image,
@@ -97,11 +98,11 @@ impl Robustness {
                     if let Some((clean, entry)) = own {
                         seen.ask(clean, features.cls(), entry);
                     }
-                    bar.inc(1);
+                    bar.advance(1);
                 }
             }
         }
-        bar.finish_and_clear();
+        bar.finish();
         left_out.finish(judged)?;
         Ok(self.measures(&seen, &clean_seen))
     }

@@ -9,9 +9,9 @@ use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
 use super::images::{fitted, grid};
 use super::left_out::LeftOut;
 use super::pairs::{TRAINING, VALIDATION, read_pair};
-use super::progress::{bar, note};
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
+use crate::progress::{note, task_bar};
 
 /// Most feature values of the training set: 8 GiB of f32.
 const MAX_TRAINING_VALUES: usize = 1 << 31;
@@ -73,9 +73,9 @@ impl Segmentation {
         let patch_size = judged.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
         let mut left_out = LeftOut::new("segmentation", unit, images.len());
-        let bar = bar("segmentation", judged.name(), images.len(), unit);
+        let bar = task_bar("segmentation", judged.name(), images.len(), unit);
         for (image, path) in images.iter() {
-            bar.inc(1);
+            bar.advance(1);
             let labels = match read_pair(image, path, &mut frame) {
                 Ok(labels) => labels,
                 Err(error) => {
@@ -87,7 +87,7 @@ impl Segmentation {
             let labels = covered(labels, self.size, grid, patch_size);
             visit(judged, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
         }
-        bar.finish_and_clear();
+        bar.finish();
         left_out.finish(judged)
     }
 
@@ -105,10 +105,10 @@ impl Segmentation {
             Ok(())
         })?;
         let config = ProbeConfig { threads: judged.threads(), ..ProbeConfig::default() };
-        let bar = bar("segmentation probe", judged.name(), config.max_steps, "steps at most");
+        let bar = task_bar("segmentation probe", judged.name(), config.max_steps, "steps at most");
         let (probe, fit) =
-            LinearProbe::fit((&features, dim), (&targets, self.classes), &config, |_, _| bar.inc(1))?;
-        bar.finish_and_clear();
+            LinearProbe::fit((&features, dim), (&targets, self.classes), &config, |_, _| bar.advance(1))?;
+        bar.finish();
         if !fit.converged {
             let (name, steps) = (judged.name(), fit.steps);
             note(&format!("note: the probe of {name} stopped after {steps} steps, short of its tolerance"));
@@ -155,15 +155,15 @@ fn visit_labels(
     mut visit: impl FnMut(Labels, &Path) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
     let (mut frame, mut left_out) = (Frame::new(), LeftOut::new("segmentation", unit, images.len()));
-    let bar = bar("segmentation", "label maps", images.len(), unit);
+    let bar = task_bar("segmentation", "label maps", images.len(), unit);
     for (image, path) in images.iter() {
-        bar.inc(1);
+        bar.advance(1);
         match read_pair(image, path, &mut frame) {
             Ok(labels) => visit(labels, path)?,
             Err(error) => bar.suspend(|| left_out.add(image, error))?,
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     left_out.check()
 }
 

@@ -12,10 +12,10 @@ use super::ignore::{self, Held, Ignore, in_words, name};
 use super::images::{fitted, grid};
 use super::left_out::LeftOut;
 use super::pairs::read_pair;
-use super::progress::{bar, note};
 use super::segmentation::{covered, new_fit};
 use super::table::{Measure, Unit};
 use super::{EvalError, Judged};
+use crate::progress::{note, task_bar};
 use crate::statistics::mean;
 
 /// Frames of a sequence, at least: the first and the last do not count.
@@ -91,17 +91,17 @@ impl Sequences {
     pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
         let mut scores = Scores::default();
         let frames = self.sequences.iter().map(PairedImages::len).sum();
-        let bar = bar("sequences", judged.name(), frames, "frames");
+        let bar = task_bar("sequences", judged.name(), frames, "frames");
         let mut left_out = LeftOut::new("sequences", "sequences", self.sequences.len());
         let mut done = 0;
         for (sequence, ignore) in self.sequences.iter().zip(&self.ignore) {
-            if let Err(error) = self.follow(sequence, *ignore, judged, &mut scores, || bar.inc(1)) {
+            if let Err(error) = self.follow(sequence, *ignore, judged, &mut scores, || bar.advance(1)) {
                 bar.suspend(|| left_out.add(name(sequence), error))?;
             }
             done += sequence.len() as u64;
             bar.set_position(done);
         }
-        bar.finish_and_clear();
+        bar.finish();
         left_out.finish(judged)?;
         if scores.regions.is_empty() {
             return Err(self.no_objects(&scores));

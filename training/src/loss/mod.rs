@@ -6,11 +6,13 @@
 mod hadamard;
 mod head;
 mod objective;
+mod resize;
 mod standardise;
 mod terms;
 
 pub use head::Head;
 pub use objective::{Masked, Objective, Outcome, Prediction, Targets};
+pub use resize::Resizer;
+pub(crate) use resize::resize_matrix;
 pub use standardise::{StandardiseError, Standardiser, Statistics};
-pub(crate) use terms::resize_matrix;
-pub use terms::{cosine, gram, resize, smooth_l1};
+pub use terms::{cosine, gram, smooth_l1};

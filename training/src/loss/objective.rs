@@ -2,8 +2,8 @@ use candle_core::{DType, Result, Tensor};
 use dinov2_core::PatchGrid;
 use rand_chacha::ChaCha8Rng;
 
-use super::terms::{cosine, gram, resize, smooth_l1};
-use super::{Head, Standardiser};
+use super::terms::{cosine, gram, smooth_l1};
+use super::{Head, Resizer, Standardiser};
 use crate::recipe::{HeadKind, LossRecipe};
 use crate::vit::{Parameters, Tokens, patches_of};
 
@@ -63,6 +63,7 @@ pub struct Objective {
     cls: (Standardiser, Head),
     patches: (Standardiser, Head),
     taps: Vec<(Standardiser, Head)>,
+    resizer: Resizer,
 }
 
 impl Objective {
@@ -81,7 +82,7 @@ impl Objective {
         let taps = taps.collect();
         let cls = (cls, Head::new(recipe.head, "head.cls"));
         let patches = (patches, Head::new(recipe.head, "head.patch"));
-        Self { cls, patches, taps, recipe }
+        Self { cls, patches, taps, recipe, resizer: Resizer::default() }
     }
 
     /// Fresh tensors of all heads, for a student of this width.
@@ -119,7 +120,7 @@ impl Objective {
         tokens: &Tokens,
         targets: &Targets,
     ) -> Result<[[Tensor; 2]; 2]> {
-        let patches = resize(&targets.patches, targets.grid, tokens.grid)?;
+        let patches = self.resizer.resize(&targets.patches, targets.grid, tokens.grid)?;
         let pair = |of: &(Standardiser, Head), got: Tensor, want: &Tensor| -> Result<[Tensor; 2]> {
             match of.1.kind() {
                 HeadKind::Identity => Ok([got.to_dtype(DType::F32)?.contiguous()?, want.clone()]),
@@ -149,7 +150,8 @@ impl Objective {
         let got = predict(&self.cls, parameters, &tokens.cls()?)?;
         sum.add("cls", recipe.cls, || cosine(&got, &want)?.mean_all())?;
 
-        let want = self.patches.0.apply(&resize(&targets.patches, targets.grid, tokens.grid)?)?;
+        let want =
+            self.patches.0.apply(&self.resizer.resize(&targets.patches, targets.grid, tokens.grid)?)?;
         let got = predict(&self.patches, parameters, &tokens.patches()?)?;
         sum.add("patch_cosine", recipe.patch_cosine, || cosine(&got, &want)?.mean_all())?;
         sum.add("patch_smooth_l1", recipe.patch_smooth_l1, || smooth_l1(&got, &want)?.mean_all())?;
@@ -163,7 +165,7 @@ impl Objective {
             })?;
         }
         for (((standardiser, head), want), got) in self.taps.iter().zip(&targets.taps).zip(&tokens.taps) {
-            let want = standardiser.apply(&resize(want, targets.grid, tokens.grid)?)?;
+            let want = standardiser.apply(&self.resizer.resize(want, targets.grid, tokens.grid)?)?;
             let got = head.forward(parameters, &patches_of(got, tokens.prefix)?.to_dtype(DType::F32)?)?;
             sum.add("tap", recipe.tap, || cosine(&got, &want)?.mean_all())?;
         }

@@ -12,22 +12,19 @@ mod error;
 mod events;
 mod jsonl;
 mod messages;
-mod progress;
 mod records;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use contact_sheet::{MAX_SHEET_ROWS, PatchFeatures, SheetError, SheetRow, contact_sheet};
-use dinov2_files::{Durability, Kind};
-
 pub use error::MetricsError;
-pub use progress::Progress;
 
 use events::EventFile;
 use jsonl::JsonLines;
+
+use crate::files::write_bytes;
 
 /// Longest name of a number or a picture, in bytes.
 const MAX_NAME_BYTES: usize = 256;
@@ -84,7 +81,7 @@ impl Metrics {
         self.advance(step)?;
         fs::create_dir_all(&self.pictures).map_err(MetricsError::write(&self.pictures))?;
         let path = self.pictures.join(format!("{}-{step:08}.png", name.replace(['/', '\\'], "_")));
-        write_whole(&path, png)?;
+        write_bytes(&path, png).map_err(MetricsError::write(&path))?;
         self.events.image(step, unix_s(), name, png, size)
     }
 
@@ -140,14 +137,6 @@ fn unix_s() -> f64 {
 fn size_of_png(png: &[u8]) -> Option<(u32, u32)> {
     let reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().ok()?;
     Some((reader.info().width, reader.info().height))
-}
-
-/// Writes a file that appears under its name only when it is whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), MetricsError> {
-    let refused = |reason| MetricsError::Write { reason, path: path.display().to_string() };
-    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, |file| file.write_all(bytes))
-        .map_err(|error| refused(error.into()))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@ use candle_core::{DType, Device, Tensor};
 use dinov2_core::PatchGrid;
 use dinov2_weights::Model;
 
+use super::PruneError;
 use super::slice::keep_blocks;
 use crate::data::Pixels;
-use crate::distill::DistillError;
 use crate::loss::cosine;
 use crate::vit::{Images, Request, Vit, read_parameters};
 
@@ -17,7 +17,7 @@ pub(super) fn choose(
     depth: usize,
     images: &Pixels,
     progress: &mut dyn FnMut(String),
-) -> Result<Vec<usize>, DistillError> {
+) -> Result<Vec<usize>, PruneError> {
     let mut kept: Vec<usize> = (0..model.spec().depth).collect();
     if depth == kept.len() {
         return Ok(kept);
@@ -42,7 +42,7 @@ pub(super) fn choose(
     Ok(kept)
 }
 
-fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, DistillError> {
+fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, PruneError> {
     let patch_size = model.spec().patch_size;
     let normalisation = model.metadata().preprocessing.normalisation();
     let side = pixels.side_px / patch_size;
@@ -53,7 +53,7 @@ fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, DistillError> {
 }
 
 /// Patch tokens of the model with these blocks only, an image each.
-fn tokens(vit: &Vit, blocks: &[usize], images: &[Images]) -> Result<Vec<Tensor>, DistillError> {
+fn tokens(vit: &Vit, blocks: &[usize], images: &[Images]) -> Result<Vec<Tensor>, PruneError> {
     let mut spec = vit.spec().clone();
     spec.depth = blocks.len();
     let pruned = Vit::new(spec, keep_blocks(vit.parameters(), blocks));
@@ -62,7 +62,7 @@ fn tokens(vit: &Vit, blocks: &[usize], images: &[Images]) -> Result<Vec<Tensor>,
 }
 
 /// Mean patch cosine.
-fn agreement(got: &[Tensor], want: &[Tensor]) -> Result<f64, DistillError> {
+fn agreement(got: &[Tensor], want: &[Tensor]) -> Result<f64, PruneError> {
     let mut sum = 0.0;
     for (got, want) in got.iter().zip(want) {
         sum += 1.0 - f64::from(cosine(got, want)?.mean_all()?.to_scalar::<f32>()?);

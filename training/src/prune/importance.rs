@@ -2,10 +2,9 @@ use dinov2_core::{Features, ImageView, MlpKind, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Matrix};
 use dinov2_weights::Model;
 
+use super::PruneError;
 use super::slice::Kept;
 use crate::data::Pixels;
-use crate::distill::DistillError;
-use crate::teacher::TeacherError;
 
 /// Mean squares of the inputs of every matrix of a block, `[k]` each.
 #[derive(Clone, Default)]
@@ -23,9 +22,9 @@ pub(super) fn choose(
     blocks: Vec<usize>,
     images: &Pixels,
     mut config: CpuConfig,
-) -> Result<Kept, DistillError> {
+) -> Result<Kept, PruneError> {
     config.precision = CpuPrecision::F32;
-    let energies = measure(model, images, config).map_err(DistillError::Teacher)?;
+    let energies = measure(model, images, config)?;
     let source = model.spec();
     let mut heads = Vec::new();
     let mut units = Vec::new();
@@ -60,7 +59,7 @@ struct Squares {
 }
 
 impl Squares {
-    fn read(model: &Model, name: &str) -> Result<Self, DistillError> {
+    fn read(model: &Model, name: &str) -> Result<Self, PruneError> {
         let cols = model.tensor(name)?.shape[1];
         Ok(Self { values: model.f32(name)?, cols })
     }
@@ -88,7 +87,7 @@ fn largest(scores: &[f64], count: usize) -> Vec<usize> {
     places
 }
 
-fn measure(model: &Model, images: &Pixels, config: CpuConfig) -> Result<Vec<Energies>, TeacherError> {
+fn measure(model: &Model, images: &Pixels, config: CpuConfig) -> Result<Vec<Energies>, PruneError> {
     let mut engine = CpuEngine::new(model, config)?;
     let mut energies = vec![Energies::default(); model.spec().depth];
     let mut features = Features::new();

@@ -6,6 +6,7 @@
 //! tokens: the patch embedding is resized for them.
 
 mod blocks;
+mod error;
 mod importance;
 mod patches;
 mod slice;
@@ -15,9 +16,9 @@ use dinov2_cpu::CpuConfig;
 use dinov2_weights::Model;
 
 use crate::data::Pixels;
-use crate::distill::DistillError;
 use crate::vit::Parameters;
 
+pub use error::PruneError;
 pub use slice::Kept;
 
 /// Name of the patch embedding.
@@ -32,7 +33,7 @@ pub fn prune(
     spec: &VitSpec,
     images: &Pixels,
     progress: &mut dyn FnMut(String),
-) -> Result<(Parameters, Kept), DistillError> {
+) -> Result<(Parameters, Kept), PruneError> {
     check(model.spec(), spec)?;
     let blocks = blocks::choose(model, spec.depth, images, progress)?;
     let source = model.spec();
@@ -54,7 +55,7 @@ pub fn prune(
 }
 
 /// A part of a model has at most its sizes, heads of its width, and its kind of MLP.
-fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistillError> {
+fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), PruneError> {
     let sizes = [
         ("depth", spec.depth, source.depth),
         ("dim", spec.dim, source.dim),
@@ -62,11 +63,11 @@ fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistillError> {
         ("mlp_hidden", spec.mlp_hidden, source.mlp_hidden),
     ];
     if let Some((key, got, most)) = sizes.into_iter().find(|(_, got, most)| got > most) {
-        return Err(DistillError::Student(format!("{key}: expected at most the model's {most}, got {got}")));
+        return Err(PruneError::Shape(format!("{key}: expected at most the model's {most}, got {got}")));
     }
     let (got, want) = (spec.head_dim(), source.head_dim());
     if got != want {
-        return Err(DistillError::Student(format!("dim / heads: expected the model's {want}, got {got}")));
+        return Err(PruneError::Shape(format!("dim / heads: expected the model's {want}, got {got}")));
     }
     Ok(())
 }

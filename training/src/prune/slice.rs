@@ -3,7 +3,7 @@ use dinov2_core::VitSpec;
 use dinov2_weights::Model;
 use dinov2_weights::layout::slots;
 
-use crate::distill::DistillError;
+use super::PruneError;
 use crate::vit::Parameters;
 
 /// What is left of a model.
@@ -52,7 +52,7 @@ pub(super) fn keep_blocks(parameters: &Parameters, blocks: &[usize]) -> Paramete
 type Places = Vec<usize>;
 
 /// The tensors that are left, in f32. Registers beyond the model's are not there.
-pub(super) fn slice(model: &Model, kept: &Kept) -> Result<Parameters, DistillError> {
+pub(super) fn slice(model: &Model, kept: &Kept) -> Result<Parameters, PruneError> {
     let mut spec = kept.spec.clone();
     spec.registers = model.spec().registers;
     spec.position_table = model.spec().position_table;
@@ -75,7 +75,7 @@ fn source_name(name: &str, kept: &Kept) -> (String, Option<usize>) {
     }
 }
 
-fn cut(model: &Model, name: &str, block: Option<usize>, kept: &Kept) -> Result<Tensor, DistillError> {
+fn cut(model: &Model, name: &str, block: Option<usize>, kept: &Kept) -> Result<Tensor, PruneError> {
     let shape = model.tensor(name)?.shape.to_vec();
     let numbers = &model.f32(name)?;
     let (rows, cols) = axes(model.spec(), name, block, kept);

@@ -331,28 +331,6 @@ mod tests {
         }
     }
 
-    /// Whatever a student is cut out of, here a ViT-S with registers, it has the shape that its recipe is named after.
-    #[test]
-    fn recipes_are_named_after_what_they_make() {
-        let read = |name: &str| {
-            let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"));
-            Recipe::read(&folder.join(name)).unwrap()
-        };
-        let scratch = toml::from_str("start = \"scratch\"\nregisters = 4").unwrap();
-        let source = crate::distill::student_spec(&scratch, None).unwrap();
-        for (name, dim, depth, heads, mlp_hidden, registers, patch_size) in [
-            ("vits14-from-vitg14.toml", 384, 12, 6, 1_536, 4, 14),
-            ("vits14-6-blocks.toml", 384, 6, 6, 1_536, 4, 14),
-            ("vitti14.toml", 192, 12, 3, 768, 4, 14),
-            ("micro.toml", 96, 4, 3, 192, 0, 14),
-            ("vits21.toml", 384, 12, 6, 1_536, 4, 21),
-        ] {
-            let spec = crate::distill::student_spec(&read(name).student, Some(&source)).unwrap();
-            let shape = (spec.dim, spec.depth, spec.heads, spec.mlp_hidden, spec.registers, spec.patch_size);
-            assert_eq!(shape, (dim, depth, heads, mlp_hidden, registers, patch_size), "{name}");
-        }
-    }
-
     #[test]
     fn a_wrong_recipe_names_key_and_file() {
         for (from, to, told) in [

@@ -13,7 +13,6 @@
 mod colour;
 mod config;
 mod plan;
-pub(crate) mod random;
 mod render;
 
 pub use colour::ColourStep;

@@ -1,6 +1,6 @@
 use super::colour::ColourStep;
-use super::random::{Purpose, Random};
 use super::{ColourJitter, ViewConfig};
+use crate::random::{Purpose, Random};
 
 /// Crops that are drawn before the centre is taken.
 const CROP_ATTEMPTS: usize = 10;

@@ -1,7 +1,7 @@
 use serde::Deserialize;
 
 use super::*;
-use crate::data::Image;
+use crate::image::Image;
 use crate::views::Renderer;
 
 #[derive(Deserialize)]

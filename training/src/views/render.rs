@@ -2,7 +2,7 @@ use dinov2_io::Resampler;
 
 use super::colour::to_grey;
 use super::{CropBox, View};
-use crate::data::Image;
+use crate::image::Image;
 
 /// Carries out views; keeps its buffers, so each thread has its own.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use self::reason::reason;
 use self::store::{Store, runtime};
-use super::sources::MAX_SHARDS;
+use super::names::MAX_SHARDS;
 use super::{DataError, shard};
 
 pub(super) use self::store::Stores;

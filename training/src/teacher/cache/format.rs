@@ -130,7 +130,7 @@ impl CacheManifest {
     pub(super) fn write(&self, folder: &Path) -> Result<(), CacheError> {
         let path = folder.join(MANIFEST);
         let text = serde_json::to_string_pretty(self).map_err(|error| CacheError::format(&path, error))?;
-        crate::files::write_whole(&path, text.as_bytes()).map_err(CacheError::file("write", &path))
+        crate::files::write_bytes(&path, text.as_bytes()).map_err(CacheError::file("write", &path))
     }
 
     /// Refuses a cache of which a run with these would not see the same.

@@ -13,8 +13,8 @@ use super::compress::{Basis, Encoded};
 use super::format::{CacheError, CacheManifest, held_out_path, shard_path};
 use super::{Compression, read};
 use crate::data::{Dataset, Loader, LoaderPlan, UnreadableList, held_out};
+use crate::files::remove_partial;
 use crate::loss::{Statistics, Targets};
-use crate::partial::remove_partial;
 use crate::recipe::Recipe;
 use crate::stop::Stop;
 use crate::teacher::Teacher;
@@ -283,5 +283,5 @@ fn write_parts(path: &Path, parts: &[Part]) -> Result<(), CacheError> {
     });
     let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|error| CacheError::format(path, error))?;
     let whole = safetensors::serialize(views, None).map_err(|error| CacheError::format(path, error))?;
-    crate::files::write_whole(path, &whole).map_err(CacheError::file("write", path))
+    crate::files::write_bytes(path, &whole).map_err(CacheError::file("write", path))
 }

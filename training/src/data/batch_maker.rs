@@ -3,14 +3,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Batch, DataError, Dataset, Image, LoaderPlan, Pixels};
-use crate::views::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 use crate::views::{Mix, Renderer, Sides, View, ViewConfig, mix};
 
 /// Samples that are tried for one place of a batch before the loader gives up.
 const MAX_TRIES: usize = 1_000;
 
 /// Makes what batches consist of: pure functions of dataset, views and plan.
-pub(super) struct Maker {
+pub(super) struct BatchMaker {
     pub(super) dataset: Arc<Dataset>,
     pub(super) views: ViewConfig,
     pub(super) plan: LoaderPlan,
@@ -20,7 +20,7 @@ pub(super) struct Maker {
 
 /// Which view is wanted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Job {
+pub(super) struct ViewJob {
     pub(super) step: u64,
     /// Place in the batch.
     pub(super) slot: usize,
@@ -31,14 +31,14 @@ pub(super) struct Job {
 }
 
 /// A view before it is mixed.
-pub(super) struct Made {
+pub(super) struct UnmixedView {
     sample: u32,
     position: u64,
     student: Vec<u8>,
     teacher: Option<Vec<u8>>,
 }
 
-impl Maker {
+impl BatchMaker {
     /// Ranks of a step have the same sides, so that none waits for another's larger views.
     fn sides(&self, step: u64) -> Sides {
         let mut random = Random::new(Purpose::Sides, self.plan.seed, step, 0);
@@ -52,7 +52,7 @@ impl Maker {
     }
 
     /// A view of the sample, or of one that replaces it if it cannot be read.
-    pub(super) fn make(&self, job: Job, renderer: &mut Renderer) -> Result<Made, DataError> {
+    pub(super) fn make(&self, job: ViewJob, renderer: &mut Renderer) -> Result<UnmixedView, DataError> {
         let (sample, image) = self.readable(job)?;
         let seed = self.plan.seed;
         let view =
@@ -60,10 +60,10 @@ impl Maker {
         let sides = self.sides(job.step);
         let student = renderer.render(&view, &image, sides.student_px);
         let teacher = sides.teacher_px.map(|side_px| renderer.render(&view, &image, side_px));
-        Ok(Made { sample, position: job.position, student, teacher })
+        Ok(UnmixedView { sample, position: job.position, student, teacher })
     }
 
-    fn readable(&self, job: Job) -> Result<(u32, Image), DataError> {
+    fn readable(&self, job: ViewJob) -> Result<(u32, Image), DataError> {
         let mut replacements = Random::new(Purpose::Replacement, self.plan.seed, job.position, 0);
         let (mut sample, mut last) = (job.sample, String::new());
         for _ in 0..MAX_TRIES {
@@ -92,7 +92,7 @@ impl Maker {
     }
 
     /// Puts a batch together. made: `[batch]`, in the order of the slots.
-    pub(super) fn assemble(&self, step: u64, made: &[Made]) -> Batch {
+    pub(super) fn assemble(&self, step: u64, made: &[UnmixedView]) -> Batch {
         let sides = self.sides(step);
         let mixes: Vec<_> = made
             .iter()
