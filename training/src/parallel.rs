@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 
 /// Time for all processes to be there.
-const JOIN_PATIENCE: Duration = Duration::from_secs(300);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(300);
 /// Time that one process may lag behind: the first one measures held-out images and writes checkpoints meanwhile.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const IO_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Time between attempts to reach process 0.
 const RETRY: Duration = Duration::from_millis(200);
 /// First bytes of a connection.
@@ -54,7 +54,7 @@ pub enum ParallelError {
         reason: io::Error,
     },
     /// Not everybody came.
-    #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_PATIENCE.as_secs())]
+    #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_TIMEOUT.as_secs())]
     Missing {
         /// Number expected.
         world: usize,
@@ -65,7 +65,7 @@ pub enum ParallelError {
     },
     /// Somebody else answers, or a process of another run.
     #[error("process at {address}: expected one of this run, got {got}")]
-    Stranger {
+    UnexpectedPeer {
         /// Address and port.
         address: String,
         /// What was said.
@@ -73,7 +73,7 @@ pub enum ParallelError {
     },
     /// A process is gone.
     #[error("process {rank} is gone: {reason}")]
-    Gone {
+    Disconnected {
         /// Its rank.
         rank: usize,
         /// Reason.
@@ -218,9 +218,9 @@ impl Group {
     pub fn join(launch: &Launch, device: &Device) -> Result<Self, ParallelError> {
         let links = if launch.rank == 0 { listen(launch)? } else { vec![connect(launch)?] };
         for link in &links {
-            let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(PATIENCE)));
-            set.and_then(|()| link.set_write_timeout(Some(PATIENCE)))
-                .map_err(|reason| ParallelError::Gone { rank: 0, reason })?;
+            let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(IO_TIMEOUT)));
+            set.and_then(|()| link.set_write_timeout(Some(IO_TIMEOUT)))
+                .map_err(|reason| ParallelError::Disconnected { rank: 0, reason })?;
         }
         let mut group = Self::new(launch.rank, launch.world, links);
         group.ring = nccl::Ring::join(&mut group, device)?;
@@ -243,7 +243,7 @@ impl Group {
     /// A process that is gone, or has another number of numbers.
     pub fn sum<T: Number>(&mut self, numbers: &mut [T]) -> Result<(), ParallelError> {
         if self.rank != 0 {
-            let gone = |reason| ParallelError::Gone { rank: 0, reason };
+            let gone = |reason| ParallelError::Disconnected { rank: 0, reason };
             let Some(link) = self.links.first_mut() else { return Ok(()) };
             send(link, numbers).map_err(gone)?;
             return receive(link, 0, numbers, |number, got| *number = got);
@@ -252,7 +252,7 @@ impl Group {
             receive(link, rank, numbers, |number, got| *number += got)?;
         }
         for (link, rank) in self.links.iter_mut().zip(1..) {
-            send(link, numbers).map_err(|reason| ParallelError::Gone { rank, reason })?;
+            send(link, numbers).map_err(|reason| ParallelError::Disconnected { rank, reason })?;
         }
         Ok(())
     }
@@ -283,7 +283,7 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
         match listener.accept() {
             Ok((mut link, _)) => {
                 // Whoever is no process of this run is not waited for.
-                if let Ok(rank) = greeted(&mut link, *world)
+                if let Ok(rank) = read_greeting(&mut link, *world)
                     && let Some(place @ None) = links.get_mut(rank.wrapping_sub(1))
                     && link.write_all(&GREETING).is_ok()
                 {
@@ -291,7 +291,7 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if begun.elapsed() > JOIN_PATIENCE {
+                if begun.elapsed() > JOIN_TIMEOUT {
                     let got = 1 + links.iter().flatten().count();
                     return Err(ParallelError::Missing { world: *world, address: address.clone(), got });
                 }
@@ -304,7 +304,7 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
 }
 
 /// The rank of a process that greets.
-fn greeted(link: &mut TcpStream, world: usize) -> io::Result<usize> {
+fn read_greeting(link: &mut TcpStream, world: usize) -> io::Result<usize> {
     link.set_nonblocking(false)?;
     link.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut hello = [0; 24];
@@ -323,7 +323,7 @@ fn connect(launch: &Launch) -> Result<TcpStream, ParallelError> {
     let mut link = loop {
         match TcpStream::connect(address) {
             Ok(link) => break link,
-            Err(reason) if begun.elapsed() > JOIN_PATIENCE => {
+            Err(reason) if begun.elapsed() > JOIN_TIMEOUT => {
                 return Err(ParallelError::Address {
                     what: "reach process 0 at",
                     address: address.clone(),
@@ -338,13 +338,15 @@ fn connect(launch: &Launch) -> Result<TcpStream, ParallelError> {
     hello.extend((*world as u64).to_le_bytes());
     let mut answer = [0; 8];
     let answered = link
-        .set_read_timeout(Some(JOIN_PATIENCE))
+        .set_read_timeout(Some(JOIN_TIMEOUT))
         .and_then(|()| link.write_all(&hello))
         .and_then(|()| link.read_exact(&mut answer));
     match answered {
         Ok(()) if answer == GREETING => Ok(link),
-        Ok(()) => Err(ParallelError::Stranger { address: address.clone(), got: format!("{answer:?}") }),
-        Err(reason) => Err(ParallelError::Stranger { address: address.clone(), got: reason.to_string() }),
+        Ok(()) => Err(ParallelError::UnexpectedPeer { address: address.clone(), got: format!("{answer:?}") }),
+        Err(reason) => {
+            Err(ParallelError::UnexpectedPeer { address: address.clone(), got: reason.to_string() })
+        }
     }
 }
 
@@ -365,7 +367,7 @@ fn receive<T: Number>(
     numbers: &mut [T],
     put: impl Fn(&mut T, T),
 ) -> Result<(), ParallelError> {
-    let gone = |reason| ParallelError::Gone { rank, reason };
+    let gone = |reason| ParallelError::Disconnected { rank, reason };
     let mut length = [0; 8];
     link.read_exact(&mut length).map_err(gone)?;
     let (got, expected) = (u64::from_le_bytes(length), numbers.len() as u64);

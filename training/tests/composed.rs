@@ -17,7 +17,7 @@ precision = "bf16"
 recompute = true
 validation_images = 4
 student = { start = "model", depth = 2 }
-loss = { head = "identity", statistics_images = 16, taps = [{ student = 1, teacher = 1 }], masked_steps = 0.7 }
+loss = { head = "identity", statistics_images = 16, taps = [{ student_block = 0, teacher_block = 0 }], masked_steps = 0.7 }
 optimiser = { learning_rate = 1e-3, warm_up_steps = 2, average = 0.9 }
 [[stages]]
 steps = 6
@@ -90,7 +90,7 @@ fn a_student_learns_in_16_bits() {
 #[test]
 fn a_teacher_says_the_same_in_parts() {
     let bench = Bench::new(0);
-    let teacher = || VitTeacher::new(&bench.model, DType::F32, &[2, 1], &Device::Cpu).unwrap();
+    let teacher = || VitTeacher::new(&bench.model, DType::F32, &[1, 0], &Device::Cpu).unwrap();
     let batch = Batch { step: 0, samples: vec![0; 5], student: pixels(5), teacher: None };
     let want = teacher().targets(&batch).unwrap();
     let tokens = bench.model.spec().tokens(want.grid);

@@ -22,7 +22,7 @@ const RECIPE: &str = r#"
 seed = 3
 validation_images = 4
 student = { start = "model", depth = 2 }
-loss = { head = "identity", statistics_images = 16, taps = [{ student = 1, teacher = 1 }], masked_steps = 0.5 }
+loss = { head = "identity", statistics_images = 16, taps = [{ student_block = 0, teacher_block = 0 }], masked_steps = 0.5 }
 optimiser = { learning_rate = 1e-3, warm_up_steps = 2, average = 0.9 }
 [[stages]]
 steps = 5
@@ -70,8 +70,9 @@ fn checkpoints_by_time_change_nothing() {
         let mut config = bench.config(bench.recipe(RECIPE), run);
         config.checkpoint_every = CheckpointEvery { steps: None, time };
         let mut checkpoints = 0;
-        let told = &mut |event: &Event<'_>| checkpoints += u32::from(matches!(event, Event::Checkpoint(_)));
-        students.push(std::fs::read(bench.run_and(&config, told).unwrap().0).unwrap());
+        let message =
+            &mut |event: &Event<'_>| checkpoints += u32::from(matches!(event, Event::Checkpoint(_)));
+        students.push(std::fs::read(bench.run_and(&config, message).unwrap().0).unwrap());
         assert_eq!(checkpoints, count, "{run}");
     }
     assert!(students[0] == students[1], "another student");
@@ -136,8 +137,11 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
         Event::Checkpoint(_) => std::fs::create_dir(&in_the_way).unwrap(),
         _ => {}
     });
-    let told = failed.unwrap_err().to_string();
-    assert!(done == 4 && told.starts_with("write: ") && told.contains("step-000000004"), "{done}: {told}");
+    let message = failed.unwrap_err().to_string();
+    assert!(
+        done == 4 && message.starts_with("write: ") && message.contains("step-000000004"),
+        "{done}: {message}"
+    );
     std::fs::remove_dir(&in_the_way).unwrap();
     config.resume = true;
     let (again, rest, _) = bench.run(&config).unwrap();
@@ -151,20 +155,44 @@ fn a_checkpoint_of_another_run_is_refused() {
     let mut config = bench.config(bench.recipe(RECIPE), "run");
     config.stop_after = Some(2);
     bench.run(&config).unwrap();
-    let told = |config: &RunConfig| bench.run(config).unwrap_err().to_string();
-    assert!(told(&config).contains("--resume"));
+    let message = |config: &RunConfig| bench.run(config).unwrap_err().to_string();
+    assert!(message(&config).contains("--resume"));
     config.resume = true;
     let other = RunConfig { recipe: bench.recipe(&RECIPE.replace("seed = 3", "seed = 4")), ..config.clone() };
-    assert!(told(&other).contains("recipe that the run began with"));
+    assert!(message(&other).contains("recipe that the run began with"));
     let other = RunConfig { teacher: "another".into(), ..config.clone() };
-    assert!(told(&other).contains("teacher that the run began with"));
+    assert!(message(&other).contains("teacher that the run began with"));
     let checkpoint = config.output.join("checkpoints/step-000000002.safetensors");
     let bytes = std::fs::read(&checkpoint).unwrap();
     std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(told(&config).starts_with("checkpoint: "), "{}", told(&config));
+    assert!(message(&config).starts_with("checkpoint: "), "{}", message(&config));
     pictures(bench.folder.path(), 11);
     std::fs::write(&checkpoint, &bytes).unwrap();
-    assert!(told(&config).contains("images that the run began with"));
+    assert!(message(&config).contains("images that the run began with"));
+}
+
+/// Checkpoints of before counted blocks from 1.
+#[test]
+fn a_checkpoint_that_counts_blocks_from_1_is_resumed() {
+    let bench = Bench::new(10);
+    let whole = bench.run(&bench.config(bench.recipe(RECIPE), "whole")).unwrap();
+    let mut config = bench.config(bench.recipe(RECIPE), "run");
+    config.stop_after = Some(2);
+    bench.run(&config).unwrap();
+    let checkpoint = config.output.join("checkpoints/step-000000002.safetensors");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..end].to_vec()).unwrap();
+    let [today, before] = [r#"{"student_block":0,"teacher_block":0}"#, r#"{"student":1,"teacher":1}"#]
+        .map(|pair| pair.replace('"', "\\\""));
+    assert!(header.contains(&today), "{header}");
+    // As long as it was: white space ends a header.
+    let header = format!("{:1$}", header.replace(&today, &before), header.len());
+    std::fs::write(&checkpoint, [&bytes[..8], header.as_bytes(), &bytes[end..]].concat()).unwrap();
+    (config.stop_after, config.resume) = (None, true);
+    let resumed = bench.run(&config).unwrap();
+    assert_eq!(resumed.1, whole.1[2..]);
+    assert!(std::fs::read(resumed.0).unwrap() == std::fs::read(whole.0).unwrap(), "another student");
 }
 
 #[test]
@@ -197,16 +225,16 @@ fn images_that_cannot_be_read_are_listed() {
     config.stop_after = Some(1);
     let list = |config: &RunConfig| std::fs::read_to_string(config.output.join("unreadable.txt"));
     let mut counts = Vec::new();
-    let told = &mut |event: &Event<'_>| {
+    let message = &mut |event: &Event<'_>| {
         if let Event::Unreadable(count) = event {
             counts.push(*count);
         }
     };
-    bench.run_and(&config, told).unwrap();
+    bench.run_and(&config, message).unwrap();
     assert!(list(&config).unwrap().contains("broken-"));
     config.stop_after = None;
     config.resume = true;
-    bench.run_and(&config, told).unwrap();
+    bench.run_and(&config, message).unwrap();
     let list = list(&config).unwrap();
     let names: Vec<_> = list.lines().map(|line| line.split_once('\t').unwrap().0).collect();
     let all: Vec<_> = (0..4).map(|number| format!("broken-{number}.png")).collect();
@@ -274,7 +302,7 @@ fn a_cache_says_what_its_teacher_said() {
     let text = RECIPE.replacen("[56]", "[42]", 1);
     let recipe = bench.recipe(&text);
     let dataset = || bench.dataset();
-    let mut teacher = EngineTeacher::new(&bench.model, CpuConfig::default(), &[1], &Device::Cpu).unwrap();
+    let mut teacher = EngineTeacher::new(&bench.model, CpuConfig::default(), &[0], &Device::Cpu).unwrap();
     for (compression, limit) in [(Compression::F16, 1e-3), (Compression::Int8, 1e-2)] {
         let config = CacheConfig {
             recipe: recipe.clone(),
@@ -317,11 +345,11 @@ fn a_cache_says_what_its_teacher_said() {
         for batch in batches {
             near(&cached.held_out(&batch).unwrap(), &teacher.held_out(&batch).unwrap(), 1e-3, "held out");
         }
-        let told =
+        let message =
             |teacher: &str, recipe: &Recipe| open(teacher, recipe).err().expect("another's").to_string();
-        assert!(told("another", &recipe).contains("expected the teacher of this run"));
+        assert!(message("another", &recipe).contains("expected the teacher of this run"));
         let other = bench.recipe(&text.replace("seed = 3", "seed = 4"));
-        assert!(told("golden", &other).contains("expected the views"));
+        assert!(message("golden", &other).contains("expected the views"));
         // What is not seen may differ.
         assert!(open("golden", &bench.recipe(&text.replace("1e-3", "2e-3"))).is_ok());
     }

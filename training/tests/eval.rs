@@ -7,13 +7,13 @@ use std::process::Command;
 use dinov2_core::ImageView;
 use dinov2_io::{JpegEncoder, Labels, PairedImages, Size};
 use training::eval::{
-    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Ignore, Judged, Latency, Measure,
-    ModelChoice, Pictures, Robustness, Segmentation, Sequences,
+    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Ignore, Latency, LoadedModel,
+    Measure, ModelChoice, Pictures, Robustness, Segmentation, Sequences,
 };
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/vits14-focus-int8.safetensors");
 
-fn load(precision: &str) -> Judged {
+fn load(precision: &str) -> LoadedModel {
     format!("{MODEL}:{precision}").parse::<ModelChoice>().unwrap().load(None).unwrap()
 }
 
@@ -121,7 +121,7 @@ fn a_thing_that_moves_is_followed() {
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
     walk(folder.path(), "walk", 7);
     let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native);
-    let measures = open().unwrap().judge(&mut load("int8")).unwrap();
+    let measures = open().unwrap().evaluate(&mut load("int8")).unwrap();
     let [both, region, boundary] = ["J&F", "J", "F"].map(|name| value(&measures, name));
     // A mask that stays where it was would have a J of 0.4 on the mean of these frames.
     assert!(region > 0.75 && region < 1.0, "{measures:?}");
@@ -142,11 +142,11 @@ fn a_thing_that_moves_is_followed() {
 fn masks_of_davis_are_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
-    let judge = |background, ignore| {
+    let evaluate = |background, ignore| {
         let sequences = Sequences::open(&frames, &labels, background, ignore, Size::Native)?;
-        sequences.judge(&mut load("int8"))
+        sequences.evaluate(&mut load("int8"))
     };
-    let told = |background, ignore| judge(background, ignore).unwrap_err().to_string();
+    let message = |background, ignore| evaluate(background, ignore).unwrap_err().to_string();
     // The same thing under another number.
     let relabel = |name: &str, of: &dyn Fn(u8, usize, usize) -> u8| {
         for number in 0..5 {
@@ -156,35 +156,36 @@ fn masks_of_davis_are_what_they_are() {
         }
     };
     walk(folder.path(), "walk", 5);
-    let want = judge(Some(0), Ignore::ByContent).unwrap();
+    let want = evaluate(Some(0), Ignore::ByContent).unwrap();
     relabel("walk", &|label, _, _| label * 255);
-    assert_eq!(judge(Some(0), Ignore::ByContent).unwrap(), want);
-    assert_eq!(judge(Some(0), Ignore::Nothing).unwrap(), want);
+    assert_eq!(evaluate(Some(0), Ignore::ByContent).unwrap(), want);
+    assert_eq!(evaluate(Some(0), Ignore::Nothing).unwrap(), want);
     let expected = "sequences: expected objects in the first frames, got labels 0 and 255; 0 is the background \
                     (--background); 255 does not count (--ignore)";
-    assert_eq!(told(Some(0), Ignore::Label(255)), expected);
+    assert_eq!(message(Some(0), Ignore::Label(255)), expected);
     relabel("walk", &|label, _, _| if label == 255 { 38 } else { label });
-    assert_eq!(judge(Some(0), Ignore::ByContent).unwrap(), want, "numbers may be far apart");
+    assert_eq!(evaluate(Some(0), Ignore::ByContent).unwrap(), want, "numbers may be far apart");
     // A rim that does not count makes the measures of what is left, not of another object.
     relabel("walk", &|label, _, y| if y >= 100 { 255 } else { label });
-    let with_void = judge(Some(0), Ignore::ByContent).unwrap();
+    let with_void = evaluate(Some(0), Ignore::ByContent).unwrap();
     assert!(value(&with_void, "J") > 0.75, "{with_void:?}");
-    assert_eq!(judge(Some(0), Ignore::Label(255)).unwrap(), with_void);
-    assert!(value(&judge(Some(0), Ignore::Nothing).unwrap(), "J") != value(&with_void, "J"));
+    assert_eq!(evaluate(Some(0), Ignore::Label(255)).unwrap(), with_void);
+    assert!(value(&evaluate(Some(0), Ignore::Nothing).unwrap(), "J") != value(&with_void, "J"));
 
     walk(folder.path(), "other", 5);
     relabel("other", &|label, _, _| label * 255);
-    let told = told(Some(0), Ignore::ByContent);
+    let message = message(Some(0), Ignore::ByContent);
     assert!(
-        told.contains("expected --ignore 255 or --ignore none") && told.contains("labels 0, 38 and 255"),
-        "{told}"
+        message.contains("expected --ignore 255 or --ignore none")
+            && message.contains("labels 0, 38 and 255"),
+        "{message}"
     );
-    // Then the other sequence shows nothing, which is told.
-    let mut judged = load("int8");
+    // Then the other sequence shows nothing, which is message.
+    let mut model = load("int8");
     let sequences = Sequences::open(&frames, &labels, Some(0), Ignore::Label(255), Size::Native).unwrap();
-    assert_eq!(sequences.judge(&mut judged).unwrap(), with_void);
+    assert_eq!(sequences.evaluate(&mut model).unwrap(), with_void);
     let note = "sequences: 1 of 2 without an object in the first frame, which do not count: other";
-    assert!(judged.take_notes().contains(&note.to_owned()));
+    assert!(model.take_notes().contains(&note.to_owned()));
 }
 
 #[test]
@@ -193,19 +194,19 @@ fn textures_are_segmented_and_their_distance_is_found() {
     let at = |name: &str| folder.path().join(name);
     labelled_halves(folder.path(), "train", 8);
     labelled_halves(folder.path(), "val", 3);
-    let mut judged = load("int8");
+    let mut model = load("int8");
 
-    let measures = segmentation(folder.path()).unwrap().judge(&mut judged).unwrap();
+    let measures = segmentation(folder.path()).unwrap().evaluate(&mut model).unwrap();
     assert!(value(&measures, "mIoU") > 0.85 && value(&measures, "pixel accuracy") > 0.9, "{measures:?}");
 
     let depth = depth(folder.path());
-    let measures = depth.judge(&mut judged).unwrap();
+    let measures = depth.evaluate(&mut model).unwrap();
     // Without looking at the picture nothing is better than 1.5 m.
     assert!(value(&measures, "RMSE") < 0.6, "{measures:?}");
     assert!(value(&measures, "within a factor of 1.25") > 0.8, "{measures:?}");
 
     fs::copy(at("valannot/0.png"), at("valdepth/0.png")).unwrap();
-    let error = depth.judge(&mut judged).unwrap_err().to_string();
+    let error = depth.evaluate(&mut model).unwrap_err().to_string();
     assert!(error.contains("expected a grey PNG of 16 bits, got Grayscale of 8 bits in "), "{error}");
     let refused = || segmentation(folder.path()).unwrap_err().to_string();
     for number in 0..8 {
@@ -241,24 +242,24 @@ fn pairs_that_cannot_be_read_are_left_out_and_noted() {
     for name in ["train/4.jpg", "valannot/2.png", "valdepth/2.png"] {
         cut_short(&at(name));
     }
-    let mut judged = load("int8");
-    let expected = segmentation(whole.path()).unwrap().judge(&mut judged).unwrap();
-    assert_eq!(judged.take_notes(), [""; 0]);
-    assert_eq!(segmentation(broken.path()).unwrap().judge(&mut judged).unwrap(), expected);
+    let mut model = load("int8");
+    let expected = segmentation(whole.path()).unwrap().evaluate(&mut model).unwrap();
+    assert_eq!(model.take_notes(), [""; 0]);
+    assert_eq!(segmentation(broken.path()).unwrap().evaluate(&mut model).unwrap(), expected);
     let notes = |task: &str| {
         [("1 of 5 training", "4.jpg"), ("1 of 3 validation", "2.png")]
             .map(|(pairs, name)| format!("{task}: {pairs} pairs could not be read and was left out: {name}"))
     };
-    assert_eq!(judged.take_notes(), notes("segmentation"));
-    let expected = depth(whole.path()).judge(&mut judged).unwrap();
-    assert_eq!(depth(broken.path()).judge(&mut judged).unwrap(), expected);
-    assert_eq!(judged.take_notes(), notes("depth"));
+    assert_eq!(model.take_notes(), notes("segmentation"));
+    let expected = depth(whole.path()).evaluate(&mut model).unwrap();
+    assert_eq!(depth(broken.path()).evaluate(&mut model).unwrap(), expected);
+    assert_eq!(model.take_notes(), notes("depth"));
 
     for number in 0..2 {
         cut_short(&at(&format!("val/{number}.png")));
     }
     let errors =
-        [segmentation(broken.path()).unwrap_err(), depth(broken.path()).judge(&mut judged).unwrap_err()];
+        [segmentation(broken.path()).unwrap_err(), depth(broken.path()).evaluate(&mut model).unwrap_err()];
     for error in errors.map(|error| error.to_string()) {
         assert!(error.contains(": expected validation pairs that can be read, got none: image: "), "{error}");
         assert!(!error.contains('\n') && error.ends_with("val/0.png"), "{error}");
@@ -270,20 +271,20 @@ fn a_sequence_that_cannot_be_read_is_left_out_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
     let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native).unwrap();
-    let mut judged = load("int8");
+    let mut model = load("int8");
     walk(folder.path(), "whole", 3);
-    let expected = open().judge(&mut judged).unwrap();
+    let expected = open().evaluate(&mut model).unwrap();
     walk(folder.path(), "broken", 4);
     cut_short(&labels.join("broken/2.png"));
-    assert_eq!(open().judge(&mut judged).unwrap(), expected);
+    assert_eq!(open().evaluate(&mut model).unwrap(), expected);
     let note = "sequences: 1 of 2 sequences could not be read and was left out: broken";
     let objects = "sequences: 1 objects";
-    assert_eq!(judged.take_notes(), [objects, note, objects]);
+    assert_eq!(model.take_notes(), [objects, note, objects]);
 
     cut_short(&frames.join("whole/1.png"));
-    let error = open().judge(&mut judged).unwrap_err().to_string();
-    let told = "sequences: expected sequences that can be read, got none: label map: expected a whole PNG";
-    assert!(error.starts_with(told) && !error.contains('\n'), "{error}");
+    let error = open().evaluate(&mut model).unwrap_err().to_string();
+    let message = "sequences: expected sequences that can be read, got none: label map: expected a whole PNG";
+    assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
 }
 
 #[test]
@@ -300,11 +301,11 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     fs::write(folder.path().join("cloth/broken.png"), "no picture").unwrap();
     let train = ClassFolders::open(folder.path()).unwrap();
     let classification = Classification { train: train.clone(), val: None, size: Size::Native };
-    let mut judged = load("int8");
-    let seen = classification.embed(&mut judged).unwrap();
+    let mut model = load("int8");
+    let seen = classification.embed(&mut model).unwrap();
     let note = "classes: 1 of 25 images could not be read and was left out: broken.png";
-    assert_eq!(judged.take_notes(), [note]);
-    let measures = classification.judge(&seen, &mut judged).unwrap();
+    assert_eq!(model.take_notes(), [note]);
+    let measures = classification.evaluate(&seen, &mut model).unwrap();
     for name in ["kNN, k = 10", "kNN, k = 20", "linear probe"] {
         // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
         let least = if name == "kNN, k = 20" { 0.0 } else { 0.9 };
@@ -312,18 +313,18 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     }
     let apart = Classification { val: Some(train.clone()), ..classification };
     assert_eq!(
-        value(&apart.judge(&seen, &mut judged).unwrap(), "kNN, k = 10"),
+        value(&apart.evaluate(&seen, &mut model).unwrap(), "kNN, k = 10"),
         1.0,
         "of a picture that is in the bank"
     );
 
     let robustness = Robustness { pictures: Pictures::Classes(train.clone()), count: 1, size: Size::Native };
-    let measures = robustness.judge(&mut judged, Some(&seen)).unwrap();
+    let measures = robustness.evaluate(&mut model, Some(&seen)).unwrap();
     assert_eq!(measures.len(), 3 + 2 * Corruption::ALL.len());
     assert!(measures.iter().all(|measure| (-1.0..=1.0).contains(&measure.value)), "{measures:?}");
     let pixelate = value(&measures, "patch cosine, pixelate");
     assert!((0.05..0.9999).contains(&pixelate), "{measures:?}");
-    assert_eq!(robustness.judge(&mut judged, Some(&seen)).unwrap(), measures, "the same every time");
+    assert_eq!(robustness.evaluate(&mut model, Some(&seen)).unwrap(), measures, "the same every time");
 
     let other = tempfile::tempdir().unwrap();
     for class in ["cloth", "wood"] {
@@ -344,16 +345,16 @@ fn a_model_is_itself_and_int8_is_nearly_f32() {
         .collect();
     let fidelity = Fidelity { images, sizes: vec![Size::Short(56)] };
     let (mut exact, mut student) = (load("f32"), load("int8"));
-    let own = fidelity.judge(&mut exact, &mut load("f32")).unwrap();
+    let own = fidelity.evaluate(&mut exact, &mut load("f32")).unwrap();
     assert!(own.iter().all(|measure| (measure.value - 1.0).abs() < 1e-6), "{own:?}");
-    let measures = fidelity.judge(&mut exact, &mut student).unwrap();
+    let measures = fidelity.evaluate(&mut exact, &mut student).unwrap();
     let median = value(&measures, "patch cosine, median");
     assert!((0.98..1.0).contains(&median), "{measures:?}");
     assert!(value(&measures, "patch cosine, 5th percentile") <= median, "{measures:?}");
     assert!((0.95..1.0).contains(&value(&measures, "linear CKA of patches")), "{measures:?}");
 
     let latency = Latency { sizes: vec![Size::Short(28)], rounds: 2 };
-    let measures = latency.judge(&mut [exact, student]).unwrap();
+    let measures = latency.evaluate(&mut [exact, student]).unwrap();
     assert_eq!(value(&measures[0], "ratio to the first"), 1.0);
     assert!(measures.iter().all(|of_model| value(of_model, "median") > 0.0), "{measures:?}");
 }
@@ -412,7 +413,7 @@ fn the_command_writes_a_table() {
     let text = fs::read_to_string(out.join("eval.md")).unwrap();
     assert!(text.contains("|  | short side of the images | 28 px | 42 px |"), "{text}");
 
-    for (words, told) in [
+    for (words, message) in [
         (&["--model", "no-such-file"][..], "expected something to measure"),
         (&["--model", "no-such-file", "--latency", "28"], "no-such-file"),
         (&["--model", models[1], "--teacher", models[0], "--fidelity-size", "15x15"], "15x15"),
@@ -420,6 +421,6 @@ fn the_command_writes_a_table() {
     ] {
         let output = run(words);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && error.contains(told), "{words:?}: {error}");
+        assert!(!output.status.success() && error.contains(message), "{words:?}: {error}");
     }
 }

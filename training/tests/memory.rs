@@ -127,7 +127,7 @@ fn a_step_takes_what_is_foreseen() {
     let recompute = ("[[stages]]", "recompute = true\n[[stages]]");
     let rounded = ("[[stages]]", "quantize = { weight_limit = 64 }\n[[stages]]");
     let masked = ("masked = 0.0", "masked = 0.5, masked_steps = 1.0");
-    let taps = "\"mlp\", taps = [{ student = 1, teacher = 2 }, { student = 2, teacher = 4 }]";
+    let taps = "\"mlp\", taps = [{ student_block = 0, teacher_block = 1 }, { student_block = 1, teacher_block = 3 }]";
     for (depth, mlp, changes) in [
         (2, MlpKind::Gelu, vec![]),
         (4, MlpKind::Gelu, vec![]),

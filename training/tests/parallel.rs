@@ -15,7 +15,7 @@ const RECIPE: &str = r#"
 seed = 3
 validation_images = 4
 student = { start = "model", depth = 2 }
-loss = { head = "identity", statistics_images = 16, taps = [{ student = 1, teacher = 1 }], masked_steps = 0.7 }
+loss = { head = "identity", statistics_images = 16, taps = [{ student_block = 0, teacher_block = 0 }], masked_steps = 0.7 }
 optimiser = { learning_rate = 1e-3, warm_up_steps = 2, average = 0.9 }
 [[stages]]
 steps = 5
@@ -96,18 +96,21 @@ fn the_program_reads_what_launchers_say() {
     let output = bench.folder.path().join("run");
     let processes =
         [start("0", &output), start("1", &output)].map(|process| process.wait_with_output().unwrap());
-    let told = processes.each_ref().map(|process| String::from_utf8_lossy(&process.stderr).into_owned());
-    assert!(processes.iter().all(|process| process.status.success()), "{told:?}");
+    let stderr = processes.each_ref().map(|process| String::from_utf8_lossy(&process.stderr).into_owned());
+    assert!(processes.iter().all(|process| process.status.success()), "{stderr:?}");
     assert!(
         String::from_utf8_lossy(&processes[0].stdout).contains("student.safetensors")
             && processes[1].stdout.is_empty()
     );
-    assert!(told[1].is_empty(), "{}", told[1]);
+    assert!(stderr[1].is_empty(), "{}", stderr[1]);
     let lines = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
     assert_eq!(lines.matches("\"loss\"").count(), 5, "{lines}");
 
     // A batch that cannot be shared out, and a launcher that says too little.
     let odd = start("7", &output).wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&odd.stderr).into_owned();
-    assert!(!odd.status.success() && told == "error: RANK: expected a number up to 1, got \"7\"\n", "{told}");
+    let stderr = String::from_utf8_lossy(&odd.stderr).into_owned();
+    assert!(
+        !odd.status.success() && stderr == "error: RANK: expected a number up to 1, got \"7\"\n",
+        "{stderr}"
+    );
 }

@@ -162,11 +162,11 @@ fn a_shape_that_is_no_part_of_the_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path(), |_, _| {});
     let source = model.spec().clone();
-    for (spec, told) in [
+    for (spec, message) in [
         (VitSpec { depth: 4, ..source.clone() }, "depth: expected at most the model's 3, got 4"),
         (VitSpec { dim: 30, heads: 2, ..source.clone() }, "dim / heads: expected the model's 16, got 15"),
     ] {
         let error = prune(&model, &spec, &pixels(), &mut |_| {}).unwrap_err().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }

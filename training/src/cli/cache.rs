@@ -3,8 +3,8 @@ use std::process::ExitCode;
 
 use candle_core::Device;
 
-use super::interrupt::{Interrupts, Words};
-use super::models::{TeacherModel, blame_recipe};
+use super::interrupt::{Interrupts, Messages};
+use super::models::{TeacherModel, with_recipe_path};
 use training::data::Dataset;
 use training::eval::ModelChoice;
 use training::progress::RunProgress;
@@ -44,15 +44,15 @@ fn storage(word: &str) -> Result<Compression, String> {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let interrupts = Interrupts::listen(Some(Words {
+    let interrupts = Interrupts::listen(Some(Messages {
         stopping: "interrupted: ends after this step; a second signal ends the program at once".into(),
         at_once: "interrupted before the first step: nothing is lost".into(),
     }))?;
     let recipe = Recipe::read(&args.recipe)?;
     let model = TeacherModel::open(&args.teacher)?;
-    let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+    let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect();
     let mut teacher =
-        model.teacher(&blocks, &Device::Cpu).map_err(|error| blame_recipe(error, &args.recipe))?;
+        model.teacher(&blocks, &Device::Cpu).map_err(|error| with_recipe_path(error, &args.recipe))?;
     let dataset = Dataset::open(&args.data)?;
     let mut bar = RunProgress::new(recipe.steps(), 0);
     let config = CacheConfig {
@@ -64,7 +64,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         stop: interrupts.stop.clone(),
     };
     let kept = write_cache(&config, teacher.as_mut(), dataset, &mut |at| bar.step(at.steps, None, at.images))
-        .map_err(|error| blame_recipe(error, &args.recipe))?;
+        .map_err(|error| with_recipe_path(error, &args.recipe))?;
     bar.finish();
     let total = config.recipe.steps();
     if kept < total {

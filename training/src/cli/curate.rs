@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::interrupt::{Interrupts, Words};
+use super::interrupt::{Interrupts, Messages};
 use clap::ValueEnum;
 use dinov2_cpu::{CpuPrecision, default_threads};
 use serde_json::json;
@@ -151,7 +151,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let json = args.json;
     let config = args.config();
     let scan = config.out.join("scan");
-    Interrupts::listen(Some(Words {
+    Interrupts::listen(Some(Messages {
         stopping: String::new(),
         at_once: format!(
             "interrupted: what is known of images that were read is kept, and the same command goes on: {}",

@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
 use dinov2_weights::{Model, Normalisation, Preprocessing};
 
-use super::interrupt::{Interrupts, Words};
-use super::models::{TeacherModel, blame_recipe, device};
+use super::interrupt::{Interrupts, Messages};
+use super::models::{TeacherModel, device, with_recipe_path};
 use training::data::{Batch, Dataset};
 use training::distill::{
     Agreement, CheckpointEvery, Event, Outcome, RunConfig, StudentCard, checkpoint_folder, distill,
@@ -112,19 +112,19 @@ impl RunArgs {
     ) -> anyhow::Result<ExitCode> {
         let launch = Launch::from_env()?;
         let is_first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
-        let interrupts = Interrupts::listen(is_first.then(|| Words {
+        let interrupts = Interrupts::listen(is_first.then(|| Messages {
             stopping: "interrupted: a checkpoint is written after this step; a second signal ends the program at once".into(),
             at_once: "interrupted before the first step: nothing is lost".into(),
         }))?;
         let device = device(&self.device, launch.as_ref())?;
         let rank = launch.as_ref().map_or(0, |launch| launch.rank);
-        let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+        let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect();
         let dataset = Dataset::open(&self.data)?;
         let identity = teacher_model.identity()?;
         let mut teacher: Box<dyn Teacher> = match &self.cache {
-            None => {
-                teacher_model.teacher(&blocks, &device).map_err(|error| blame_recipe(error, &self.recipe))?
-            }
+            None => teacher_model
+                .teacher(&blocks, &device)
+                .map_err(|error| with_recipe_path(error, &self.recipe))?,
             Some(folder) => {
                 let images = dataset.fingerprint_hex();
                 Box::new(CachedTeacher::open(folder, &identity, &recipe, &images, &device)?.with_rank(rank))
@@ -164,32 +164,32 @@ impl RunArgs {
         };
         if rank > 0 {
             let outcome = distill(&config, start, teacher.as_mut(), dataset, &mut |_| {})
-                .map_err(|error| blame_recipe(error, &self.recipe))?;
+                .map_err(|error| with_recipe_path(error, &self.recipe))?;
             return Ok(match outcome {
                 Outcome::Student(_) => ExitCode::SUCCESS,
                 Outcome::Stopped { .. } => interrupts.exit_code(),
             });
         }
-        let mut told = Told::new(&config)?;
-        let outcome = distill(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))
-            .map_err(|error| blame_recipe(error, &self.recipe))?;
+        let mut reporter = RunReporter::new(&config)?;
+        let outcome = distill(&config, start, teacher.as_mut(), dataset, &mut |event| reporter.report(event))
+            .map_err(|error| with_recipe_path(error, &self.recipe))?;
         match outcome {
             Outcome::Student(path) => {
-                told.finish()?;
+                reporter.finish()?;
                 println!("{}", path.display());
                 Ok(ExitCode::SUCCESS)
             }
             Outcome::Stopped { steps } => {
-                told.stopped(steps);
+                reporter.stopped(steps);
                 Ok(interrupts.exit_code())
             }
         }
     }
 }
 
-/// Where events of a run go: a line of progress, metrics, pictures. What goes wrong with metrics ends no run; it is told at
+/// Where events of a run go: a line of progress, metrics, pictures. What goes wrong with metrics ends no run; it is reporter at
 /// the end.
-struct Told {
+struct RunReporter {
     metrics: Metrics,
     progress: RunProgress,
     device: Device,
@@ -198,10 +198,10 @@ struct Told {
     steps: u64,
     /// The last checkpoint.
     checkpoint: Option<PathBuf>,
-    trouble: Option<anyhow::Error>,
+    first_error: Option<anyhow::Error>,
 }
 
-impl Told {
+impl RunReporter {
     fn new(config: &RunConfig) -> anyhow::Result<Self> {
         let kept = if config.resume { steps_done(&config.output)? } else { None };
         if config.resume {
@@ -221,17 +221,17 @@ impl Told {
             normalisation: config.card.preprocessing.normalisation(),
             steps: config.recipe.steps(),
             checkpoint: None,
-            trouble: None,
+            first_error: None,
         })
     }
 
-    fn tell(&mut self, event: Event<'_>) {
-        if let Err(error) = self.try_tell(event) {
-            self.trouble.get_or_insert(error);
+    fn report(&mut self, event: Event<'_>) {
+        if let Err(error) = self.try_report(event) {
+            self.first_error.get_or_insert(error);
         }
     }
 
-    fn try_tell(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn try_report(&mut self, event: Event<'_>) -> anyhow::Result<()> {
         match event {
             Event::Preparing(text) => self.progress.note(&text),
             Event::Step { step, images, report } => {
@@ -292,7 +292,7 @@ impl Told {
     /// Says how far a run came that a signal ended, and how to go on.
     fn stopped(self, steps: u64) {
         self.progress.finish();
-        if let Some(error) = &self.trouble {
+        if let Some(error) = &self.first_error {
             self.progress.note(&format!("note: not all metrics are written: {error:#}"));
         }
         let path = self.checkpoint.unwrap_or_default();
@@ -305,7 +305,7 @@ impl Told {
 
     fn finish(self) -> anyhow::Result<()> {
         self.progress.finish();
-        self.trouble
+        self.first_error
             .map_or(Ok(()), |error| Err(error.context("the student is written, but not all metrics are")))
     }
 }

@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use dinov2_files::{Durability, Kind};
 use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
-    ClassFolders, Classification, Depth, Fidelity, Ignore, Judged, Latency, ModelChoice, Pictures, Report,
-    Robustness, Segmentation, Sequences,
+    ClassFolders, Classification, Depth, Fidelity, Ignore, Latency, LoadedModel, ModelChoice, Pictures,
+    Report, Robustness, Segmentation, Sequences,
 };
 
 /// Most threads that may be asked for.
@@ -22,7 +22,7 @@ const MAX_ROUNDS: u16 = 10_000;
 /// Judge models by what can be done with their features
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file to judge, with its precision: PATH or PATH:f32, PATH:half, PATH:int8 [default precision: int8 where the file was
+    /// Model file to evaluate, with its precision: PATH or PATH:f32, PATH:half, PATH:int8 [default precision: int8 where the file was
     /// measured to meet its gate, else f32]; one column of the table each
     #[arg(long, value_name = "PATH[:PRECISION]", required = true)]
     model: Vec<ModelChoice>,
@@ -271,15 +271,15 @@ impl Config {
         let mut report = Report::new(facts);
         self.notes().into_iter().for_each(|note| report.note(note));
         for (column, model) in self.models.iter().enumerate() {
-            let mut judged = model.load(self.threads)?;
-            self.judge(&mut judged, column, &mut report)
+            let mut model = model.load(self.threads)?;
+            self.evaluate(&mut model, column, &mut report)
                 .with_context(|| report.models[column].name.clone())?;
-            judged.take_notes().into_iter().for_each(|note| report.note(note));
+            model.take_notes().into_iter().for_each(|note| report.note(note));
         }
         if let Some(latency) = &self.latency {
             let models = self.models.iter().map(|model| model.load(self.threads));
-            let mut models = models.collect::<Result<Vec<Judged>, _>>()?;
-            for (column, measures) in latency.judge(&mut models)?.into_iter().enumerate() {
+            let mut models = models.collect::<Result<Vec<LoadedModel>, _>>()?;
+            for (column, measures) in latency.evaluate(&mut models)?.into_iter().enumerate() {
                 report.add(column, measures);
             }
         }
@@ -287,31 +287,31 @@ impl Config {
     }
 
     /// Everything but latency, of one model.
-    fn judge(&self, judged: &mut Judged, column: usize, report: &mut Report) -> anyhow::Result<()> {
+    fn evaluate(&self, model: &mut LoadedModel, column: usize, report: &mut Report) -> anyhow::Result<()> {
         let mut embeddings = None;
         if let Some(classification) = &self.classification {
-            let train = embeddings.insert(classification.embed(judged)?);
-            report.add(column, classification.judge(train, judged)?);
+            let train = embeddings.insert(classification.embed(model)?);
+            report.add(column, classification.evaluate(train, model)?);
         }
         if let Some(segmentation) = &self.segmentation {
-            report.add(column, segmentation.judge(judged)?);
+            report.add(column, segmentation.evaluate(model)?);
         }
         if let Some(depth) = &self.depth {
-            report.add(column, depth.judge(judged)?);
+            report.add(column, depth.evaluate(model)?);
         }
         // The teacher is the first column, and as true to itself as can be.
         if let (Some(fidelity), Some(teacher), 1..) = (&self.fidelity, &self.teacher, column) {
             let mut teacher = teacher.load(self.threads)?;
-            report.add(column, fidelity.judge(&mut teacher, judged)?);
-            let [of_teacher, own] = fidelity.image_sides(&teacher, judged)?;
+            report.add(column, fidelity.evaluate(&mut teacher, model)?);
+            let [of_teacher, own] = fidelity.image_sides(&teacher, model)?;
             report.add(0, of_teacher);
             report.add(column, own);
         }
         if let Some(robustness) = &self.robustness {
-            report.add(column, robustness.judge(judged, embeddings.as_ref())?);
+            report.add(column, robustness.evaluate(model, embeddings.as_ref())?);
         }
         if let Some(sequences) = &self.sequences {
-            report.add(column, sequences.judge(judged)?);
+            report.add(column, sequences.evaluate(model)?);
         }
         Ok(())
     }

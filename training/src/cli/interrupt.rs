@@ -21,12 +21,12 @@ pub(super) struct Interrupts {
     /// Number and time of the first signal.
     first: Arc<Mutex<Option<(u8, Instant)>>>,
     /// What is said, with and without work to keep; nothing by processes that leave talking to the first.
-    words: Option<Words>,
+    messages: Option<Messages>,
 }
 
 /// Lines about the first signal.
 #[derive(Clone)]
-pub(super) struct Words {
+pub(super) struct Messages {
     /// Where the run goes on until its work is kept.
     pub(super) stopping: String,
     /// Where the program ends at once.
@@ -36,12 +36,12 @@ pub(super) struct Words {
 impl Interrupts {
     /// Listens from now on to SIGINT and, on Unix, to SIGTERM and SIGHUP, but not to those that the program was started to ignore
     /// (`nohup`, jobs in the background). Must be called before other threads are started: they inherit what is blocked.
-    pub(super) fn listen(words: Option<Words>) -> anyhow::Result<Self> {
-        let interrupts = Self { stop: Stop::default(), first: Arc::default(), words };
+    pub(super) fn listen(messages: Option<Messages>) -> anyhow::Result<Self> {
+        let interrupts = Self { stop: Stop::default(), first: Arc::default(), messages };
         #[cfg(unix)]
         unix::listen(interrupts.clone()).context("signals")?;
-        let heard = interrupts.clone();
-        ctrlc::set_handler(move || heard.hear(SIGINT)).context("signals")?;
+        let handled = interrupts.clone();
+        ctrlc::set_handler(move || handled.handle(SIGINT)).context("signals")?;
         Ok(interrupts)
     }
 
@@ -51,27 +51,27 @@ impl Interrupts {
         ExitCode::from(128 + first.map_or(SIGINT, |(signal, _)| signal))
     }
 
-    fn hear(&self, signal: u8) {
+    fn handle(&self, signal: u8) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let words = match *first {
+        let messages = match *first {
             Some((_, at)) if at.elapsed() < ONE_REQUEST => return,
             Some(_) => end(signal),
             None => {
                 *first = Some((signal, Instant::now()));
-                self.words.as_ref()
+                self.messages.as_ref()
             }
         };
         if self.stop.request() {
-            words.inspect(|words| say(&words.stopping));
+            messages.inspect(|messages| write_line(&messages.stopping));
         } else {
-            words.inspect(|words| say(&words.at_once));
+            messages.inspect(|messages| write_line(&messages.at_once));
             end(signal);
         }
     }
 }
 
 /// A terminal that is gone, which SIGHUP tells, is no reason to fail.
-fn say(line: &str) {
+fn write_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -95,11 +95,11 @@ mod unix {
             blocked.add(Signal::SIGINT);
         }
         blocked.thread_block()?;
-        let heard: SigSet =
+        let handled: SigSet =
             [Signal::SIGTERM, Signal::SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)).collect();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
-            while let Ok(signal) = heard.wait() {
-                interrupts.hear(signal as u8);
+            while let Ok(signal) = handled.wait() {
+                interrupts.handle(signal as u8);
             }
         })?;
         Ok(())

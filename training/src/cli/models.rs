@@ -82,7 +82,7 @@ impl TeacherModel {
 }
 
 /// An error with the recipe's name, where it is the recipe's fault.
-pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> anyhow::Error {
+pub(super) fn with_recipe_path(error: impl Into<anyhow::Error>, recipe: &Path) -> anyhow::Error {
     let error = error.into();
     let teachers =
         |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
@@ -111,8 +111,8 @@ mod tests {
     fn a_device_is_told_apart_from_what_is_none() {
         assert!(matches!(device("cpu", None).unwrap(), Device::Cpu));
         for name in ["gpu", "cuda:", "cuda:one", "cpu:0"] {
-            let told = device(name, None).unwrap_err().to_string();
-            assert_eq!(told, format!("device: expected cpu, cuda or cuda:N, got {name:?}"));
+            let message = device(name, None).unwrap_err().to_string();
+            assert_eq!(message, format!("device: expected cpu, cuda or cuda:N, got {name:?}"));
         }
         if !cfg!(feature = "cuda") {
             assert!(device("cuda:1", None).unwrap_err().to_string().contains("--features cuda"));

@@ -6,13 +6,13 @@ use dinov2_heads::{MAX_FIT_PATCHES, Pca};
 use serde::{Deserialize, Serialize};
 
 use super::points::dot;
-use super::scan::MadeBy;
+use super::scan::EmbeddingSetup;
 use super::{CurateError, Embeddings, Points, Subset};
 use crate::files::write_bytes;
 
 /// Images that the common part is measured on at most.
 const MOST: usize = MAX_FIT_PATCHES;
-/// Images without which it cannot be told from what single images show.
+/// Images without which it cannot be progress from what single images show.
 pub(super) const LEAST: usize = 64;
 /// The name of a file with a common part, or its end: `MODEL.common.json` beside `MODEL.safetensors` is that model's.
 pub(super) const FILE: &str = "common.json";
@@ -26,7 +26,7 @@ const MOST_BYTES: u64 = 16 << 20;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Common {
     #[serde(flatten)]
-    made_by: MadeBy,
+    setup: EmbeddingSetup,
     /// Images on which it was measured.
     images: usize,
     /// `[dim]`
@@ -42,7 +42,7 @@ impl Common {
         embeddings: &Embeddings,
         usable: &[u32],
         directions: usize,
-        made_by: &MadeBy,
+        setup: &EmbeddingSetup,
     ) -> Result<Option<Self>, CurateError> {
         if usable.len() < LEAST {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Common {
             got: error.to_string(),
         })?;
         let directions = pca.directions().chunks_exact(dim).take(directions).map(<[f32]>::to_vec).collect();
-        Ok(Some(Self { made_by: made_by.clone(), images, mean: pca.mean().to_vec(), directions }))
+        Ok(Some(Self { setup: setup.clone(), images, mean: pca.mean().to_vec(), directions }))
     }
 
     /// The file of a model's common part.
@@ -82,7 +82,7 @@ impl Common {
         reader.take(MOST_BYTES).read_to_end(&mut bytes).map_err(CurateError::file(path))?;
         let common: Self = serde_json::from_slice(&bytes)
             .map_err(|error| wrong("a mean and directions".into(), error.to_string(), path))?;
-        let dim = common.made_by.dim;
+        let dim = common.setup.dim;
         for vector in [&common.mean].into_iter().chain(&common.directions) {
             if vector.len() != dim || !vector.iter().all(|number| number.is_finite()) {
                 let expected = format!("vectors of {dim} finite numbers");
@@ -99,15 +99,15 @@ impl Common {
     pub(super) fn fitting(
         mut self,
         directions: usize,
-        made_by: &MadeBy,
+        setup: &EmbeddingSetup,
         path: &Path,
     ) -> Result<Self, CurateError> {
-        if self.made_by != *made_by {
-            let words = |by: &MadeBy| {
+        if self.setup != *setup {
+            let words = |by: &EmbeddingSetup| {
                 let model: String = by.model.chars().take(12).collect();
                 format!("model {model} in {} at {} pixels", by.precision, by.side_px)
             };
-            return Err(wrong(words(made_by), words(&self.made_by), path));
+            return Err(wrong(words(setup), words(&self.setup), path));
         }
         if self.directions.len() < directions {
             let expected = format!("at least {directions} directions");

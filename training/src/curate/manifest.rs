@@ -4,7 +4,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::CurateError;
-use super::scan::Fact;
+use super::scan::ImageFacts;
 use crate::data::{Dataset, ManifestEntry, Member};
 use crate::files::write_whole;
 
@@ -82,7 +82,7 @@ struct Line<'a> {
 pub(super) fn write(
     path: &Path,
     dataset: &Dataset,
-    facts: &[Fact],
+    facts: &[ImageFacts],
     clusters: &[Vec<u32>],
     reasons: &[Reason],
 ) -> Result<(), CurateError> {

@@ -27,7 +27,7 @@ impl Reference {
         config: &CurateConfig,
         scanner: &mut Scanner,
         scan: &Scan,
-        told: &mut dyn FnMut(&'static str, f64),
+        progress: &mut dyn FnMut(&'static str, f64),
     ) -> Result<Self, CurateError> {
         let directions = config.common_directions;
         let read = |common: Common, path: &str| {
@@ -44,17 +44,17 @@ impl Reference {
                 });
             };
             let path = Path::new(file);
-            return Ok(read(Common::read(path)?.fitting(directions, scanner.made_by(), path)?, file));
+            return Ok(read(Common::read(path)?.fitting(directions, scanner.setup(), path)?, file));
         }
         if !config.reference.is_empty() {
-            return Self::of_others(config, scanner, told);
+            return Self::of_others(config, scanner, progress);
         }
         let usable = scan.usable();
         let mut advice = Vec::new();
         let is_alike = usable.len() < common::LEAST || !config.frames.is_empty();
         let known = if is_alike { config.model.common()? } else { None };
         if let Some((common, place)) = known {
-            match common.fitting(directions, scanner.made_by(), Path::new(&place)) {
+            match common.fitting(directions, scanner.setup(), Path::new(&place)) {
                 Ok(common) => return Ok(read(common, &place)),
                 Err(error) => advice.push(format!("{error}: it is not used")),
             }
@@ -71,13 +71,13 @@ impl Reference {
     fn of_others(
         config: &CurateConfig,
         scanner: &mut Scanner,
-        told: &mut dyn FnMut(&'static str, f64),
+        progress: &mut dyn FnMut(&'static str, f64),
     ) -> Result<Self, CurateError> {
         let dataset = Dataset::open(&config.reference)?;
         let folder = config.out.join("scan/reference");
-        let scan = scanner.scan(&dataset, &folder, &mut |done| told("reading reference images", done))?;
+        let scan = scanner.scan(&dataset, &folder, &mut |done| progress("reading reference images", done))?;
         let usable = scan.usable();
-        match Common::measure(&scan.embeddings, &usable, config.common_directions, scanner.made_by())? {
+        match Common::measure(&scan.embeddings, &usable, config.common_directions, scanner.setup())? {
             Some(common) => Ok(Self::new(common, config, &config.reference.join(", "), Vec::new())),
             None => Err(CurateError::Config {
                 what: "reference",
@@ -96,7 +96,7 @@ impl Reference {
         mut advice: Vec<String>,
     ) -> Result<Self, CurateError> {
         let directions = config.common_directions;
-        let Some(common) = Common::measure(&scan.embeddings, usable, directions, scanner.made_by())? else {
+        let Some(common) = Common::measure(&scan.embeddings, usable, directions, scanner.setup())? else {
             advice.push(format!(
                 "fewer than {} images cannot tell what all have in common, and unlike ones may seem the same: {TAKE_OTHERS}",
                 common::LEAST

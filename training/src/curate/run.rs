@@ -18,41 +18,41 @@ use crate::data::Dataset;
 /// Neighbours of an image in an evaluation set that are looked at: the nearest need not be the one whose hash agrees.
 const LEAK_NEIGHBOURS: usize = 8;
 
-/// Chooses images and writes `manifest.jsonl` and `report.md`. `told(stage, done)` hears of the progress, from 0 to 1.
+/// Chooses images and writes `manifest.jsonl` and `report.md`. `progress(phase, done)` hears of the progress, from 0 to 1.
 ///
 /// # Errors
 /// A configuration, a source or a model that cannot be used, files that cannot be written, or no image that can be used.
 pub fn curate(
     config: &CurateConfig,
-    told: &mut dyn FnMut(&'static str, f64),
+    progress: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Summary, CurateError> {
     config.check()?;
     let (dataset, first_frame) = open(config)?;
     let mut scanner = Scanner::new(config)?;
     let folder = |name: &str| config.out.join("scan").join(name);
-    let mut scan = scanner.scan(&dataset, &folder("data"), &mut |done| told("reading images", done))?;
-    let reference = Reference::find(config, &mut scanner, &scan, told)?;
+    let mut scan = scanner.scan(&dataset, &folder("data"), &mut |done| progress("reading images", done))?;
+    let reference = Reference::find(config, &mut scanner, &scan, progress)?;
     reference.write(&config.out)?;
     scan.embeddings = reference.remove(scan.embeddings);
-    let mut other = |sources: &[String], name: &str, stage: &'static str| {
+    let mut other = |sources: &[String], name: &str, phase: &'static str| {
         let dataset = if sources.is_empty() { None } else { Some(Dataset::open(sources)?) };
         let scanned = dataset.map(|dataset| -> Result<_, CurateError> {
-            let mut scan = scanner.scan(&dataset, &folder(name), &mut |done| told(stage, done))?;
+            let mut scan = scanner.scan(&dataset, &folder(name), &mut |done| progress(phase, done))?;
             scan.embeddings = reference.remove(scan.embeddings);
-            Ok(Others::new(dataset, scan))
+            Ok(ScannedSet::new(dataset, scan))
         });
         scanned.transpose()
     };
     let evaluation = other(&config.evaluation, "evaluation", "reading evaluation images")?;
     let seeds = other(&config.seeds, "seeds", "reading the robot's frames")?;
 
-    let mut choice =
-        Choice { config, dataset: &dataset, first_frame, scan: &scan, reasons: vec![None; dataset.len()] };
-    choice.drop_unusable();
-    let leaks = evaluation.map_or_else(HashMap::new, |evaluation| choice.leaks(&evaluation));
-    choice.thin_videos(&leaks);
-    choice.drop_same(&leaks, &mut |done| told("comparing images", done));
-    let live = choice.live();
+    let mut selection =
+        Selection { config, dataset: &dataset, first_frame, scan: &scan, reasons: vec![None; dataset.len()] };
+    selection.drop_unusable();
+    let leaks = evaluation.map_or_else(HashMap::new, |evaluation| selection.leaks(&evaluation));
+    selection.thin_videos(&leaks);
+    selection.drop_same(&leaks, &mut |done| progress("comparing images", done));
+    let live = selection.live();
     if live.is_empty() {
         return Err(CurateError::Nothing(dataset.len()));
     }
@@ -63,13 +63,13 @@ pub fn curate(
         resampling: config.resampling,
         seed: config.seed,
     };
-    let hierarchy = Hierarchy::build(&points, &options, &mut |done| told("clustering", done));
-    choice.choose(&live, &points, &hierarchy, seeds.as_ref());
+    let hierarchy = Hierarchy::build(&points, &options, &mut |done| progress("clustering", done));
+    selection.choose(&live, &points, &hierarchy, seeds.as_ref());
     let mut clusters = vec![Vec::new(); dataset.len()];
     live.iter().enumerate().for_each(|(point, &sample)| clusters[sample as usize] = hierarchy.path(point));
     let summary = Summary {
         names: (0..dataset.len()).map(|sample| dataset.name(sample).to_string()).collect(),
-        reasons: choice.reasons.into_iter().map(|reason| reason.unwrap_or(Reason::NotDrawn)).collect(),
+        reasons: selection.reasons.into_iter().map(|reason| reason.unwrap_or(Reason::NotDrawn)).collect(),
         clusters,
         levels: hierarchy.clusters,
         common: reference.words,
@@ -83,14 +83,14 @@ pub fn curate(
 }
 
 /// Images that are not chosen from.
-struct Others {
+struct ScannedSet {
     dataset: Dataset,
     scan: Scan,
     /// Those that can be read.
     usable: Vec<u32>,
 }
 
-impl Others {
+impl ScannedSet {
     fn new(dataset: Dataset, scan: Scan) -> Self {
         let usable = scan.usable();
         Self { dataset, scan, usable }
@@ -101,7 +101,7 @@ impl Others {
 type Leak = (String, f32);
 
 /// What is decided so far.
-struct Choice<'a> {
+struct Selection<'a> {
     config: &'a CurateConfig,
     dataset: &'a Dataset,
     /// Samples from this one on are frames of videos.
@@ -111,7 +111,7 @@ struct Choice<'a> {
     reasons: Vec<Option<Reason>>,
 }
 
-impl Choice<'_> {
+impl Selection<'_> {
     fn live(&self) -> Vec<u32> {
         (0..self.reasons.len() as u32).filter(|&sample| self.reasons[sample as usize].is_none()).collect()
     }
@@ -221,7 +221,7 @@ impl Choice<'_> {
     }
 
     /// Samples that show an image of an evaluation set.
-    fn leaks(&self, evaluation: &Others) -> HashMap<u32, Leak> {
+    fn leaks(&self, evaluation: &ScannedSet) -> HashMap<u32, Leak> {
         let live = self.live();
         let points = Subset { points: &self.scan.embeddings, members: &live };
         let others = Subset { points: &evaluation.scan.embeddings, members: &evaluation.usable };
@@ -243,7 +243,13 @@ impl Choice<'_> {
     }
 
     /// Takes what is nearest to the robot's frames, and draws the rest.
-    fn choose(&mut self, live: &[u32], points: &impl Points, hierarchy: &Hierarchy, seeds: Option<&Others>) {
+    fn choose(
+        &mut self,
+        live: &[u32],
+        points: &impl Points,
+        hierarchy: &Hierarchy,
+        seeds: Option<&ScannedSet>,
+    ) {
         let mut usable = vec![true; live.len()];
         let mut taken = 0;
         if let Some(seeds) = seeds {

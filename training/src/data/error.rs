@@ -37,7 +37,7 @@ pub enum DataError {
     },
     /// A source that names nothing usable.
     #[error("data: expected {expected}, got {got}")]
-    Source {
+    Input {
         /// What it may be.
         expected: String,
         /// What it is.

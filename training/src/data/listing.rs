@@ -52,7 +52,7 @@ impl Listing {
         if self.entries.len() <= MAX_SAMPLES {
             return Ok(());
         }
-        Err(DataError::Source { expected: format!("at most {MAX_SAMPLES} images"), got: "more".into() })
+        Err(DataError::Input { expected: format!("at most {MAX_SAMPLES} images"), got: "more".into() })
     }
 
     /// A shard by its path or its address; it is not looked into.
@@ -91,5 +91,5 @@ impl Entry {
 #[cfg(not(feature = "object-store"))]
 pub(super) fn without_stores(address: &str) -> DataError {
     let expected = "a local path (this program was built without the feature object-store)".into();
-    DataError::Source { expected, got: address.to_string() }
+    DataError::Input { expected, got: address.to_string() }
 }

@@ -45,7 +45,7 @@ pub(super) fn expand_braces(name: &str) -> Result<Vec<String>, DataError> {
     else {
         return Ok(vec![name.to_string()]);
     };
-    let wrong = || DataError::Source {
+    let wrong = || DataError::Input {
         expected: format!(
             "braces of two numbers, such as {{000..012}}, that name at most {MAX_SHARDS} files"
         ),

@@ -41,7 +41,7 @@ pub(super) fn find(sources: &[String]) -> Result<Listing, DataError> {
     if found.entries.is_empty() {
         let got =
             if sources.is_empty() { "no source".into() } else { format!("none in {}", sources.join(", ")) };
-        return Err(DataError::Source { expected: "images".into(), got });
+        return Err(DataError::Input { expected: "images".into(), got });
     }
     Ok(found)
 }
@@ -109,7 +109,7 @@ impl Listing {
             shards.extend(remote::shards(&mut self.stores, &address)?);
         }
         let threads = ThreadPoolBuilder::new().num_threads(INDEXING_THREADS.min(shards.len())).build();
-        let threads = threads.map_err(|error| DataError::Source {
+        let threads = threads.map_err(|error| DataError::Input {
             expected: format!("{INDEXING_THREADS} threads that index shards"),
             got: error.to_string(),
         })?;
@@ -167,7 +167,7 @@ fn walk(
         if path.is_dir() {
             if depth == MAX_DEPTH {
                 let expected = format!("folders at most {MAX_DEPTH} deep");
-                return Err(DataError::Source { expected, got: path.display().to_string() });
+                return Err(DataError::Input { expected, got: path.display().to_string() });
             }
             walk(&path, depth + 1, walked, paths)?;
         } else if is_wanted(&path) {
@@ -175,7 +175,7 @@ fn walk(
         }
         if paths.len() > MAX_SAMPLES {
             let expected = format!("at most {MAX_SAMPLES} files");
-            return Err(DataError::Source { expected, got: format!("more in {}", folder.display()) });
+            return Err(DataError::Input { expected, got: format!("more in {}", folder.display()) });
         }
     }
     Ok(())

@@ -8,11 +8,12 @@ use candle_core::{DType, Device, Tensor, Var};
 use safetensors::tensor::View;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{DistillError, Learner, RunConfig};
 use crate::loss::Standardiser;
 use crate::optimise::Average;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, upgrade_taps};
 
 /// Key of the metadata in a checkpoint.
 const METADATA_KEY: &str = "training";
@@ -92,7 +93,9 @@ impl Checkpoint {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
         let text = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
         let text = text.ok_or_else(|| wrong(format!("expected metadata {METADATA_KEY:?}, got none")))?;
-        let checkpoint = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let mut value: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        value.get_mut("recipe").into_iter().for_each(upgrade_taps);
+        let checkpoint = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {

@@ -63,7 +63,7 @@ pub fn write_student(
 }
 
 /// Writes a model file in int8 of weights that learnt with these roundings. What the engine's rounding of activations costs is
-/// measured on `judges`, images in one or several sizes, and noted in the file. `images`: how many it learnt from.
+/// measured on `measured_on`, images in one or several sizes, and noted in the file. `images`: how many it learnt from.
 ///
 /// # Errors
 /// A file that cannot be written, an engine that fails.
@@ -72,7 +72,7 @@ pub fn write_int8_student(
     parameters: &Parameters,
     rounding: &Rounding,
     (card, images): (&StudentCard, usize),
-    judges: &[Pixels],
+    measured_on: &[Pixels],
     path: &Path,
 ) -> Result<(), DistillError> {
     let mut integers = BTreeMap::new();
@@ -99,12 +99,12 @@ pub fn write_int8_student(
     let trial = tempfile::tempdir().map_err(DistillError::file("create a temporary folder for", path))?;
     let trial = trial.path().join("student.safetensors");
     write(Vec::new(), &trial)?;
-    write(fidelity(&Model::open(&trial)?, judges)?, path)?;
+    write(fidelity(&Model::open(&trial)?, measured_on)?, path)?;
     Ok(())
 }
 
 /// Of the int8 engine to the f32 engine with the same numbers, by size.
-fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherError> {
+fn fidelity(model: &Model, images: &[Pixels]) -> Result<Vec<Fidelity>, TeacherError> {
     let engine = |precision| {
         let mut config = CpuConfig::default();
         config.precision = precision;
@@ -113,7 +113,7 @@ fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherEr
     let (mut exact, mut rounded) = (engine(CpuPrecision::F32)?, engine(CpuPrecision::Int8)?);
     let (mut want, mut got) = (Features::new(), Features::new());
     let mut by_side = BTreeMap::<usize, Vec<f64>>::new();
-    for pixels in judges {
+    for pixels in images {
         let cosines = by_side.entry(pixels.side_px).or_default();
         for image in pixels.images() {
             let image = ImageView::new(image, pixels.side_px, pixels.side_px)?;

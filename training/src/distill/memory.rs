@@ -16,7 +16,7 @@ use crate::recipe::{ComputePrecision, LossRecipe, Recipe, Stage};
 const F32: u64 = 4;
 
 /// A run of which a step may not fit.
-pub(super) struct Plan<'a> {
+pub(super) struct MemoryCheck<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) student: &'a VitSpec,
     pub(super) teacher: &'a VitSpec,
@@ -26,7 +26,7 @@ pub(super) struct Plan<'a> {
     pub(super) steps: Range<u64>,
 }
 
-impl Plan<'_> {
+impl MemoryCheck<'_> {
     /// Refuses a stage that does not fit into the memory that is free now, and says what would.
     pub(super) fn check(&self, device: &Device) -> Result<(), DistillError> {
         if !matches!(device, Device::Cpu) || self.recipe.precision != ComputePrecision::F32 {

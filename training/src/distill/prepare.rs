@@ -18,7 +18,7 @@ use crate::vit::Parameters;
 const AHEAD: usize = 3;
 
 /// What a learner is made of.
-pub(super) struct Prepare<'a> {
+pub(super) struct LearnerSetup<'a> {
     pub(super) config: &'a RunConfig,
     /// Shape of the student, which has been checked.
     pub(super) spec: VitSpec,
@@ -28,7 +28,7 @@ pub(super) struct Prepare<'a> {
     pub(super) before: Option<&'a OpenCheckpoint>,
 }
 
-impl Prepare<'_> {
+impl LearnerSetup<'_> {
     /// The learner at step 0, or as far as it must be for a checkpoint to be put into it.
     pub(super) fn learner(
         &self,
@@ -80,11 +80,11 @@ impl Prepare<'_> {
     ) -> Result<Parameters, DistillError> {
         match (self.config.recipe.student.start, self.start, self.before) {
             (Start::Model, Some(model), None) => {
-                let judges = self.held_out.first().map(|(batch, _)| &batch.student);
-                let judges = judges.ok_or_else(|| {
+                let images = self.held_out.first().map(|(batch, _)| &batch.student);
+                let images = images.ok_or_else(|| {
                     DistillError::Student("validation_images: expected at least 1, got 0".into())
                 })?;
-                Ok(prune(model, spec, judges, &mut |text| on_event(Event::Preparing(text)))?.0)
+                Ok(prune(model, spec, images, &mut |text| on_event(Event::Preparing(text)))?.0)
             }
             _ => Ok(Parameters::default()),
         }

@@ -6,8 +6,8 @@ use candle_core::Device;
 use dinov2_weights::Model;
 
 use super::checkpoint::{Checkpoint, OpenCheckpoint, checkpoint_folder};
-use super::memory::Plan;
-use super::prepare::{Prepare, check, loader};
+use super::memory::MemoryCheck;
+use super::prepare::{LearnerSetup, check, loader};
 use super::step::{Learner, StepReport};
 use super::{
     DistillError, Event, Outcome, RunConfig, Student, agreements, student_spec, write_int8_student,
@@ -52,7 +52,7 @@ pub fn distill(
     let before = OpenCheckpoint::find(config, &fingerprint)?;
     let steps = before.as_ref().map_or(0, |before| before.checkpoint.step)
         ..config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
-    Plan {
+    MemoryCheck {
         recipe: &config.recipe,
         student: &spec,
         teacher: teacher.spec(),
@@ -63,14 +63,21 @@ pub fn distill(
     if matches!(config.device, Device::Cpu) {
         keep_pages();
     }
-    let (unseen, not_seen) = see(&held_out, config, teacher)?;
-    let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
-    let mut learner = prepare.learner(teacher, group, on_event)?;
+    let (held_out_batches, unreadable_held_out) = held_out_targets(&held_out, config, teacher)?;
+    let setup = LearnerSetup {
+        config,
+        spec,
+        start,
+        train: &train,
+        held_out: &held_out_batches,
+        before: before.as_ref(),
+    };
+    let mut learner = setup.learner(teacher, group, on_event)?;
     let mut step = steps.start;
     if let Some(OpenCheckpoint { path, tensors, .. }) = before {
         Checkpoint::restore(&path, tensors, &mut learner)?;
     }
-    learner.meet(step)?;
+    learner.synchronise(step)?;
     let rank = config.launch.as_ref().map_or(0, |launch| launch.rank);
     if rank == 0 {
         let folder = checkpoint_folder(&config.output);
@@ -79,15 +86,16 @@ pub fn distill(
     let path = config.output.join(format!("unreadable{}.txt", suffix(rank)));
     let unreadable = UnreadableList::open(path.clone()).map_err(DistillError::file("read", path))?;
     let kept = Instant::now();
-    let mut run = Run { config, learner, held_out: unseen, fingerprint, unreadable, kept, on_event };
-    run.list_unreadable(&not_seen)?;
+    let mut run =
+        Run { config, learner, held_out: held_out_batches, fingerprint, unreadable, kept, on_event };
+    run.list_unreadable(&unreadable_held_out)?;
     config.stop.heed();
     while let Some(stage) = config.recipe.stage(step).filter(|_| step < steps.end) {
         match run.stage(stage, &train, teacher, step..steps.end)? {
-            Done { steps, stop: true } if steps < config.recipe.steps() => {
+            StageEnd { steps, stop: true } if steps < config.recipe.steps() => {
                 return Ok(Outcome::Stopped { steps });
             }
-            Done { steps, .. } => step = steps,
+            StageEnd { steps, .. } => step = steps,
         }
     }
     if run.is_first() {
@@ -97,9 +105,13 @@ pub fn distill(
 }
 
 /// Held-out images with what the teacher makes of them, and those that cannot be read.
-type Seen = (Vec<(Batch, Targets)>, Vec<Unreadable>);
+type HeldOut = (Vec<(Batch, Targets)>, Vec<Unreadable>);
 
-fn see(held_out: &Dataset, config: &RunConfig, teacher: &mut dyn Teacher) -> Result<Seen, DistillError> {
+fn held_out_targets(
+    held_out: &Dataset,
+    config: &RunConfig,
+    teacher: &mut dyn Teacher,
+) -> Result<HeldOut, DistillError> {
     let (batches, unreadable) = data::held_out(held_out, &config.recipe.held_out_sides())?;
     let seen = batches.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
@@ -130,7 +142,7 @@ struct Run<'a, 'b> {
 }
 
 /// How far a stage came.
-struct Done {
+struct StageEnd {
     steps: u64,
     /// Whether the run is to end.
     stop: bool,
@@ -149,7 +161,7 @@ impl Run<'_, '_> {
         train: &Arc<Dataset>,
         teacher: &mut dyn Teacher,
         steps: Range<u64>,
-    ) -> Result<Done, DistillError> {
+    ) -> Result<StageEnd, DistillError> {
         let (mut step, end) = (steps.start, steps.end);
         let place = self.config.launch.as_ref().map_or((0, 1), |launch| (launch.rank, launch.world));
         let mut loader = loader(self.config, place, stage, train, step)?;
@@ -173,10 +185,10 @@ impl Run<'_, '_> {
                 self.checkpoint(step)?;
             }
             if stop {
-                return Ok(Done { steps: step, stop });
+                return Ok(StageEnd { steps: step, stop });
             }
         }
-        Ok(Done { steps: step, stop: false })
+        Ok(StageEnd { steps: step, stop: false })
     }
 
     /// Whether a checkpoint is to be written after so many steps, in the midst of the run.
@@ -192,9 +204,9 @@ impl Run<'_, '_> {
         let (Student { vit, rounding, .. }, card) = (&self.learner.student, &self.config.card);
         let weights = self.learner.average.weights();
         let Some(rounding) = rounding else { return write_student(vit.spec(), weights, card, &path) };
-        let (judges, _) = data::held_out(held_out, &self.config.recipe.extreme_sides())?;
-        let judges: Vec<Pixels> = judges.into_iter().map(|batch| batch.student).collect();
-        write_int8_student(vit.spec(), weights, rounding, (card, images), &judges, &path)
+        let (batches, _) = data::held_out(held_out, &self.config.recipe.extreme_sides())?;
+        let measured_on: Vec<Pixels> = batches.into_iter().map(|batch| batch.student).collect();
+        write_int8_student(vit.spec(), weights, rounding, (card, images), &measured_on, &path)
     }
 
     fn averaged(&self) -> candle_core::Result<Vit> {

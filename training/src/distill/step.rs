@@ -27,16 +27,19 @@ pub struct StepReport {
     pub stop: bool,
 }
 
-/// Indices of the student's blocks that are compared.
+/// The student's blocks that are compared.
 ///
 /// # Errors
-/// Blocks that it does not have, or not in their order.
+/// Blocks that it does not have, or not in ascending order.
 pub(super) fn student_taps(recipe: &Recipe, depth: usize) -> Result<Vec<usize>, DistillError> {
-    let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student - 1).collect();
+    let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student_block).collect();
     if taps.is_sorted_by(|a, b| a < b) && taps.iter().all(|tap| *tap < depth) {
         return Ok(taps);
     }
-    Err(DistillError::Student(format!("loss.taps: expected ascending blocks of the student, 1..={depth}")))
+    Err(DistillError::Student(format!(
+        "loss.taps: expected ascending values of student_block in 0..={}, got {taps:?}",
+        depth - 1
+    )))
 }
 
 /// A student with everything that moves it.
@@ -48,7 +51,7 @@ pub struct Learner {
     schedule: Schedule,
     recipe: Recipe,
     normalisation: Normalisation,
-    /// Indices of the student's blocks that are compared.
+    /// The student's blocks that are compared.
     taps: Vec<usize>,
     device: Device,
     group: Group,
@@ -94,7 +97,7 @@ impl Learner {
     ///
     /// # Errors
     /// Processes at different steps: some do not see the checkpoint.
-    pub(super) fn meet(&mut self, step: u64) -> Result<(), DistillError> {
+    pub(super) fn synchronise(&mut self, step: u64) -> Result<(), DistillError> {
         if self.group.world() == 1 {
             return Ok(());
         }

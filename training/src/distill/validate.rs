@@ -54,7 +54,7 @@ fn agreement(
     };
     for (batch, targets) in batches {
         let [of_cls, of_patches] =
-            objective.said(heads, &tokens(student, batch, normalisation, device)?, targets)?;
+            objective.comparisons(heads, &tokens(student, batch, normalisation, device)?, targets)?;
         patches.extend(cosines(of_patches)?);
         cls.extend(cosines(of_cls)?);
     }

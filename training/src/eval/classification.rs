@@ -5,9 +5,9 @@ use dinov2_io::Size;
 
 use super::images::Reader;
 use super::knn::Bank;
-use super::left_out::LeftOut;
+use super::skipped::Skipped;
 use super::table::{Measure, Unit};
-use super::{ClassFolders, EvalError, Judged};
+use super::{ClassFolders, EvalError, LoadedModel};
 use crate::progress::task_bar;
 
 /// Neighbours that vote.
@@ -49,35 +49,35 @@ impl Embeddings {
         images: &ClassFolders,
         unit: &'static str,
         size: Size,
-        judged: &mut Judged,
+        model: &mut LoadedModel,
     ) -> Result<Self, EvalError> {
-        let dim = judged.spec().dim;
+        let dim = model.spec().dim;
         if images.images().len().saturating_mul(2 * dim) > MAX_VALUES {
             let expected = format!("at most {} images for features of {dim}", MAX_VALUES / (2 * dim));
             return Err(EvalError::input("classes", expected, images.images().len().to_string()));
         }
-        let mut reader = Reader::new(size, judged.spec().patch_size)?;
+        let mut reader = Reader::new(size, model.spec().patch_size)?;
         let mut embeddings = Self { dim, values: Vec::new(), classes: Vec::new(), places: Vec::new() };
         let total = images.images().len();
-        let mut left_out = LeftOut::new("classes", unit, total);
-        let bar = task_bar("classes", judged.name(), total, unit);
+        let mut skipped = Skipped::new("classes", unit, total);
+        let bar = task_bar("classes", model.name(), total, unit);
         for (place, (path, class)) in images.images().iter().enumerate() {
             bar.advance(1);
             let image = match reader.read(path) {
                 Ok(image) => image,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(path, error))?;
+                    bar.suspend(|| skipped.add(path, error))?;
                     continue;
                 }
             };
-            let features = judged.features(image)?;
+            let features = model.features(image)?;
             embeddings.values.extend_from_slice(features.cls());
             embeddings.values.extend(mean(features.patches(), dim));
             embeddings.classes.push(*class);
             embeddings.places.push(place);
         }
         bar.finish();
-        left_out.finish(judged)?;
+        skipped.finish(model)?;
         Ok(embeddings)
     }
 
@@ -115,17 +115,17 @@ impl Classification {
     ///
     /// # Errors
     /// None that can be read, too many, or what the engine reports.
-    pub fn embed(&self, judged: &mut Judged) -> Result<Embeddings, EvalError> {
+    pub fn embed(&self, model: &mut LoadedModel) -> Result<Embeddings, EvalError> {
         let unit = if self.val.is_some() { "training images" } else { "images" };
-        Embeddings::of(&self.train, unit, self.size, judged)
+        Embeddings::of(&self.train, unit, self.size, model)
     }
 
     /// Judges a model; `train` is what it made of the training images.
     ///
     /// # Errors
     /// No validation image that can be read, or what the engine or the fit reports.
-    pub fn judge(&self, train: &Embeddings, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let of = |val| Embeddings::of(val, "validation images", self.size, judged);
+    pub fn evaluate(&self, train: &Embeddings, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
+        let of = |val| Embeddings::of(val, "validation images", self.size, model);
         let val = self.val.as_ref().map(of).transpose()?;
         let task = format!("classes {}", self.size);
         let bank = Bank::new(&train.cls(), train.dim, train.classes.clone());
@@ -148,7 +148,7 @@ impl Classification {
             }
         };
         if !tested.classes.is_empty() {
-            let accuracy = probe(fitted.as_ref().unwrap_or(train), &tested, self.train.classes(), judged)?;
+            let accuracy = probe(fitted.as_ref().unwrap_or(train), &tested, self.train.classes(), model)?;
             measures.push(Measure::new(&task, "linear probe", Unit::Share, accuracy));
         }
         Ok(measures)
@@ -160,7 +160,7 @@ impl Classification {
         let split = match &self.val {
             Some(val) => format!("{images} training and {} validation images", val.images().len()),
             None => format!(
-                "{images} images, each judged by the others; probe on 4/5 of each class, tested on the rest"
+                "{images} images, each model by the others; probe on 4/5 of each class, tested on the rest"
             ),
         };
         format!(
@@ -187,14 +187,14 @@ fn probe(
     fitted: &Embeddings,
     tested: &Embeddings,
     classes: usize,
-    judged: &Judged,
+    model: &LoadedModel,
 ) -> Result<f64, EvalError> {
     let mut targets = vec![0.0; fitted.classes.len() * classes];
     for (row, class) in targets.chunks_exact_mut(classes).zip(&fitted.classes) {
         row[*class as usize] = 1.0;
     }
-    let config = ProbeConfig { l2: L2, threads: judged.threads(), ..ProbeConfig::default() };
-    let bar = task_bar("class probe", judged.name(), config.max_steps, "steps at most");
+    let config = ProbeConfig { l2: L2, threads: model.threads(), ..ProbeConfig::default() };
+    let bar = task_bar("class probe", model.name(), config.max_steps, "steps at most");
     let width = 2 * fitted.dim;
     let (probe, _) =
         LinearProbe::fit((&fitted.values, width), (&targets, classes), &config, |_, _| bar.advance(1))?;

@@ -90,7 +90,7 @@ mod tests {
         (0..90 * 160).map(|index| inside(index / 160, index % 160)).collect()
     }
 
-    fn judge(found: &[bool], truth: &[bool]) -> [f64; 2] {
+    fn evaluate(found: &[bool], truth: &[bool]) -> [f64; 2] {
         let mask = |inside| Mask { inside, width_px: 160 };
         [region_similarity(mask(found), mask(truth)), boundary_measure(mask(found), mask(truth))]
     }
@@ -111,7 +111,7 @@ mod tests {
             (disk((40, 60), 25), nothing.clone(), [0.0, 0.0]),
         ];
         for (case, (found, truth, expected)) in cases.iter().enumerate() {
-            let got = judge(found, truth);
+            let got = evaluate(found, truth);
             let off = got.iter().zip(expected).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
             assert!(off < 1e-9, "case {case}: {got:?}, expected {expected:?}");
         }

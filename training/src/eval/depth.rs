@@ -13,11 +13,11 @@ use dinov2_io::{Frame, PairedImages, Size, read_still};
 
 use super::depth_map::DepthMap;
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::pairs::{TRAINING, VALIDATION, check_size};
 use super::segmentation::new_fit;
+use super::skipped::Skipped;
 use super::table::{Measure, Unit};
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 
 /// Weight of the penalty on the weights of standardised features.
@@ -59,19 +59,19 @@ impl Depth {
         &self,
         images: &PairedImages,
         unit: &'static str,
-        judged: &mut Judged,
-        mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, &DepthMap) -> Result<(), EvalError>,
+        model: &mut LoadedModel,
+        mut visit: impl FnMut(&mut LoadedModel, ImageView<'_>, PatchGrid, &DepthMap) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        let patch_size = judged.spec().patch_size;
+        let patch_size = model.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let mut left_out = LeftOut::new("depth", unit, images.len());
-        let bar = task_bar("depth", judged.name(), images.len(), unit);
+        let mut skipped = Skipped::new("depth", unit, images.len());
+        let bar = task_bar("depth", model.name(), images.len(), unit);
         for (image, path) in images.iter() {
             bar.advance(1);
             let mut depth = match read_pair(image, path, &mut frame) {
                 Ok(depth) => depth,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(image, error))?;
+                    bar.suspend(|| skipped.add(image, error))?;
                     continue;
                 }
             };
@@ -79,22 +79,22 @@ impl Depth {
             if self.size == Size::Native {
                 depth = depth.centre(grid.cols * patch_size, grid.rows * patch_size);
             }
-            visit(judged, fitted(&mut fit, &frame, image)?, grid, &depth)?;
+            visit(model, fitted(&mut fit, &frame, image)?, grid, &depth)?;
         }
         bar.finish();
-        left_out.finish(judged)
+        skipped.finish(model)
     }
 
-    fn fit(&self, judged: &mut Judged) -> Result<Fitted, EvalError> {
-        let mut sums = RidgeSums::new(judged.spec().dim);
+    fn fit(&self, model: &mut LoadedModel) -> Result<Fitted, EvalError> {
+        let mut sums = RidgeSums::new(model.spec().dim);
         let (mut nearest, mut farthest) = (f64::INFINITY, 0.0f64);
-        self.visit(&self.train, TRAINING, judged, |judged, image, grid, depth| {
+        self.visit(&self.train, TRAINING, model, |model, image, grid, depth| {
             let (targets, weights) = patch_targets(depth, grid, self.unit_m);
             for &value in depth.pixels.iter().filter(|value| **value > 0) {
                 let metres = f64::from(value) * self.unit_m;
                 (nearest, farthest) = (nearest.min(metres), farthest.max(metres));
             }
-            Ok(sums.add(judged.features(image)?.patches(), &targets, &weights)?)
+            Ok(sums.add(model.features(image)?.patches(), &targets, &weights)?)
         })?;
         Ok(Fitted { probe: sums.solve(L2)?, range: nearest..=farthest })
     }
@@ -103,11 +103,11 @@ impl Depth {
     ///
     /// # Errors
     /// No image with a depth map that can be read, none with a known distance, or what the engine reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let fitted = self.fit(judged)?;
+    pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
+        let fitted = self.fit(model)?;
         let (mut score, mut logarithms, mut pixels) = (Score::default(), Vec::new(), Vec::new());
-        self.visit(&self.val, VALIDATION, judged, |judged, image, grid, depth| {
-            fitted.probe.predict_into(judged.features(image)?.patches(), &mut logarithms)?;
+        self.visit(&self.val, VALIDATION, model, |model, image, grid, depth| {
+            fitted.probe.predict_into(model.features(image)?.patches(), &mut logarithms)?;
             // A linear map of interpolated features is the interpolated map, so the logarithm is what is interpolated.
             upsample(&logarithms, grid, 1, (depth.width_px, depth.height_px), &mut pixels)?;
             score.add(&pixels, depth, self.unit_m, &fitted.range);

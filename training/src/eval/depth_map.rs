@@ -22,7 +22,7 @@ pub(super) struct DepthMap {
 }
 
 impl DepthMap {
-    /// Reads a file. One that cannot be read is an [`EvalError::Source`]; a whole image of another kind is another error.
+    /// Reads a file. One that cannot be read is an [`EvalError::Unreadable`]; a whole image of another kind is another error.
     pub(super) fn read(path: &Path) -> Result<Self, EvalError> {
         let refused = |reason| SourceError::Read { reason, path: path.display().to_string() };
         let mut encoded = Vec::new();

@@ -4,7 +4,7 @@ use dinov2_heads::{LabelError, ProbeError, PropagationError, RidgeError, Upsampl
 use dinov2_io::{FitError, SourceError};
 use dinov2_weights::ModelError;
 
-/// Why a model cannot be judged.
+/// Why a model cannot be model.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// Data or settings that a task cannot use.
@@ -19,7 +19,7 @@ pub enum EvalError {
     },
     /// An image, a map or a folder that cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Unreadable(#[from] SourceError),
     /// A label map with a class that there is not.
     #[error("{error} in {path}")]
     Label {

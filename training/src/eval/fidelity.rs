@@ -8,10 +8,10 @@ use dinov2_io::{Fit, Frame, Size, read_still};
 
 use super::cka::LinearCka;
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::segmentation::new_fit;
+use super::skipped::Skipped;
 use super::table::{Measure, Unit, short_side};
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 
 /// Most patches that are compared: their cosines are held for the quantiles.
@@ -32,19 +32,23 @@ impl Fidelity {
     ///
     /// # Errors
     /// No image that can be read, or what an engine reports.
-    pub fn judge(&self, teacher: &mut Judged, student: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+    pub fn evaluate(
+        &self,
+        teacher: &mut LoadedModel,
+        student: &mut LoadedModel,
+    ) -> Result<Vec<Measure>, EvalError> {
         let mut measures = Vec::new();
         for size in &self.sizes {
-            measures.extend(self.judge_at(*size, teacher, student)?);
+            measures.extend(self.evaluate_at(*size, teacher, student)?);
         }
         Ok(measures)
     }
 
-    fn judge_at(
+    fn evaluate_at(
         &self,
         size: Size,
-        teacher: &mut Judged,
-        student: &mut Judged,
+        teacher: &mut LoadedModel,
+        student: &mut LoadedModel,
     ) -> Result<Vec<Measure>, EvalError> {
         let patch_sizes = [teacher.spec().patch_size, student.spec().patch_size];
         let same_patches = patch_sizes[0] == patch_sizes[1];
@@ -55,11 +59,11 @@ impl Fidelity {
         let (mut frame, mut fit) = (Frame::new(), new_fit(size, patch_sizes[0])?);
         let mut compared = Compared::new([teacher.spec().dim, student.spec().dim]);
         let bar = task_bar("fidelity", student.name(), self.images.len(), "images");
-        let mut left_out = LeftOut::new("fidelity", "images", self.images.len());
+        let mut skipped = Skipped::new("fidelity", "images", self.images.len());
         for path in &self.images {
             bar.advance(1);
             if let Err(error) = read_still(path, &mut frame) {
-                bar.suspend(|| left_out.add(path, error.into()))?;
+                bar.suspend(|| skipped.add(path, error.into()))?;
                 continue;
             }
             let grid = grid(&fit, &frame, path)?;
@@ -72,7 +76,7 @@ impl Fidelity {
             compared.add(want, got)?;
         }
         bar.finish();
-        left_out.finish(student)?;
+        skipped.finish(student)?;
         Ok(compared.measures(&format!("fidelity {size}")))
     }
 
@@ -80,7 +84,11 @@ impl Fidelity {
     ///
     /// # Errors
     /// A size off the teacher's patches.
-    pub fn image_sides(&self, teacher: &Judged, student: &Judged) -> Result<[Vec<Measure>; 2], EvalError> {
+    pub fn image_sides(
+        &self,
+        teacher: &LoadedModel,
+        student: &LoadedModel,
+    ) -> Result<[Vec<Measure>; 2], EvalError> {
         let [own, other] = [teacher, student].map(|model| model.spec().patch_size);
         let mut measures = [Vec::new(), Vec::new()];
         for size in self.sizes.iter().filter(|size| **size != Size::Native) {

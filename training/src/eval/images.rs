@@ -92,7 +92,7 @@ impl ClassFolders {
         Ok(Self { names: classes.into_iter().map(|(name, _)| name).collect(), images })
     }
 
-    /// The same for images that are judged by those of `train`: classes have its numbers.
+    /// The same for images that are model by those of `train`: classes have its numbers.
     ///
     /// # Errors
     /// As [`Self::open`], and a class that `train` does not have.

@@ -6,7 +6,7 @@ use dinov2_core::ImageView;
 use dinov2_io::Size;
 
 use super::table::{Measure, Unit, short_side};
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 use crate::statistics::median;
 
@@ -27,7 +27,7 @@ impl Latency {
     ///
     /// # Errors
     /// A size that is off a model's patches, or what an engine reports.
-    pub fn judge(&self, models: &mut [Judged]) -> Result<Vec<Vec<Measure>>, EvalError> {
+    pub fn evaluate(&self, models: &mut [LoadedModel]) -> Result<Vec<Vec<Measure>>, EvalError> {
         let mut measures: Vec<Vec<Measure>> = models.iter().map(|_| Vec::new()).collect();
         for &size in &self.sizes {
             let task = format!("latency {size}");
@@ -44,11 +44,11 @@ impl Latency {
     }
 
     /// Milliseconds per model and round.
-    fn times(&self, size: Size, models: &mut [Judged]) -> Result<Vec<Vec<f64>>, EvalError> {
+    fn times(&self, size: Size, models: &mut [LoadedModel]) -> Result<Vec<Vec<f64>>, EvalError> {
         let pictures = models.iter().map(|model| picture(size, model.spec().patch_size));
         let pictures = pictures.collect::<Result<Vec<_>, _>>()?;
         let mut times_ms = vec![Vec::with_capacity(self.rounds); models.len()];
-        let names: Vec<&str> = models.iter().map(Judged::name).collect();
+        let names: Vec<&str> = models.iter().map(LoadedModel::name).collect();
         let bar = task_bar("latency", &names.join(", "), WARM_UP_ROUNDS + self.rounds, "rounds");
         for round in 0..WARM_UP_ROUNDS + self.rounds {
             for ((model, (pixels, width, height)), times_ms) in

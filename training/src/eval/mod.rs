@@ -2,7 +2,7 @@
 //!
 //! Every task ([`Classification`], [`Segmentation`], [`Depth`], [`Fidelity`], [`Robustness`], [`Sequences`], [`Latency`]) gives the
 //! [`Measure`]s of one model; a [`Report`] puts those of several beside each other, as Markdown or JSON. Models run on the CPU
-//! engine, in the precision that was asked for, so a quantized student is judged by the arithmetic that will run it.
+//! engine, in the precision that was asked for, so a quantized student is model by the arithmetic that will run it.
 //!
 //! A file that cannot be read is left out: a task goes on with the rest and notes what is missing beside its figures. A file that can
 //! be read but is wrong, such as a label map of another size than its image, ends it.
@@ -18,16 +18,16 @@ mod depth;
 mod depth_map;
 mod error;
 mod fidelity;
-mod ignore;
+mod ignore_label;
 mod images;
 mod knn;
 mod latency;
-mod left_out;
 mod model;
 mod pairs;
 mod robustness;
 mod segmentation;
 mod sequences;
+mod skipped;
 mod table;
 
 pub use classification::{Classification, Embeddings};
@@ -35,10 +35,10 @@ pub use corruptions::{Corruption, Severity};
 pub use depth::Depth;
 pub use error::EvalError;
 pub use fidelity::Fidelity;
-pub use ignore::Ignore;
+pub use ignore_label::Ignore;
 pub use images::ClassFolders;
 pub use latency::Latency;
-pub use model::{Judged, ModelChoice, ModelFacts};
+pub use model::{LoadedModel, ModelChoice, ModelFacts};
 pub use robustness::{Pictures, Robustness};
 pub use segmentation::Segmentation;
 pub use sequences::Sequences;

@@ -1,4 +1,4 @@
-//! The models that are judged.
+//! The models that are model.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -78,7 +78,7 @@ pub struct ModelFacts {
 }
 
 /// A model on an engine.
-pub struct Judged {
+pub struct LoadedModel {
     facts: ModelFacts,
     engine: CpuEngine,
     features: Features,
@@ -133,17 +133,17 @@ impl ModelChoice {
     ///
     /// # Errors
     /// A file that is no model, or whose weights the engine cannot use.
-    pub fn load(&self, threads: Option<NonZeroUsize>) -> Result<Judged, EvalError> {
+    pub fn load(&self, threads: Option<NonZeroUsize>) -> Result<LoadedModel, EvalError> {
         let (model, precision, facts) = self.open()?;
         let mut config = CpuConfig::default();
         config.precision = precision;
         config.threads = threads.unwrap_or(config.threads);
         let engine = CpuEngine::new(&model, config)?;
-        Ok(Judged { facts, engine, features: Features::new(), notes: Vec::new() })
+        Ok(LoadedModel { facts, engine, features: Features::new(), notes: Vec::new() })
     }
 }
 
-impl Judged {
+impl LoadedModel {
     /// What is known of it without running it.
     pub fn facts(&self) -> &ModelFacts {
         &self.facts

@@ -1,4 +1,4 @@
-//! Images with label maps. A file that cannot be read is an [`EvalError::Source`]; whatever is wrong with one that can, a mistake
+//! Images with label maps. A file that cannot be read is an [`EvalError::Unreadable`]; whatever is wrong with one that can, a mistake
 //! of the data set, is another error.
 
 use std::fs::File;

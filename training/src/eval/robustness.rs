@@ -10,16 +10,16 @@ use super::classification::{Embeddings, NEIGHBOURS};
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
 use super::knn::Bank;
-use super::left_out::LeftOut;
+use super::skipped::Skipped;
 use super::table::{Measure, Unit};
-use super::{ClassFolders, EvalError, Judged};
+use super::{ClassFolders, EvalError, LoadedModel};
 use crate::progress::task_bar;
 use crate::statistics::mean;
 
 /// Pictures to corrupt.
 #[derive(Clone, Debug)]
 pub enum Pictures {
-    /// Of known classes: classes are looked for among all other, clean images, as far as a model has seen them.
+    /// Of known classes: classes are looked for among all other, clean images, as far as a model has scores them.
     Classes(ClassFolders),
     /// Of anything.
     Files(Vec<PathBuf>),
@@ -36,14 +36,14 @@ pub struct Robustness {
     pub size: Size,
 }
 
-/// What was seen under one corruption.
+/// What was scores under one corruption.
 #[derive(Default)]
-struct Seen {
+struct Scores {
     /// Mean patch cosine to the clean picture, per picture and severity.
     cosines: Vec<f64>,
     right: usize,
     /// Of pictures with a class.
-    asked: usize,
+    classified: usize,
 }
 
 /// What is known of clean images.
@@ -58,9 +58,9 @@ impl Robustness {
     ///
     /// # Errors
     /// No image that can be read, or what the engine reports.
-    pub fn judge(
+    pub fn evaluate(
         &self,
-        judged: &mut Judged,
+        model: &mut LoadedModel,
         embeddings: Option<&Embeddings>,
     ) -> Result<Vec<Measure>, EvalError> {
         let clean = match (&self.pictures, embeddings) {
@@ -68,55 +68,55 @@ impl Robustness {
             _ => None,
         };
         let chosen = self.chosen();
-        let mut reader = Reader::new(self.size, judged.spec().patch_size)?;
-        let mut seen: Vec<Seen> = Corruption::ALL.iter().map(|_| Seen::default()).collect();
-        let mut clean_seen = Seen::default();
+        let mut reader = Reader::new(self.size, model.spec().patch_size)?;
+        let mut scores: Vec<Scores> = Corruption::ALL.iter().map(|_| Scores::default()).collect();
+        let mut clean_scores = Scores::default();
         let each = Corruption::ALL.len() * Severity::ALL.len();
-        let mut left_out = LeftOut::new("robustness", "pictures", chosen.len());
-        let bar = task_bar("robustness", judged.name(), chosen.len() * each, "pictures");
+        let mut skipped = Skipped::new("robustness", "pictures", chosen.len());
+        let bar = task_bar("robustness", model.name(), chosen.len() * each, "pictures");
         for (index, path) in &chosen {
             let image = match reader.read(path) {
                 Ok(image) => image,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(path, error))?;
+                    bar.suspend(|| skipped.add(path, error))?;
                     continue;
                 }
             };
-            let features = judged.features(image)?;
+            let features = model.features(image)?;
             let reference = features.patches().to_vec();
             let own = clean.as_ref().and_then(|clean| Some((clean, clean.entries[*index]?)));
             if let Some((clean, entry)) = own {
-                clean_seen.ask(clean, features.cls(), entry);
+                clean_scores.classify(clean, features.cls(), entry);
             }
-            for (kind, seen) in Corruption::ALL.into_iter().zip(&mut seen) {
+            for (kind, scores) in Corruption::ALL.into_iter().zip(&mut scores) {
                 for severity in Severity::ALL {
                     let pixels = kind.apply(image, severity, seed(*index, kind, severity));
                     let corrupted = ImageView::new(&pixels, image.width_px(), image.height_px())
                         .expect("a corrupted picture keeps its size");
-                    let features = judged.features(corrupted)?;
-                    seen.compare(&reference, features);
+                    let features = model.features(corrupted)?;
+                    scores.compare(&reference, features);
                     if let Some((clean, entry)) = own {
-                        seen.ask(clean, features.cls(), entry);
+                        scores.classify(clean, features.cls(), entry);
                     }
                     bar.advance(1);
                 }
             }
         }
         bar.finish();
-        left_out.finish(judged)?;
-        Ok(self.measures(&seen, &clean_seen))
+        skipped.finish(model)?;
+        Ok(self.measures(&scores, &clean_scores))
     }
 
-    fn measures(&self, seen: &[Seen], clean: &Seen) -> Vec<Measure> {
+    fn measures(&self, scores: &[Scores], clean: &Scores) -> Vec<Measure> {
         let task = format!("robustness {}", self.size);
         let mut measures = Vec::new();
-        let all: Vec<f64> = seen.iter().map(|seen| mean(&seen.cosines)).collect();
+        let all: Vec<f64> = scores.iter().map(|scores| mean(&scores.cosines)).collect();
         measures.push(Measure::new(&task, "patch cosine to clean, mean", Unit::Similarity, mean(&all)));
         for (kind, cosine) in Corruption::ALL.iter().zip(&all) {
             measures.push(Measure::new(&task, format!("patch cosine, {kind}"), Unit::Similarity, *cosine));
         }
-        if clean.asked > 0 {
-            let shares: Vec<f64> = seen.iter().map(Seen::share).collect();
+        if clean.classified > 0 {
+            let shares: Vec<f64> = scores.iter().map(Scores::share).collect();
             measures.push(Measure::new(&task, "kNN, clean", Unit::Share, clean.share()));
             measures.push(Measure::new(&task, "kNN, mean", Unit::Share, mean(&shares)));
             for (kind, share) in Corruption::ALL.iter().zip(shares) {
@@ -165,7 +165,7 @@ impl Clean {
     }
 }
 
-impl Seen {
+impl Scores {
     /// reference: `[rows, cols, dim]`, of the clean picture.
     fn compare(&mut self, reference: &[f32], features: &Features) {
         let dim = features.dim();
@@ -174,15 +174,15 @@ impl Seen {
     }
 
     /// Looks for the class of an image that is `entry` of the bank itself.
-    fn ask(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
+    fn classify(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
         let k = NEIGHBOURS[1];
         let found = clean.bank.nearest(cls, k, |_| Some(entry));
-        self.asked += 1;
+        self.classified += 1;
         self.right += usize::from(clean.bank.vote(&found[0], k) == Some(clean.bank.class(entry)));
     }
 
     fn share(&self) -> f64 {
-        self.right as f64 / self.asked as f64
+        self.right as f64 / self.classified as f64
     }
 }
 

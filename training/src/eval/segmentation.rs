@@ -7,10 +7,10 @@ use dinov2_heads::{Confusion, LabelMap, LinearProbe, ProbeConfig};
 use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
 
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::pairs::{TRAINING, VALIDATION, read_pair};
+use super::skipped::Skipped;
 use super::table::{Measure, Unit};
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
 use crate::progress::{note, task_bar};
 
 /// Most feature values of the training set: 8 GiB of f32.
@@ -67,35 +67,35 @@ impl Segmentation {
         &self,
         images: &PairedImages,
         unit: &'static str,
-        judged: &mut Judged,
-        mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, LabelMap<'_>) -> Result<(), EvalError>,
+        model: &mut LoadedModel,
+        mut visit: impl FnMut(&mut LoadedModel, ImageView<'_>, PatchGrid, LabelMap<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        let patch_size = judged.spec().patch_size;
+        let patch_size = model.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let mut left_out = LeftOut::new("segmentation", unit, images.len());
-        let bar = task_bar("segmentation", judged.name(), images.len(), unit);
+        let mut skipped = Skipped::new("segmentation", unit, images.len());
+        let bar = task_bar("segmentation", model.name(), images.len(), unit);
         for (image, path) in images.iter() {
             bar.advance(1);
             let labels = match read_pair(image, path, &mut frame) {
                 Ok(labels) => labels,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(image, error))?;
+                    bar.suspend(|| skipped.add(image, error))?;
                     continue;
                 }
             };
             let grid = grid(&fit, &frame, image)?;
             let labels = covered(labels, self.size, grid, patch_size);
-            visit(judged, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
+            visit(model, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
         }
         bar.finish();
-        left_out.finish(judged)
+        skipped.finish(model)
     }
 
-    fn train(&self, judged: &mut Judged) -> Result<LinearProbe, EvalError> {
-        let dim = judged.spec().dim;
+    fn train(&self, model: &mut LoadedModel) -> Result<LinearProbe, EvalError> {
+        let dim = model.spec().dim;
         let (mut features, mut targets) = (Vec::new(), Vec::new());
-        self.visit(&self.train, TRAINING, judged, |judged, image, grid, labels| {
-            let tokens = judged.features(image)?;
+        self.visit(&self.train, TRAINING, model, |model, image, grid, labels| {
+            let tokens = model.features(image)?;
             if features.len() + tokens.patches().len() > MAX_TRAINING_VALUES {
                 let expected = format!("at most {MAX_TRAINING_VALUES} feature values of training images");
                 return Err(EvalError::input("segmentation", expected, "more; try a smaller size"));
@@ -104,13 +104,13 @@ impl Segmentation {
             labels.patch_shares(grid, &mut targets);
             Ok(())
         })?;
-        let config = ProbeConfig { threads: judged.threads(), ..ProbeConfig::default() };
-        let bar = task_bar("segmentation probe", judged.name(), config.max_steps, "steps at most");
+        let config = ProbeConfig { threads: model.threads(), ..ProbeConfig::default() };
+        let bar = task_bar("segmentation probe", model.name(), config.max_steps, "steps at most");
         let (probe, fit) =
             LinearProbe::fit((&features, dim), (&targets, self.classes), &config, |_, _| bar.advance(1))?;
         bar.finish();
         if !fit.converged {
-            let (name, steps) = (judged.name(), fit.steps);
+            let (name, steps) = (model.name(), fit.steps);
             note(&format!("note: the probe of {name} stopped after {steps} steps, short of its tolerance"));
         }
         Ok(probe)
@@ -120,11 +120,11 @@ impl Segmentation {
     ///
     /// # Errors
     /// No image with a label map that can be read, or what the engine or the fit reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let probe = self.train(judged)?;
+    pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
+        let probe = self.train(model)?;
         let (mut confusion, mut logits) = (Confusion::new(self.classes), Vec::new());
-        self.visit(&self.val, VALIDATION, judged, |judged, image, grid, labels| {
-            probe.logits_into(judged.features(image)?.patches(), &mut logits)?;
+        self.visit(&self.val, VALIDATION, model, |model, image, grid, labels| {
+            probe.logits_into(model.features(image)?.patches(), &mut logits)?;
             confusion.add(&logits, grid, labels).expect("logits are those of the grid");
             Ok(())
         })?;
@@ -154,17 +154,17 @@ fn visit_labels(
     unit: &'static str,
     mut visit: impl FnMut(Labels, &Path) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
-    let (mut frame, mut left_out) = (Frame::new(), LeftOut::new("segmentation", unit, images.len()));
+    let (mut frame, mut skipped) = (Frame::new(), Skipped::new("segmentation", unit, images.len()));
     let bar = task_bar("segmentation", "label maps", images.len(), unit);
     for (image, path) in images.iter() {
         bar.advance(1);
         match read_pair(image, path, &mut frame) {
             Ok(labels) => visit(labels, path)?,
-            Err(error) => bar.suspend(|| left_out.add(image, error))?,
+            Err(error) => bar.suspend(|| skipped.add(image, error))?,
         }
     }
     bar.finish();
-    left_out.check()
+    skipped.check()
 }
 
 /// A `Fit`, with the size in the message.

@@ -8,13 +8,13 @@ use dinov2_heads::{LabelMap, LabelPropagation, PropagationConfig, upsample};
 use dinov2_io::{Frame, Labels, PairedImages, Size};
 
 use super::davis::{Mask, boundary_measure, region_similarity};
-use super::ignore::{self, Held, Ignore, in_words, name};
+use super::ignore_label::{Ignore, LabelSet, in_words, labels_in, name};
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::pairs::read_pair;
 use super::segmentation::{covered, new_fit};
+use super::skipped::Skipped;
 use super::table::{Measure, Unit};
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
 use crate::progress::{note, task_bar};
 use crate::statistics::mean;
 
@@ -40,7 +40,7 @@ struct Scores {
     regions: Vec<f64>,
     boundaries: Vec<f64>,
     /// Labels of first frames.
-    first: Option<Held>,
+    first: Option<LabelSet>,
     /// Sequences without an object in their first frame.
     empty: Vec<String>,
 }
@@ -88,21 +88,21 @@ impl Sequences {
     /// # Errors
     /// No sequence that can be read, frames that change their size or have label maps of another, first frames without objects, or
     /// what the engine reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+    pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let mut scores = Scores::default();
         let frames = self.sequences.iter().map(PairedImages::len).sum();
-        let bar = task_bar("sequences", judged.name(), frames, "frames");
-        let mut left_out = LeftOut::new("sequences", "sequences", self.sequences.len());
+        let bar = task_bar("sequences", model.name(), frames, "frames");
+        let mut skipped = Skipped::new("sequences", "sequences", self.sequences.len());
         let mut done = 0;
         for (sequence, ignore) in self.sequences.iter().zip(&self.ignore) {
-            if let Err(error) = self.follow(sequence, *ignore, judged, &mut scores, || bar.advance(1)) {
-                bar.suspend(|| left_out.add(name(sequence), error))?;
+            if let Err(error) = self.track(sequence, *ignore, model, &mut scores, || bar.advance(1)) {
+                bar.suspend(|| skipped.add(name(sequence), error))?;
             }
             done += sequence.len() as u64;
             bar.set_position(done);
         }
         bar.finish();
-        left_out.finish(judged)?;
+        skipped.finish(model)?;
         if scores.regions.is_empty() {
             return Err(self.no_objects(&scores));
         }
@@ -113,9 +113,9 @@ impl Sequences {
                 if count > 1 { format!(" (+ {} more)", count - 1) } else { String::new() }
             );
             note(&line);
-            judged.note(line);
+            model.note(line);
         }
-        judged.note(format!("sequences: {} objects", scores.regions.len()));
+        model.note(format!("sequences: {} objects", scores.regions.len()));
         let (task, regions, boundaries) =
             (format!("sequences {}", self.size), mean(&scores.regions), mean(&scores.boundaries));
         Ok(vec![
@@ -138,41 +138,41 @@ impl Sequences {
     }
 
     /// Adds to `scores` at the end alone.
-    fn follow(
+    fn track(
         &self,
         sequence: &PairedImages,
         ignore: Option<u8>,
-        judged: &mut Judged,
+        model: &mut LoadedModel,
         scores: &mut Scores,
         mut done: impl FnMut(),
     ) -> Result<(), EvalError> {
-        let patch_size = judged.spec().patch_size;
+        let patch_size = model.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let mut following: Option<Following> = None;
+        let mut tracking: Option<Tracking> = None;
         let last = sequence.len() - 1;
         for (number, (image, path)) in sequence.iter().enumerate() {
             let labels = read_pair(image, path, &mut frame)?;
             let grid = grid(&fit, &frame, image)?;
             let labels = covered(labels, self.size, grid, patch_size);
-            let threads = judged.threads();
-            let features = judged.features(fitted(&mut fit, &frame, image)?)?;
-            match &mut following {
+            let threads = model.threads();
+            let features = model.features(fitted(&mut fit, &frame, image)?)?;
+            match &mut tracking {
                 None => {
                     let config = PropagationConfig { threads, ..PropagationConfig::default() };
                     let first = scores.first.get_or_insert([false; 256]);
                     labels.pixels.iter().for_each(|label| first[usize::from(*label)] = true);
                     let features = (features.patches(), features.dim());
-                    following = self.begin(config, grid, features, (&labels, ignore), path)?;
-                    if following.is_none() {
+                    tracking = self.begin(config, grid, features, (&labels, ignore), path)?;
+                    if tracking.is_none() {
                         let name = name(sequence);
                         let name = name.file_name().unwrap_or(name.as_os_str());
                         scores.empty.push(name.to_string_lossy().into_owned());
                         return Ok(());
                     }
                 }
-                Some(following) => {
-                    if following.grid != grid {
-                        let (expected, got) = (following.grid.to_string(), grid.to_string());
+                Some(tracking) => {
+                    if tracking.grid != grid {
+                        let (expected, got) = (tracking.grid.to_string(), grid.to_string());
                         let got = format!("{got} patches in {}", image.display());
                         return Err(EvalError::input(
                             "sequence",
@@ -180,17 +180,17 @@ impl Sequences {
                             got,
                         ));
                     }
-                    let found = following.find(features.patches(), (labels.width_px, labels.height_px))?;
+                    let found = tracking.find(features.patches(), (labels.width_px, labels.height_px))?;
                     if number < last {
-                        following.score(&found, &labels, ignore);
+                        tracking.score(&found, &labels, ignore);
                     }
                 }
             }
             done();
         }
-        if let Some(following) = following {
-            scores.regions.extend(following.objects.iter().map(|object| mean(&object.regions)));
-            scores.boundaries.extend(following.objects.iter().map(|object| mean(&object.boundaries)));
+        if let Some(tracking) = tracking {
+            scores.regions.extend(tracking.objects.iter().map(|object| mean(&object.regions)));
+            scores.boundaries.extend(tracking.objects.iter().map(|object| mean(&object.boundaries)));
         }
         Ok(())
     }
@@ -203,11 +203,10 @@ impl Sequences {
         features: (&[f32], usize),
         (first, ignore): (&Labels, Option<u8>),
         path: &Path,
-    ) -> Result<Option<Following>, EvalError> {
-        let mut there: Held = [false; 256];
+    ) -> Result<Option<Tracking>, EvalError> {
+        let mut there: LabelSet = [false; 256];
         first.pixels.iter().for_each(|label| there[usize::from(*label)] = true);
-        let labels: Vec<u8> =
-            ignore::labels(&there).into_iter().filter(|label| Some(*label) != ignore).collect();
+        let labels: Vec<u8> = labels_in(&there).into_iter().filter(|label| Some(*label) != ignore).collect();
         let classes = labels.len();
         if classes > usize::from(NO_CLASS) {
             let got = format!("{classes} in {}", path.display());
@@ -229,7 +228,7 @@ impl Sequences {
             return Ok(None);
         }
         let propagation = LabelPropagation::new(config, grid, features, (&shares, classes))?;
-        Ok(Some(Following { propagation, grid, labels, objects, shares, pixels: Vec::new() }))
+        Ok(Some(Tracking { propagation, grid, labels, objects, shares, pixels: Vec::new() }))
     }
 
     /// How it is measured.
@@ -246,7 +245,7 @@ impl Sequences {
 }
 
 /// A sequence on the way.
-struct Following {
+struct Tracking {
     propagation: LabelPropagation,
     grid: PatchGrid,
     /// Of every class, ascending.
@@ -271,7 +270,7 @@ impl Object {
     }
 }
 
-impl Following {
+impl Tracking {
     /// The label of every pixel of the next frame, `[height_px, width_px]`.
     ///
     /// As in DINO's evaluation, every class' map is stretched to 0..=1 before the largest is taken, so that a thing which fades

@@ -11,7 +11,7 @@ mod standardise;
 mod terms;
 
 pub use head::Head;
-pub use objective::{Masked, Objective, Outcome, Prediction, Targets};
+pub use objective::{LossValue, Masked, Objective, Prediction, Targets};
 pub use resize::Resizer;
 pub(crate) use resize::resize_matrix;
 pub use standardise::{StandardiseError, Standardiser, Statistics};

@@ -49,7 +49,7 @@ pub struct Prediction<'a> {
 
 /// A loss with its parts.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct LossValue {
     /// The sum of weighted terms, a scalar.
     pub loss: Tensor,
     /// Every term before its weight, scalars; those of several taps added up.
@@ -77,7 +77,8 @@ impl Objective {
         let taps = taps.into_iter().zip(&recipe.taps).map(|(standardiser, pair)| {
             // Within the networks nothing says that coordinates mean the same.
             let kind = if recipe.head == HeadKind::Identity { HeadKind::Linear } else { recipe.head };
-            (standardiser, Head::new(kind, format!("head.tap{}", pair.student)))
+            // A name in checkpoints, which counts blocks from 1 there: those of before stay readable.
+            (standardiser, Head::new(kind, format!("head.tap{}", pair.student_block + 1)))
         });
         let taps = taps.collect();
         let cls = (cls, Head::new(recipe.head, "head.cls"));
@@ -114,7 +115,7 @@ impl Objective {
     ///
     /// # Errors
     /// Those of candle.
-    pub fn said(
+    pub fn comparisons(
         &self,
         parameters: &Parameters,
         tokens: &Tokens,
@@ -142,7 +143,7 @@ impl Objective {
         parameters: &Parameters,
         prediction: &Prediction<'_>,
         targets: &Targets,
-    ) -> Result<Outcome> {
+    ) -> Result<LossValue> {
         let recipe = &self.recipe;
         let tokens = prediction.tokens;
         let mut sum = Sum::default();
@@ -211,9 +212,9 @@ impl Sum {
         Ok(())
     }
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(self) -> Result<LossValue> {
         match self.loss {
-            Some(loss) => Ok(Outcome { loss, terms: self.terms }),
+            Some(loss) => Ok(LossValue { loss, terms: self.terms }),
             None => candle_core::bail!("loss: expected a term with a weight above 0, got none"),
         }
     }

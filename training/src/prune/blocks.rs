@@ -9,7 +9,7 @@ use crate::loss::cosine;
 use crate::vit::{Images, Request, Vit, read_parameters};
 
 /// Images that blocks are judged by: there are some `depth²/2` candidates.
-const JUDGES: usize = 12;
+const MOST_IMAGES: usize = 12;
 
 /// The `depth` blocks to keep, ascending.
 pub(super) fn choose(
@@ -23,7 +23,7 @@ pub(super) fn choose(
         return Ok(kept);
     }
     let vit = Vit::new(model.spec().clone(), read_parameters(model, DType::F32, &Device::Cpu)?);
-    let images = judges(model, images)?;
+    let images = normalised(model, images)?;
     let want = tokens(&vit, &kept, &images)?;
     while kept.len() > depth {
         let mut best = (f64::NEG_INFINITY, 0);
@@ -37,17 +37,17 @@ pub(super) fn choose(
         }
         let (score, at) = best;
         let block = kept.remove(at);
-        progress(format!("without block {}: patch cosine {score:.4}, {} blocks left", block + 1, kept.len()));
+        progress(format!("without block {block}: patch cosine {score:.4}, {} blocks left", kept.len()));
     }
     Ok(kept)
 }
 
-fn judges(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, PruneError> {
+fn normalised(model: &Model, pixels: &Pixels) -> Result<Vec<Images>, PruneError> {
     let patch_size = model.spec().patch_size;
     let normalisation = model.metadata().preprocessing.normalisation();
     let side = pixels.side_px / patch_size;
     let grid = PatchGrid { rows: side, cols: side };
-    let images = pixels.images().take(JUDGES);
+    let images = pixels.images().take(MOST_IMAGES);
     let images = images.map(|image| Images::new(image, grid, patch_size, normalisation, &Device::Cpu));
     Ok(images.collect::<candle_core::Result<_>>()?)
 }

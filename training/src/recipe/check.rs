@@ -108,9 +108,6 @@ impl LossRecipe {
         if self.statistics_images < 2 {
             return Some(("loss.statistics_images", "at least 2", self.statistics_images.to_string()));
         }
-        if self.taps.iter().any(|pair| pair.student == 0 || pair.teacher == 0) {
-            return Some(("loss.taps", "blocks counted from 1", "0".into()));
-        }
         first_that_is_no_share(&[
             ("loss.mask_ratio", self.mask_ratio),
             ("loss.masked_steps", self.masked_steps),

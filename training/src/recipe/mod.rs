@@ -1,12 +1,15 @@
 //! Recipes: everything that decides what a run learns, as TOML. Where images lie and where results go is said on the command line.
 
 mod check;
+mod tap_pair;
 
 use serde::{Deserialize, Serialize};
 
 use crate::views::{Sides, ViewConfig};
 
 pub use check::RecipeError;
+pub use tap_pair::TapPair;
+pub(crate) use tap_pair::upgrade_taps;
 
 /// A distillation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,20 +107,10 @@ pub struct LossRecipe {
     pub masked_steps: f64,
     /// Share of the patches that are hidden in it.
     pub mask_ratio: f64,
-    /// Blocks whose outputs are compared, counted from 1.
+    /// Pairs of blocks whose outputs are compared.
     pub taps: Vec<TapPair>,
     /// Weight of each of them.
     pub tap: f64,
-}
-
-/// A block of the student and the block of the teacher that it is to resemble, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TapPair {
-    /// Block of the student.
-    pub student: usize,
-    /// Block of the teacher.
-    pub teacher: usize,
 }
 
 /// How targets are standardised.
@@ -333,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_wrong_recipe_names_key_and_file() {
-        for (from, to, told) in [
+        for (from, to, expected) in [
             ("depth = 6", "deepth = 6", "line 2: unknown field `deepth`"),
             ("steps = 10", "steps = -1", "line 4: invalid value"),
             ("steps = 10", "steps = 0", "stages: expected a stage with steps"),
@@ -361,7 +354,7 @@ mod tests {
         ] {
             let error = read(&LEAST.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(
-                error.contains(told) && error.ends_with("recipe.toml") && !error.contains('\n'),
+                error.contains(expected) && error.ends_with("recipe.toml") && !error.contains('\n'),
                 "{error}"
             );
         }

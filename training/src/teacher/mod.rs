@@ -54,7 +54,7 @@ pub enum TeacherError {
         side_px: usize,
     },
     /// A block that it does not have.
-    #[error("loss.taps: expected blocks of the teacher, 1..={depth}, got {block}")]
+    #[error("loss.taps: expected values of teacher_block in 0..={}, got {block}", depth - 1)]
     Block {
         /// Its blocks.
         depth: usize,
@@ -96,13 +96,12 @@ fn grid_side(side_px: usize, patch_size: usize) -> Result<usize, TeacherError> {
     Ok(side_px / patch_size)
 }
 
-/// Blocks counted from 1, as recipes do, to indices.
-fn block_indices(spec: &VitSpec, blocks: &[usize]) -> Result<Vec<usize>, TeacherError> {
-    let index = |&block: &usize| match block {
-        block if (1..=spec.depth).contains(&block) => Ok(block - 1),
-        block => Err(TeacherError::Block { depth: spec.depth, block }),
-    };
-    blocks.iter().map(index).collect()
+/// Refuses blocks that a model does not have.
+fn check_blocks(spec: &VitSpec, blocks: &[usize]) -> Result<(), TeacherError> {
+    match blocks.iter().find(|block| **block >= spec.depth) {
+        Some(&block) => Err(TeacherError::Block { depth: spec.depth, block }),
+        None => Ok(()),
+    }
 }
 
 /// `patches` and `cls` of rows `[batch, n, dim]`, with registers left out.

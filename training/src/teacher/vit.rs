@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 use dinov2_core::{PatchGrid, VitSpec};
 use dinov2_weights::{Model, Normalisation};
 
-use super::{Teacher, TeacherError, block_indices, grid_side, split, views};
+use super::{Teacher, TeacherError, check_blocks, grid_side, split, views};
 use crate::data::Batch;
 use crate::loss::Targets;
 use crate::ops::AttentionShape;
@@ -15,7 +15,7 @@ const MOST_SCORES: usize = 1 << 28;
 pub struct VitTeacher {
     vit: Vit,
     normalisation: Normalisation,
-    /// Ascending indices of blocks, and for every tap of the recipe its place among them.
+    /// Ascending blocks, and for every tap of the recipe its place among them.
     blocks: Vec<usize>,
     order: Vec<usize>,
     device: Device,
@@ -23,16 +23,16 @@ pub struct VitTeacher {
 }
 
 impl VitTeacher {
-    /// `blocks`: whose outputs are wanted, counted from 1.
+    /// `blocks`: those whose outputs are wanted.
     ///
     /// # Errors
     /// A model that cannot be read, a block that it does not have.
     pub fn new(model: &Model, dtype: DType, blocks: &[usize], device: &Device) -> Result<Self, TeacherError> {
-        let wanted = block_indices(model.spec(), blocks)?;
-        let mut ascending = wanted.clone();
+        check_blocks(model.spec(), blocks)?;
+        let mut ascending = blocks.to_vec();
         ascending.sort_unstable();
         ascending.dedup();
-        let order = wanted.iter().filter_map(|block| ascending.binary_search(block).ok()).collect();
+        let order = blocks.iter().filter_map(|block| ascending.binary_search(block).ok()).collect();
         Ok(Self {
             vit: Vit::new(model.spec().clone(), read_parameters(model, dtype, device)?),
             normalisation: model.metadata().preprocessing.normalisation(),

@@ -107,7 +107,7 @@ impl Bench {
         config: &RunConfig,
         on_event: &mut dyn FnMut(&Event<'_>),
     ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistillError> {
-        let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+        let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect();
         let mut teacher =
             EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
         let dataset = self.dataset();

@@ -58,7 +58,7 @@ pub(super) fn shards(stores: &mut Stores, address: &str) -> Result<Vec<RemoteObj
 pub(super) fn shard(stores: &mut Stores, address: &str) -> Result<RemoteObject, DataError> {
     if !is_shard(address) {
         let expected = "the address of a .tar shard, or one of a folder, which ends with /".into();
-        return Err(DataError::Source { expected, got: address.to_string() });
+        return Err(DataError::Input { expected, got: address.to_string() });
     }
     let (store, path) = stores.at(address)?;
     Ok(RemoteObject { address: address.into(), store, path })
@@ -73,7 +73,7 @@ fn list(stores: &mut Stores, address: &str) -> Result<Vec<RemoteObject>, DataErr
     let (store, folder) = stores.at(address)?;
     let hidden = |path: &Path| path.prefix_match(&folder).is_some_and(|mut parts| parts.any(is_hidden));
     let wanted = |path: &Path| is_shard(path.as_ref()) && !hidden(path);
-    let found = store.hasty.list(Some(&folder)).map_ok(|object| object.location);
+    let found = store.startup.list(Some(&folder)).map_ok(|object| object.location);
     let found = found.try_filter(|path| future::ready(wanted(path))).take(MAX_SHARDS as usize + 1);
     let mut paths: Vec<Path> = runtime(address)?
         .block_on(found.try_collect())
@@ -81,7 +81,7 @@ fn list(stores: &mut Stores, address: &str) -> Result<Vec<RemoteObject>, DataErr
     if paths.is_empty() || paths.len() as u64 > MAX_SHARDS {
         let got = if paths.is_empty() { "none" } else { "more" };
         let expected = format!("1 to {MAX_SHARDS} .tar shards below an address");
-        return Err(DataError::Source { expected, got: format!("{got} in {address}") });
+        return Err(DataError::Input { expected, got: format!("{got} in {address}") });
     }
     paths.sort_by(|left, right| dinov2_io::natural_order(left.as_ref(), right.as_ref()));
     let object = |path: Path| {
@@ -113,7 +113,7 @@ impl RemoteObject {
     pub(super) fn images(&self) -> Result<Vec<shard::Located>, DataError> {
         let options = GetOptions { range: Some(GetRange::Bounded(0..WINDOW_BYTES)), ..GetOptions::default() };
         let first = async {
-            let got = self.store.hasty.get_opts(&self.path, options).await?;
+            let got = self.store.startup.get_opts(&self.path, options).await?;
             Ok::<_, object_store::Error>((got.meta.size, got.bytes().await?.into()))
         };
         let (end, window) = runtime(&self.address)?.block_on(first).map_err(|error| self.refused(&error))?;
@@ -163,7 +163,7 @@ impl Ranges<'_> {
         }
         let RemoteObject { store, path, address } = self.object;
         let range = self.at..self.end.min(self.at.saturating_add(WINDOW_BYTES));
-        let read = store.hasty.get_range(path, range);
+        let read = store.startup.get_range(path, range);
         let window = runtime(address)?.block_on(read).map_err(|error| self.object.refused(&error))?;
         (self.window, self.window_start) = (window.into(), self.at);
         Ok(())

@@ -25,19 +25,19 @@ use super::reason::reason;
 use crate::data::DataError;
 
 /// How long a request is repeated while a run starts: who has mistyped something wants to know.
-const HASTY: Duration = Duration::from_secs(8);
+const STARTUP_RETRY: Duration = Duration::from_secs(8);
 /// How long it is repeated while a run is under way: as long as a server takes to start again. `object_store` asks for less than 5
 /// minutes, for credentials to stay valid.
-const PATIENT: Duration = Duration::from_secs(120);
+const RUN_RETRY: Duration = Duration::from_secs(120);
 /// Longest pause between two requests.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A bucket, a container or a server.
 pub(super) struct Store {
     /// Gives up soon.
-    pub(super) hasty: Arc<dyn ObjectStore>,
+    pub(super) startup: Arc<dyn ObjectStore>,
     /// Outlasts what passes.
-    patient: Arc<dyn ObjectStore>,
+    running: Arc<dyn ObjectStore>,
     /// Whether patience was in vain. Once is enough: a run that ends is not to wait for each of its threads.
     is_lost: AtomicBool,
 }
@@ -61,7 +61,7 @@ impl Stores {
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| refused(error.to_string()))?;
         if url.query().or(url.fragment()).is_some() {
             let expected = "an address without ? and # (%3F and %23 in names)".into();
-            return Err(DataError::Source { expected, got: address.to_string() });
+            return Err(DataError::Input { expected, got: address.to_string() });
         }
         let key = address.trim_end_matches('/');
         let base = key.strip_suffix(path.as_ref()).unwrap_or(key);
@@ -69,21 +69,21 @@ impl Stores {
             return Ok((Arc::clone(store), path));
         }
         let connect = |time| connect(&scheme, base, time).map_err(|error| refused(reason(&error)));
-        let store = Arc::new(Store::new(connect(HASTY)?, connect(PATIENT)?));
+        let store = Arc::new(Store::new(connect(STARTUP_RETRY)?, connect(RUN_RETRY)?));
         self.0.insert(base.to_string(), Arc::clone(&store));
         Ok((store, path))
     }
 }
 
 impl Store {
-    pub(super) fn new(hasty: Arc<dyn ObjectStore>, patient: Arc<dyn ObjectStore>) -> Self {
-        Self { hasty, patient, is_lost: AtomicBool::new(false) }
+    pub(super) fn new(startup: Arc<dyn ObjectStore>, running: Arc<dyn ObjectStore>) -> Self {
+        Self { startup, running, is_lost: AtomicBool::new(false) }
     }
 
     /// Reads while a run is under way.
     pub(super) async fn read(&self, path: &Path, range: Range<u64>) -> object_store::Result<Vec<u8>> {
         let is_lost = self.is_lost.load(Ordering::Relaxed);
-        let read = if is_lost { &self.hasty } else { &self.patient }.get_range(path, range).await;
+        let read = if is_lost { &self.startup } else { &self.running }.get_range(path, range).await;
         self.is_lost.store(read.is_err(), Ordering::Relaxed);
         Ok(read?.into())
     }

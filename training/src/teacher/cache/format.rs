@@ -2,11 +2,12 @@ use std::path::{Path, PathBuf};
 
 use dinov2_core::VitSpec;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Compression;
 use super::compress::MAX_COMPONENTS;
 use crate::data::DataError;
-use crate::recipe::{Recipe, Stage};
+use crate::recipe::{Recipe, Stage, upgrade_taps};
 use crate::teacher::TeacherError;
 
 /// Version of the folder's form.
@@ -115,7 +116,11 @@ impl CacheManifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(CacheError::file("read", &path))?,
         };
-        let manifest: Self = serde_json::from_str(&text).map_err(|error| CacheError::format(&path, error))?;
+        let mut value: Value =
+            serde_json::from_str(&text).map_err(|error| CacheError::format(&path, error))?;
+        value.get_mut("recipe").into_iter().for_each(upgrade_taps);
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| CacheError::format(&path, error))?;
         if manifest.version != VERSION {
             let problem = format!("version: expected {VERSION}, got {}", manifest.version);
             return Err(CacheError::format(&path, problem));
@@ -149,7 +154,8 @@ impl CacheManifest {
             let stages = recipe.stages.iter().map(|stage| Stage { accumulate: 1, ..stage.clone() });
             (recipe.seed, recipe.validation_images, stages.collect::<Vec<_>>())
         };
-        let taps = |recipe: &Recipe| recipe.loss.taps.iter().map(|pair| pair.teacher).collect::<Vec<_>>();
+        let taps =
+            |recipe: &Recipe| recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect::<Vec<_>>();
         let differs = [
             ("teacher", teacher != self.teacher),
             ("images", dataset != self.dataset),

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
 use crate::progress::note;
 
 /// What was left out of a part of a task's data.
-pub(super) struct LeftOut {
+pub(super) struct Skipped {
     task: &'static str,
     /// Parts that are left out whole, in the plural.
     unit: &'static str,
@@ -16,7 +16,7 @@ pub(super) struct LeftOut {
     first: Option<EvalError>,
 }
 
-impl LeftOut {
+impl Skipped {
     /// Nothing yet of `total` of `unit`.
     pub(super) fn new(task: &'static str, unit: &'static str, total: usize) -> Self {
         Self { task, unit, total, names: Vec::new(), first: None }
@@ -24,7 +24,7 @@ impl LeftOut {
 
     /// Leaves out the part of this path and tells why, where a file of it cannot be read. Any other error is handed back.
     pub(super) fn add(&mut self, path: &Path, error: EvalError) -> Result<(), EvalError> {
-        if !matches!(error, EvalError::Source(_)) {
+        if !matches!(error, EvalError::Unreadable(_)) {
             return Err(error);
         }
         note(&format!("skipped: {error}"));
@@ -48,11 +48,11 @@ impl LeftOut {
     ///
     /// # Errors
     /// Everything was left out.
-    pub(super) fn finish(self, judged: &mut Judged) -> Result<(), EvalError> {
+    pub(super) fn finish(self, model: &mut LoadedModel) -> Result<(), EvalError> {
         self.check()?;
         if let Some(line) = self.line() {
             note(&line);
-            judged.note(line);
+            model.note(line);
         }
         Ok(())
     }

@@ -27,11 +27,11 @@ pub struct Student {
     pub rounding: Option<Rounding>,
 }
 
-/// The shape that a recipe asks for. `source`: of the model that it starts from.
+/// The shape that a recipe asks for. `start`: shape of the model that it starts from.
 ///
 /// # Errors
 /// Sizes that do not fit together.
-pub fn student_spec(recipe: &StudentRecipe, source: Option<&VitSpec>) -> Result<VitSpec, DistillError> {
+pub fn student_spec(recipe: &StudentRecipe, start: Option<&VitSpec>) -> Result<VitSpec, DistillError> {
     let scratch = VitSpec {
         dim: 384,
         depth: 12,
@@ -45,9 +45,9 @@ pub fn student_spec(recipe: &StudentRecipe, source: Option<&VitSpec>) -> Result<
         position_table: PatchGrid { rows: TABLE_SIDE, cols: TABLE_SIDE },
         position_convention: PositionConvention::ExactSizeAntialias,
     };
-    let base = match (recipe.start, source) {
+    let base = match (recipe.start, start) {
         (Start::Scratch, _) => scratch,
-        (Start::Model, Some(source)) => source.clone(),
+        (Start::Model, Some(start)) => start.clone(),
         (Start::Model, None) => {
             return Err(DistillError::Student("start = \"model\": expected a model, got none".into()));
         }
