@@ -32,6 +32,7 @@ const CHUNK: usize = 1 << 16;
 
 /// Why processes do not work together.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParallelError {
     /// A variable that says nothing, or is missing.
     #[error("{variable}: expected {expected}, got {got}")]
@@ -44,14 +45,14 @@ pub enum ParallelError {
         got: String,
     },
     /// Process 0 cannot listen, or not be reached.
-    #[error("{what} {address}: {reason}")]
+    #[error("cannot {action} {address}")]
     Address {
         /// What was to be done.
-        what: &'static str,
+        action: &'static str,
         /// Address and port.
         address: String,
-        /// Reason.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
     },
     /// Not everybody came.
     #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_TIMEOUT.as_secs())]
@@ -72,12 +73,12 @@ pub enum ParallelError {
         got: String,
     },
     /// A process is gone.
-    #[error("process {rank} is gone: {reason}")]
+    #[error("process {rank} is gone")]
     Disconnected {
         /// Its rank.
         rank: usize,
-        /// Reason.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
     },
     /// Processes that do not do the same.
     #[error(
@@ -220,7 +221,7 @@ impl Group {
         for link in &links {
             let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(IO_TIMEOUT)));
             set.and_then(|()| link.set_write_timeout(Some(IO_TIMEOUT)))
-                .map_err(|reason| ParallelError::Disconnected { rank: 0, reason })?;
+                .map_err(|source| ParallelError::Disconnected { rank: 0, source })?;
         }
         let mut group = Self::new(launch.rank, launch.world, links);
         group.ring = nccl::Ring::join(&mut group, device)?;
@@ -243,7 +244,7 @@ impl Group {
     /// A process that is gone, or has another number of numbers.
     pub fn sum<T: Number>(&mut self, numbers: &mut [T]) -> Result<(), ParallelError> {
         if self.rank != 0 {
-            let gone = |reason| ParallelError::Disconnected { rank: 0, reason };
+            let gone = |source| ParallelError::Disconnected { rank: 0, source };
             let Some(link) = self.links.first_mut() else { return Ok(()) };
             send(link, numbers).map_err(gone)?;
             return receive(link, 0, numbers, |number, got| *number = got);
@@ -252,7 +253,7 @@ impl Group {
             receive(link, rank, numbers, |number, got| *number += got)?;
         }
         for (link, rank) in self.links.iter_mut().zip(1..) {
-            send(link, numbers).map_err(|reason| ParallelError::Disconnected { rank, reason })?;
+            send(link, numbers).map_err(|source| ParallelError::Disconnected { rank, source })?;
         }
         Ok(())
     }
@@ -274,7 +275,7 @@ impl Group {
 /// Process 0: the links to all others, by rank.
 fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
     let Launch { world, address, .. } = launch;
-    let failed = |reason| ParallelError::Address { what: "listen on", address: address.clone(), reason };
+    let failed = |source| ParallelError::Address { action: "listen on", address: address.clone(), source };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let begun = Instant::now();
@@ -297,7 +298,7 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(reason) => return Err(failed(reason)),
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(links.into_iter().flatten().collect())
@@ -323,11 +324,11 @@ fn connect(launch: &Launch) -> Result<TcpStream, ParallelError> {
     let mut link = loop {
         match TcpStream::connect(address) {
             Ok(link) => break link,
-            Err(reason) if begun.elapsed() > JOIN_TIMEOUT => {
+            Err(source) if begun.elapsed() > JOIN_TIMEOUT => {
                 return Err(ParallelError::Address {
-                    what: "reach process 0 at",
+                    action: "reach process 0 at",
                     address: address.clone(),
-                    reason,
+                    source,
                 });
             }
             Err(_) => std::thread::sleep(RETRY),
@@ -367,7 +368,7 @@ fn receive<T: Number>(
     numbers: &mut [T],
     put: impl Fn(&mut T, T),
 ) -> Result<(), ParallelError> {
-    let gone = |reason| ParallelError::Disconnected { rank, reason };
+    let gone = |source| ParallelError::Disconnected { rank, source };
     let mut length = [0; 8];
     link.read_exact(&mut length).map_err(gone)?;
     let (got, expected) = (u64::from_le_bytes(length), numbers.len() as u64);

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use dinov2_cpu::CpuPrecision;
+use dinov2_files::chain;
 use training::curate::{CurateConfig, CurateError, CurateModel, Reason, Sameness, Summary, curate};
 use training::data::Dataset;
 
@@ -169,7 +170,7 @@ fn few_images_are_told_apart_by_what_many_have_in_common() {
     let kept = CurateConfig { reference: source("with/common.json"), ..few.clone() };
     assert!(run(&kept).1 == manifest);
 
-    let refused = |config: CurateConfig| curate(&config, &mut |_, _| {}).unwrap_err().to_string();
+    let refused = |config: CurateConfig| chain(&curate(&config, &mut |_, _| {}).unwrap_err());
     let other = CurateConfig {
         side_px: 70,
         reference: source("with/common.json"),
@@ -248,7 +249,7 @@ fn values_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     make_images(folder.path());
     let config = config(folder.path());
-    let refused = |config: CurateConfig| curate(&config, &mut |_, _| {}).unwrap_err().to_string();
+    let refused = |config: CurateConfig| chain(&curate(&config, &mut |_, _| {}).unwrap_err());
     assert_eq!(
         refused(CurateConfig { neighbours: 0, ..config.clone() }),
         "curate: neighbours: expected 1..=256, got 0"

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_files::chain;
 use dinov2_weights::Model;
 use training::data::Dataset;
 use training::distill::{CheckpointEvery, DistillError, Event, RunConfig};
@@ -137,9 +138,9 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
         Event::Checkpoint(_) => std::fs::create_dir(&in_the_way).unwrap(),
         _ => {}
     });
-    let message = failed.unwrap_err().to_string();
+    let message = chain(&failed.unwrap_err());
     assert!(
-        done == 4 && message.starts_with("write: ") && message.contains("step-000000004"),
+        done == 4 && message.starts_with("cannot write ") && message.contains("step-000000004"),
         "{done}: {message}"
     );
     std::fs::remove_dir(&in_the_way).unwrap();
@@ -155,7 +156,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     let mut config = bench.config(bench.recipe(RECIPE), "run");
     config.stop_after = Some(2);
     bench.run(&config).unwrap();
-    let message = |config: &RunConfig| bench.run(config).unwrap_err().to_string();
+    let message = |config: &RunConfig| chain(&bench.run(config).unwrap_err());
     assert!(message(&config).contains("--resume"));
     config.resume = true;
     let other = RunConfig { recipe: bench.recipe(&RECIPE.replace("seed = 3", "seed = 4")), ..config.clone() };

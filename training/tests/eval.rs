@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dinov2_core::ImageView;
+use dinov2_files::chain;
 use dinov2_io::{JpegEncoder, Labels, PairedImages, Size};
 use training::eval::{
     ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Ignore, Latency, LoadedModel,
@@ -146,7 +147,7 @@ fn masks_of_davis_are_what_they_are() {
         let sequences = Sequences::open(&frames, &labels, background, ignore, Size::Native)?;
         sequences.evaluate(&mut load("int8"))
     };
-    let message = |background, ignore| evaluate(background, ignore).unwrap_err().to_string();
+    let message = |background, ignore| chain(&evaluate(background, ignore).unwrap_err());
     // The same thing under another number.
     let relabel = |name: &str, of: &dyn Fn(u8, usize, usize) -> u8| {
         for number in 0..5 {
@@ -206,9 +207,9 @@ fn textures_are_segmented_and_their_distance_is_found() {
     assert!(value(&measures, "within a factor of 1.25") > 0.8, "{measures:?}");
 
     fs::copy(at("valannot/0.png"), at("valdepth/0.png")).unwrap();
-    let error = depth.evaluate(&mut model).unwrap_err().to_string();
+    let error = chain(&depth.evaluate(&mut model).unwrap_err());
     assert!(error.contains("expected a grey PNG of 16 bits, got Grayscale of 8 bits in "), "{error}");
-    let refused = || segmentation(folder.path()).unwrap_err().to_string();
+    let refused = || chain(&segmentation(folder.path()).unwrap_err());
     for number in 0..8 {
         write_labels(
             &at(&format!("trainannot/{number}.png")),
@@ -260,7 +261,7 @@ fn pairs_that_cannot_be_read_are_left_out_and_noted() {
     }
     let errors =
         [segmentation(broken.path()).unwrap_err(), depth(broken.path()).evaluate(&mut model).unwrap_err()];
-    for error in errors.map(|error| error.to_string()) {
+    for error in errors.map(|error| chain(&error)) {
         assert!(error.contains(": expected validation pairs that can be read, got none: image: "), "{error}");
         assert!(!error.contains('\n') && error.ends_with("val/0.png"), "{error}");
     }
@@ -282,7 +283,7 @@ fn a_sequence_that_cannot_be_read_is_left_out_whole() {
     assert_eq!(model.take_notes(), [objects, note, objects]);
 
     cut_short(&frames.join("whole/1.png"));
-    let error = open().evaluate(&mut model).unwrap_err().to_string();
+    let error = chain(&open().evaluate(&mut model).unwrap_err());
     let message = "sequences: expected sequences that can be read, got none: label map: expected a whole PNG";
     assert!(error.starts_with(message) && !error.contains('\n'), "{error}");
 }
@@ -330,9 +331,9 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     for class in ["cloth", "wood"] {
         draw(&other.path().join(class).join("0.png"), (56, 56), 0, |_, _| 0);
     }
-    let error = ClassFolders::open_as(other.path(), &train).unwrap_err().to_string();
+    let error = chain(&ClassFolders::open_as(other.path(), &train).unwrap_err());
     assert!(error.contains("expected those of the training images, got \"wood\""), "{error}");
-    let error = ClassFolders::open(&other.path().join("wood")).unwrap_err().to_string();
+    let error = chain(&ClassFolders::open(&other.path().join("wood")).unwrap_err());
     assert!(error.contains("folders of images, one per class, got 0"), "{error}");
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
+use dinov2_files::chain;
 use dinov2_weights::{Model, Normalisation, Preprocessing};
 
 use super::interrupt::{Interrupts, Messages};
@@ -91,11 +92,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
     }
     let teacher = TeacherModel::open(&args.teacher)?;
-    let start = match (recipe.student.start, &args.start) {
-        (Start::Scratch, None) => None,
-        (Start::Scratch, Some(_)) => bail!("--start: expected none with start = \"scratch\" in the recipe"),
-        (Start::Model, None) => Some(teacher.model.clone()),
-        (Start::Model, Some(path)) => Some(Model::open(path)?),
+    let start = match (recipe.student.start == Start::Scratch, &args.start) {
+        (true, None) => None,
+        (true, Some(_)) => bail!("--start: expected none with start = \"scratch\" in the recipe"),
+        (false, None) => Some(teacher.model.clone()),
+        (false, Some(path)) => Some(Model::open(path)?),
     };
     let source = format!("distilled from {}", teacher.model.metadata().provenance.source);
     args.run.train(recipe, &teacher, start.as_ref(), source)
@@ -293,7 +294,7 @@ impl RunReporter {
     fn stopped(self, steps: u64) {
         self.progress.finish();
         if let Some(error) = &self.first_error {
-            self.progress.note(&format!("note: not all metrics are written: {error:#}"));
+            self.progress.note(&format!("note: not all metrics are written: {}", chain(error.as_ref())));
         }
         let path = self.checkpoint.unwrap_or_default();
         self.progress.note(&format!(

@@ -192,9 +192,9 @@ impl Config {
         let segmentation = args.segmentation.map(|folder| -> anyhow::Result<Segmentation> {
             let [train, val] = pairs(&folder, "annot")?;
             let ignore = match args.ignore {
-                None | Some(Ignore::ByContent) => 255,
                 Some(Ignore::Label(label)) => label,
                 Some(Ignore::Nothing) => bail!("--ignore: expected an ID for --segmentation, got none"),
+                _ => 255,
             };
             Ok(Segmentation::new(train, val, ignore, args.dense_size)?)
         });

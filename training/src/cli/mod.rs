@@ -11,6 +11,7 @@ mod qat;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dinov2_files::chain;
 
 /// Small students of big DINOv2 teachers: curate images, distill, train in int8, evaluate.
 #[derive(Parser)]
@@ -46,21 +47,8 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("error: {}", in_one_line(&error));
+            eprintln!("error: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error and its causes; some of ours name their cause already.
-fn in_one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !line.contains(&cause) {
-            let link = if line.is_empty() { "" } else { ": " };
-            line.push_str(link);
-            line.push_str(&cause);
-        }
-    }
-    line
 }

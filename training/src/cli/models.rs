@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device};
 use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_files::chain;
 use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
@@ -100,7 +101,11 @@ pub(super) fn with_recipe_path(error: impl Into<anyhow::Error>, recipe: &Path) -
         _ => false,
     });
     let of_teacher = error.downcast_ref().is_some_and(teachers);
-    if of_run || of_cache || of_teacher { anyhow!("{error}: {}", recipe.display()) } else { error }
+    if of_run || of_cache || of_teacher {
+        anyhow!("{}: {}", chain(error.as_ref()), recipe.display())
+    } else {
+        error
+    }
 }
 
 #[cfg(test)]

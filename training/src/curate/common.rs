@@ -2,6 +2,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use dinov2_files::chain;
 use dinov2_heads::{MAX_FIT_PATCHES, Pca};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ impl Common {
         let pca = Pca::fit(&numbers, dim, directions.max(1)).map_err(|error| CurateError::Config {
             what: "embeddings",
             expected: "finite numbers, of more dimensions than are left out".into(),
-            got: error.to_string(),
+            got: chain(&error),
         })?;
         let directions = pca.directions().chunks_exact(dim).take(directions).map(<[f32]>::to_vec).collect();
         Ok(Some(Self { setup: setup.clone(), images, mean: pca.mean().to_vec(), directions }))

@@ -9,6 +9,7 @@ use crate::data::DataError;
 
 /// Why images cannot be curated.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CurateError {
     /// Sources that cannot be listed or read.
     #[error(transparent)]
@@ -33,10 +34,10 @@ pub enum CurateError {
         got: String,
     },
     /// A file of ours that cannot be written or read.
-    #[error("{reason}: {path}")]
+    #[error("cannot access {path}")]
     File {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// The file.
         path: String,
     },
@@ -68,6 +69,6 @@ pub enum CurateError {
 impl CurateError {
     /// Adds the path to what the system reports.
     pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::File { reason, path: path.display().to_string() }
+        move |source| Self::File { source, path: path.display().to_string() }
     }
 }

@@ -11,6 +11,7 @@ use crate::files::write_whole;
 /// What became of an image, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Reason {
     /// Kept: drawn from its cluster.
     Drawn,

@@ -18,6 +18,7 @@ const BUNDLED_COMMON_NAME: &str = "the bundled vits14-focus-int8.common.json";
 
 /// The model whose class tokens are the embeddings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CurateModel {
     /// The one that is part of the program.
     #[default]

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use dinov2_files::chain;
+
 use super::common::{self, Common};
 use super::scan::{Scan, Scanner};
 use super::{CurateConfig, CurateError, Embeddings};
@@ -56,7 +58,7 @@ impl Reference {
         if let Some((common, place)) = known {
             match common.fitting(directions, scanner.setup(), Path::new(&place)) {
                 Ok(common) => return Ok(read(common, &place)),
-                Err(error) => advice.push(format!("{error}: it is not used")),
+                Err(error) => advice.push(format!("{}: it is not used", chain(&error))),
             }
         }
         Self::of_own(config, scanner, scan, &usable, advice)

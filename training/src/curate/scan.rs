@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dinov2_core::{Extractor, Features, ImageView, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine};
+use dinov2_files::chain;
 use dinov2_io::Resampler;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -210,7 +211,7 @@ fn scan_image(
     let encoded = match dataset.read(sample) {
         Ok(encoded) => encoded,
         Err(error @ DataError::Remote { .. }) => return Err(error),
-        Err(error) => return unusable(ImageFacts::default(), error.to_string()),
+        Err(error) => return unusable(ImageFacts::default(), chain(&error)),
     };
     let mut fact = ImageFacts {
         sha256: hex(&Sha256::digest(&encoded)),
@@ -220,7 +221,7 @@ fn scan_image(
     // A decoder that panics has met a broken image, too.
     let image = match std::panic::catch_unwind(|| Image::decode(&encoded)) {
         Ok(Ok(image)) => image,
-        Ok(Err(error)) => return unusable(fact, error.to_string()),
+        Ok(Err(error)) => return unusable(fact, chain(&error)),
         Err(_) => return unusable(fact, "the decoder panicked".into()),
     };
     (fact.width_px, fact.height_px) = (image.width_px, image.height_px);

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dinov2_files::chain;
+
 use super::{Batch, DataError, Dataset, Image, LoaderPlan, Pixels};
 use crate::random::{Purpose, Random};
 use crate::views::{Mix, Renderer, Sides, View, ViewConfig, mix};
@@ -84,7 +86,7 @@ impl BatchMaker {
         let reason = match decoded {
             Ok(Ok(image)) => return Ok(Ok(image)),
             Ok(Err(error @ DataError::Remote { .. })) => return Err(error),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => chain(&error),
             Err(panic) => format!("the decoder panicked: {}", panic_text(&*panic)),
         };
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(sample, reason.clone());

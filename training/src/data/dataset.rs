@@ -110,7 +110,7 @@ impl Dataset {
     pub fn decode(&self, sample: usize) -> Result<Image, DataError> {
         let encoded = self.read(sample)?;
         Image::decode(&encoded)
-            .map_err(|reason| DataError::Image { reason, path: self.name(sample).to_string() })
+            .map_err(|source| DataError::Image { source, path: self.name(sample).to_string() })
     }
 
     /// SHA-256 of all names and sizes in their order: changes when images come, go, are renamed or change their size.
@@ -144,8 +144,8 @@ impl Dataset {
 
 fn too_large(entry: &Entry) -> DataError {
     let (what, expected) = ("image file", format!("at most {MAX_IMAGE_FILE_BYTES} bytes"));
-    let reason = FormatError::Field { what, expected, got: "more".into() };
-    DataError::Image { reason, path: entry.name.to_string() }
+    let source = FormatError::Field { what, expected, got: "more".into() };
+    DataError::Image { source, path: entry.name.to_string() }
 }
 
 fn read_file(path: &Path, entry: &Entry) -> Result<Vec<u8>, DataError> {
@@ -169,7 +169,7 @@ fn whole(encoded: Vec<u8>, entry: &Entry) -> Result<Vec<u8>, DataError> {
     if encoded.len() as u64 == entry.bytes {
         return Ok(encoded);
     }
-    let reason =
+    let source =
         FormatError::Truncated { what: "archive", expected: entry.bytes as usize, got: encoded.len() };
-    Err(DataError::Image { reason, path: entry.name.to_string() })
+    Err(DataError::Image { source, path: entry.name.to_string() })
 }

@@ -6,20 +6,21 @@ use crate::views::ViewError;
 
 /// Why there are no images, or no batch of them.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DataError {
     /// A file that cannot be read.
-    #[error("cannot read: {reason}: {path}")]
+    #[error("cannot read {path}")]
     Read {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// File or shard.
         path: String,
     },
     /// Bytes that are no image.
-    #[error("{reason} in {path}")]
+    #[error("cannot decode {path}")]
     Image {
-        /// What is wrong.
-        reason: FormatError,
+        /// The format's rule that is broken.
+        source: FormatError,
         /// Name of the sample.
         path: String,
     },
@@ -83,6 +84,6 @@ pub enum DataError {
 impl DataError {
     /// Adds the path to what the system reports.
     pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: path.to_string() }
+        move |source| Self::Read { source, path: path.to_string() }
     }
 }

@@ -1,3 +1,5 @@
+use dinov2_files::chain;
+
 use super::{Batch, DataError, Dataset, Image, Pixels, Unreadable};
 use crate::views::{Sides, centre_square};
 
@@ -22,7 +24,7 @@ pub fn held_out(dataset: &Dataset, sides: &[Sides]) -> Result<(Vec<Batch>, Vec<U
             }
             Err(error @ DataError::Remote { .. }) => return Err(error),
             Err(error) => {
-                unreadable.push(Unreadable { name: dataset.name(sample).into(), reason: error.to_string() });
+                unreadable.push(Unreadable { name: dataset.name(sample).into(), reason: chain(&error) });
             }
         }
     }

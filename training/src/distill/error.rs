@@ -11,6 +11,7 @@ use crate::vit::ParameterError;
 
 /// Why a run ended before its end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DistillError {
     /// Images.
     #[error(transparent)]
@@ -73,14 +74,14 @@ pub enum DistillError {
         batch: PathBuf,
     },
     /// A file of the run.
-    #[error("{what}: {reason}: {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
-        what: &'static str,
+        action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
+        /// The system's reason.
+        source: std::io::Error,
     },
     /// A checkpoint that does not belong to this run, or is damaged.
     #[error("checkpoint: {problem}: {}", path.display())]
@@ -93,8 +94,11 @@ pub enum DistillError {
 }
 
 impl DistillError {
-    pub(super) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |reason| Self::File { what, path, reason }
+        move |source| Self::File { action, path, source }
     }
 }

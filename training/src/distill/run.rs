@@ -256,7 +256,7 @@ impl Run<'_, '_> {
             Ok(())
         });
         match kept {
-            Err(reason) => DistillError::File { what: "keep a batch", path: folder, reason },
+            Err(source) => DistillError::File { action: "keep a batch in", path: folder, source },
             Ok(()) => {
                 let StepReport { loss, gradient_norm, .. } = *report;
                 DistillError::Loss { step, loss, gradient_norm, batch: folder }

@@ -6,6 +6,7 @@ use dinov2_weights::ModelError;
 
 /// Why a model cannot be model.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvalError {
     /// Data or settings that a task cannot use.
     #[error("{what}: expected {expected}, got {got}")]
@@ -21,19 +22,19 @@ pub enum EvalError {
     #[error(transparent)]
     Unreadable(#[from] SourceError),
     /// A label map with a class that there is not.
-    #[error("{error} in {path}")]
+    #[error("label map {path}")]
     Label {
-        /// What is wrong.
-        error: LabelError,
+        /// The label.
+        source: LabelError,
         /// The label map.
         path: String,
     },
     /// An image that cannot be brought to the size.
-    #[error("{error}: {path}")]
+    #[error("cannot resize {path}")]
     Fit {
-        /// What is wrong.
-        error: FitError,
-        /// The image.
+        /// The size.
+        source: FitError,
+        /// The image, or the size asked for.
         path: String,
     },
     /// No model file.
@@ -46,13 +47,13 @@ pub enum EvalError {
     #[error(transparent)]
     Extract(#[from] ExtractError),
     /// A linear classifier that cannot be fitted.
-    #[error("linear probe: {0}")]
+    #[error("linear probe")]
     Probe(#[from] ProbeError),
     /// A regression that cannot be fitted.
-    #[error("depth probe: {0}")]
+    #[error("depth probe")]
     Ridge(#[from] RidgeError),
     /// Features of another shape than the first frame's.
-    #[error("label propagation: {0}")]
+    #[error("label propagation")]
     Propagation(#[from] PropagationError),
     /// A map of another shape than its grid.
     #[error(transparent)]

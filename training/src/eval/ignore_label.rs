@@ -12,6 +12,7 @@ pub(super) const VOID: u8 = 255;
 
 /// The label of pixels that do not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ignore {
     /// 255, except in a sequence whose label maps hold nothing but 0 (the background) and 255: there 255 is the object, as in DAVIS
     /// 2016. Refused where both are found in one set.

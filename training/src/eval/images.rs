@@ -19,7 +19,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(size: Size, patch_size: usize) -> Result<Self, EvalError> {
-        let wrong = |error| EvalError::Fit { error, path: size.to_string() };
+        let wrong = |source| EvalError::Fit { source, path: size.to_string() };
         Ok(Self { frame: Frame::new(), fit: Fit::new(size, patch_size).map_err(wrong)? })
     }
 
@@ -36,12 +36,12 @@ pub(super) fn fitted<'a>(
     frame: &'a Frame,
     path: &Path,
 ) -> Result<ImageView<'a>, EvalError> {
-    fit.fit(frame.view()).map_err(|error| EvalError::Fit { error, path: path.display().to_string() })
+    fit.fit(frame.view()).map_err(|source| EvalError::Fit { source, path: path.display().to_string() })
 }
 
 /// The grid to which `fit` brings a frame.
 pub(super) fn grid(fit: &Fit, frame: &Frame, path: &Path) -> Result<PatchGrid, EvalError> {
-    let wrong = |error| EvalError::Fit { error, path: path.display().to_string() };
+    let wrong = |source| EvalError::Fit { source, path: path.display().to_string() };
     fit.grid(frame.width_px, frame.height_px).map_err(wrong)
 }
 

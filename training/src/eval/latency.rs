@@ -87,7 +87,7 @@ fn picture(size: Size, patch_size: usize) -> Result<(Vec<u8>, usize, usize), Eva
         }
     };
     let target = size.target(side, side, patch_size);
-    let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
+    let (width, height) = target.map_err(|source| EvalError::Fit { source, path: format!("size {size}") })?;
     // Knuth's multiplicative hash.
     let value = |index: u64| (index.wrapping_mul(2_654_435_761) >> 13) as u8;
     let pixels = (0..(width * height * 3) as u64).map(value).collect();

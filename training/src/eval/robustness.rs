@@ -18,6 +18,7 @@ use crate::statistics::mean;
 
 /// Pictures to corrupt.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Pictures {
     /// Of known classes: classes are looked for among all other, clean images, as far as a model has scores them.
     Classes(ClassFolders),

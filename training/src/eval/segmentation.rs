@@ -59,7 +59,7 @@ impl Segmentation {
 
     fn map<'a>(&self, labels: &'a Labels, path: &Path) -> Result<LabelMap<'a>, EvalError> {
         LabelMap::new(&labels.pixels, (labels.width_px, labels.height_px), self.classes, self.ignore)
-            .map_err(|error| EvalError::Label { error, path: path.display().to_string() })
+            .map_err(|source| EvalError::Label { source, path: path.display().to_string() })
     }
 
     /// Calls `visit` with every fitted image, its grid and its labels (the part of them that the grid covers).
@@ -169,7 +169,7 @@ fn visit_labels(
 
 /// A `Fit`, with the size in the message.
 pub(super) fn new_fit(size: Size, patch_size: usize) -> Result<Fit, EvalError> {
-    Fit::new(size, patch_size).map_err(|error| EvalError::Fit { error, path: format!("size {size}") })
+    Fit::new(size, patch_size).map_err(|source| EvalError::Fit { source, path: format!("size {size}") })
 }
 
 /// The part of a label map that the grid covers: the centre, where nothing is resampled.

@@ -216,7 +216,7 @@ impl Sequences {
         (0..).zip(&labels).for_each(|(class, label)| class_of[usize::from(*label)] = class);
         let pixels: Vec<u8> = first.pixels.iter().map(|label| class_of[usize::from(*label)]).collect();
         let map = LabelMap::new(&pixels, (first.width_px, first.height_px), classes, NO_CLASS)
-            .map_err(|error| EvalError::Label { error, path: path.display().to_string() })?;
+            .map_err(|source| EvalError::Label { source, path: path.display().to_string() })?;
         let mut shares = Vec::new();
         map.patch_shares(grid, &mut shares);
         let objects: Vec<Object> = labels

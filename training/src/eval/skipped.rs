@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use dinov2_files::chain;
+
 use super::{EvalError, LoadedModel};
 use crate::progress::note;
 
@@ -27,7 +29,7 @@ impl Skipped {
         if !matches!(error, EvalError::Unreadable(_)) {
             return Err(error);
         }
-        note(&format!("skipped: {error}"));
+        note(&format!("skipped: {}", chain(&error)));
         let name = path.file_name().unwrap_or(path.as_os_str());
         self.names.push(name.to_string_lossy().into_owned());
         self.first.get_or_insert(error);
@@ -40,7 +42,7 @@ impl Skipped {
         if self.names.len() < self.total {
             return Ok(());
         }
-        let why = self.first.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        let why = self.first.as_ref().map(|error| format!(": {}", chain(error))).unwrap_or_default();
         Err(EvalError::input(self.task, format!("{} that can be read", self.unit), format!("none{why}")))
     }
 

@@ -10,6 +10,7 @@ use super::{EvalError, ModelFacts};
 /// What a figure is, which decides how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Unit {
     /// A share of 1, written in per cent.
     Share,
@@ -58,7 +59,7 @@ pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalErr
         Size::Native => return Err(EvalError::input("size", "one in pixels", "native")),
     };
     let target = size.target(side, side, patch_size);
-    let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
+    let (width, height) = target.map_err(|source| EvalError::Fit { source, path: format!("size {size}") })?;
     Ok(width.min(height))
 }
 

@@ -9,6 +9,7 @@ const LEAST_DEVIATION: f64 = 1e-3;
 
 /// Why statistics do not give a standardisation.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StandardiseError {
     /// PHI-S needs a Hadamard matrix.
     #[error(

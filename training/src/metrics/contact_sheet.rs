@@ -39,6 +39,7 @@ pub struct SheetRow<'a> {
 
 /// Why there is no contact sheet.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SheetError {
     /// No rows, or more than a picture has room for.
     #[error("contact sheet: expected 1..={MAX_SHEET_ROWS} rows, got {got}")]
@@ -59,10 +60,10 @@ pub enum SheetError {
         got: usize,
     },
     /// Features without principal components.
-    #[error("contact sheet: {0}")]
+    #[error("contact sheet")]
     Pca(#[from] PcaError),
     /// An image without pixels, or too large.
-    #[error("contact sheet: {0}")]
+    #[error("contact sheet")]
     Fit(#[from] FitError),
 }
 

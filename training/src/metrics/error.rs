@@ -3,6 +3,7 @@ use std::path::Path;
 
 /// Why the numbers of a run cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// A new run would write into another's files.
     #[error("metrics: expected a new folder, or --resume to go on, got one that holds a run: {path}")]
@@ -46,18 +47,18 @@ pub enum MetricsError {
         name: String,
     },
     /// The system refuses to read.
-    #[error("cannot read: {reason}: {path}")]
+    #[error("cannot read {path}")]
     Read {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
     /// The system refuses to write.
-    #[error("cannot write: {reason}: {path}")]
+    #[error("cannot write {path}")]
     Write {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
@@ -65,10 +66,10 @@ pub enum MetricsError {
 
 impl MetricsError {
     pub(super) fn read(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: path.display().to_string() }
+        move |source| Self::Read { source, path: path.display().to_string() }
     }
 
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |reason| Self::Write { reason, path: path.display().to_string() }
+        move |source| Self::Write { source, path: path.display().to_string() }
     }
 }

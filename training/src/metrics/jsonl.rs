@@ -35,9 +35,9 @@ impl JsonLines {
             None => options.create_new(true).open(&path),
             Some(_) => options.create(true).truncate(false).open(&path),
         };
-        let mut file = opened.map_err(|reason| match reason.kind() {
+        let mut file = opened.map_err(|source| match source.kind() {
             ErrorKind::AlreadyExists => MetricsError::Exists { path: path.display().to_string() },
-            _ => MetricsError::Write { reason, path: path.display().to_string() },
+            _ => MetricsError::Write { source, path: path.display().to_string() },
         })?;
         if let Some(step) = resume_step {
             let kept = kept_bytes(&file, &path, step)?;

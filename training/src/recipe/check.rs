@@ -7,14 +7,15 @@ const MAX_BATCH: usize = 1 << 20;
 
 /// Why a recipe is not one.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("recipe: {reason}: {}", path.display())]
+    #[error("recipe: cannot read {}", path.display())]
     Read {
         /// The recipe.
         path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
+        /// The system's reason.
+        source: std::io::Error,
     },
     /// Not TOML, or not these keys.
     #[error("recipe: {problem}: {}", path.display())]
@@ -48,7 +49,7 @@ impl Recipe {
     /// A file that cannot be read, keys that do not exist, values that make no sense; the key is named.
     pub fn read(path: &Path) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|reason| RecipeError::Read { path: path.into(), reason })?;
+            .map_err(|source| RecipeError::Read { path: path.into(), source })?;
         let recipe: Self = toml::from_str(&text)
             .map_err(|error| RecipeError::Syntax { path: path.into(), problem: one_line(&error, &text) })?;
         if let Some(error) = recipe.stages.iter().find_map(|stage| stage.views.check().err()) {

@@ -45,6 +45,7 @@ pub struct Recipe {
 /// Number type of a forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ComputePrecision {
     /// 32 bits.
     #[default]
@@ -76,6 +77,7 @@ pub struct StudentRecipe {
 /// Where weights start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Start {
     /// From a model: its most important blocks, heads and channels. The teacher, unless `--start` names another.
     Model,
@@ -116,6 +118,7 @@ pub struct LossRecipe {
 /// How targets are standardised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Standardise {
     /// Not at all.
     None,
@@ -130,6 +133,7 @@ pub enum Standardise {
 /// What maps the student's tokens to the targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum HeadKind {
     /// The standardisation itself: the student's tokens are to be the teacher's. Needs the same width.
     Identity,

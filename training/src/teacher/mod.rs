@@ -21,6 +21,7 @@ pub use vit::VitTeacher;
 
 /// Why there are no targets.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TeacherError {
     /// The model file.
     #[error(transparent)]

@@ -2,6 +2,7 @@
 
 /// One change of colour.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ColourStep {
     /// Factor: 0 is black, 1 leaves all as it is.
     Brightness(f32),

@@ -6,6 +6,7 @@ use dinov2_weights::{Model, ModelError};
 
 /// Why a model's tensors cannot be had.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParameterError {
     /// The model file.
     #[error(transparent)]

@@ -120,8 +120,8 @@ impl RemoteObject {
         let mut reader = Ranges { object: self, end, at: 0, window_start: 0, window };
         shard::images(&mut reader, &self.address).map_err(|error| match error {
             // What [`Ranges`] could not say as an error of its own.
-            DataError::Read { reason, path } => {
-                reason.downcast().unwrap_or_else(|reason| DataError::Read { reason, path })
+            DataError::Read { source, path } => {
+                source.downcast().unwrap_or_else(|source| DataError::Read { source, path })
             }
             error => error,
         })

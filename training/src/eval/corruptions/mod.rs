@@ -29,6 +29,7 @@ const CHANNELS: usize = 3;
 ///
 /// Its number is part of the seed of what is random ([`super::Robustness`]): one that changes makes figures incomparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Corruption {
     /// Normal noise on every value: low light.
     GaussianNoise = 0,

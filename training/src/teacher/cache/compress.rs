@@ -14,6 +14,7 @@ const LEAST_DEVIATION: f64 = 0.01;
 /// Form of patches and taps in a cache; CLS is 16-bit floats always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Compression {
     /// 16-bit floats.
     F16,

@@ -20,6 +20,7 @@ const MANIFEST: &str = "cache.json";
 
 /// Why features cannot be kept or had.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CacheError {
     /// Images.
     #[error(transparent)]
@@ -31,14 +32,14 @@ pub enum CacheError {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// A file.
-    #[error("{what}: {reason}: {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
-        what: &'static str,
+        action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
+        /// The system's reason.
+        source: std::io::Error,
     },
     /// A file that is no part of a cache.
     #[error("cache: {problem}: {}", path.display())]
@@ -64,9 +65,9 @@ pub enum CacheError {
 }
 
 impl CacheError {
-    pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |reason| Self::File { what, path, reason }
+        move |source| Self::File { action, path, source }
     }
 
     pub(super) fn format(path: &Path, problem: impl ToString) -> Self {
