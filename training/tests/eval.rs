@@ -307,10 +307,9 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     let note = "classes: 1 of 25 images could not be read and was left out: broken.png";
     assert_eq!(model.take_notes(), [note]);
     let measures = classification.evaluate(&seen, &mut model).unwrap();
-    for name in ["kNN, k = 10", "kNN, k = 20", "linear probe"] {
-        // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
-        let least = if name == "kNN, k = 20" { 0.0 } else { 0.9 };
-        assert!(value(&measures, name) >= least, "{measures:?}");
+    // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
+    for name in ["kNN, k = 10", "linear probe"] {
+        assert!(value(&measures, name) >= 0.9, "{measures:?}");
     }
     let apart = Classification { val: Some(train.clone()), ..classification };
     assert_eq!(
@@ -351,7 +350,7 @@ fn a_model_is_itself_and_int8_is_nearly_f32() {
     let measures = fidelity.evaluate(&mut exact, &mut student).unwrap();
     let median = value(&measures, "patch cosine, median");
     assert!((0.98..1.0).contains(&median), "{measures:?}");
-    assert!(value(&measures, "patch cosine, 5th percentile") <= median, "{measures:?}");
+    assert!((0.9..median).contains(&value(&measures, "patch cosine, 5th percentile")), "{measures:?}");
     assert!((0.95..1.0).contains(&value(&measures, "linear CKA of patches")), "{measures:?}");
 
     let latency = Latency { sizes: vec![Size::Short(28)], rounds: 2 };

@@ -11,20 +11,17 @@ use dinov2_core::{ImageView, PatchGrid};
 use dinov2_heads::{RidgeProbe, RidgeSums, upsample};
 use dinov2_io::{Frame, PairedImages, Size, read_still};
 
-use super::depth_map::DepthMap;
+use super::depth_map::read_depth_map;
 use super::images::{fitted, grid};
+use super::measures::{DepthMap, DepthScore, Measure, Unit, patch_targets};
 use super::pairs::{TRAINING, VALIDATION, check_size};
 use super::segmentation::new_fit;
 use super::skipped::Skipped;
-use super::table::{Measure, Unit};
 use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 
 /// Weight of the penalty on the weights of standardised features.
 const L2: f64 = 1e-3;
-/// A prediction within this factor of the truth counts as right (the usual "delta 1").
-const RIGHT_FACTOR: f64 = 1.25;
-
 /// Images with depth maps.
 #[derive(Clone, Debug)]
 pub struct Depth {
@@ -43,15 +40,6 @@ struct Fitted {
     probe: RidgeProbe,
     /// Metres; predictions are kept within it.
     range: RangeInclusive<f64>,
-}
-
-/// Sums over images.
-#[derive(Default)]
-struct Score {
-    images: usize,
-    rmse: f64,
-    relative: f64,
-    right: f64,
 }
 
 impl Depth {
@@ -105,7 +93,7 @@ impl Depth {
     /// No image with a depth map that can be read, none with a known distance, or what the engine reports.
     pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let fitted = self.fit(model)?;
-        let (mut score, mut logarithms, mut pixels) = (Score::default(), Vec::new(), Vec::new());
+        let (mut score, mut logarithms, mut pixels) = (DepthScore::default(), Vec::new(), Vec::new());
         self.visit(&self.val, VALIDATION, model, |model, image, grid, depth| {
             fitted.probe.predict_into(model.features(image)?.patches(), &mut logarithms)?;
             // A linear map of interpolated features is the interpolated map, so the logarithm is what is interpolated.
@@ -135,53 +123,9 @@ impl Depth {
     }
 }
 
-impl Score {
-    /// logarithms: of the predicted metres, per pixel. Pixels without a distance do not count; images without any neither.
-    fn add(&mut self, logarithms: &[f32], depth: &DepthMap, unit_m: f64, range: &RangeInclusive<f64>) {
-        let (mut squares, mut relative, mut right, mut count) = (0.0, 0.0, 0_usize, 0_usize);
-        for (logarithm, &value) in logarithms.iter().zip(&depth.pixels).filter(|(_, value)| **value > 0) {
-            let truth = f64::from(value) * unit_m;
-            let found = f64::from(*logarithm).exp().clamp(*range.start(), *range.end());
-            squares += (found - truth).powi(2);
-            relative += (found - truth).abs() / truth;
-            right += usize::from((found / truth).max(truth / found) < RIGHT_FACTOR);
-            count += 1;
-        }
-        if count > 0 {
-            let pixels = count as f64;
-            self.images += 1;
-            self.rmse += (squares / pixels).sqrt();
-            self.relative += relative / pixels;
-            self.right += right as f64 / pixels;
-        }
-    }
-}
-
 fn read_pair(image: &Path, path: &Path, frame: &mut Frame) -> Result<DepthMap, EvalError> {
     read_still(image, frame)?;
-    let depth = DepthMap::read(path)?;
+    let depth = read_depth_map(path)?;
     check_size("depth map", (depth.width_px, depth.height_px), frame, path)?;
     Ok(depth)
-}
-
-/// Mean logarithm of the metres in every patch, and the share of its pixels that have one: fitting these by weighted squares is
-/// fitting all pixels. A pixel belongs to the patch that its centre falls into.
-fn patch_targets(depth: &DepthMap, grid: PatchGrid, unit_m: f64) -> (Vec<f32>, Vec<f32>) {
-    let cell = |position: usize, length: usize, cells: usize| (2 * position + 1) * cells / (2 * length);
-    let (mut sums, mut known, mut all) =
-        (vec![0.0f64; grid.len()], vec![0_u32; grid.len()], vec![0_u32; grid.len()]);
-    for (y, line) in depth.pixels.chunks_exact(depth.width_px).enumerate() {
-        let row = cell(y, depth.height_px, grid.rows);
-        for (x, &value) in line.iter().enumerate() {
-            let patch = row * grid.cols + cell(x, depth.width_px, grid.cols);
-            all[patch] += 1;
-            if value > 0 {
-                sums[patch] += (f64::from(value) * unit_m).ln();
-                known[patch] += 1;
-            }
-        }
-    }
-    let targets = sums.iter().zip(&known).map(|(sum, known)| (sum / f64::from(*known).max(1.0)) as f32);
-    let weights = known.iter().zip(&all).map(|(known, all)| *known as f32 / (*all).max(1) as f32);
-    (targets.collect(), weights.collect())
 }

@@ -1,8 +1,10 @@
 use dinov2_core::ExtractError;
 use dinov2_cpu::LoadError;
-use dinov2_heads::{LabelError, ProbeError, PropagationError, RidgeError, UpsampleError};
+use dinov2_heads::{LabelError, ProbeError, RidgeError, UpsampleError};
 use dinov2_io::{FitError, SourceError};
 use dinov2_weights::ModelError;
+
+use super::measures::TrackingError;
 
 /// Why a model cannot be model.
 #[derive(Debug, thiserror::Error)]
@@ -52,9 +54,14 @@ pub enum EvalError {
     /// A regression that cannot be fitted.
     #[error("depth probe")]
     Ridge(#[from] RidgeError),
-    /// Features of another shape than the first frame's.
-    #[error("label propagation")]
-    Propagation(#[from] PropagationError),
+    /// Labels that cannot be carried from frame to frame.
+    #[error("sequence, at {path}")]
+    Tracking {
+        /// What is wrong.
+        source: TrackingError,
+        /// The label map.
+        path: String,
+    },
     /// A map of another shape than its grid.
     #[error(transparent)]
     Upsample(#[from] UpsampleError),

@@ -6,11 +6,10 @@ use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Features, PatchGrid};
 use dinov2_io::{Fit, Frame, Size, read_still};
 
-use super::cka::LinearCka;
-use super::images::{fitted, grid};
+use super::images::{fitted, grid, short_side};
+use super::measures::{LinearCka, Measure, Unit};
 use super::segmentation::new_fit;
 use super::skipped::Skipped;
-use super::table::{Measure, Unit, short_side};
 use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 

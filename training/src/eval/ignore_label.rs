@@ -5,6 +5,7 @@ use std::path::Path;
 use dinov2_io::PairedImages;
 
 use super::EvalError;
+use super::measures::{LabelSet, labels_in};
 use super::pairs::read_labels;
 
 /// What DAVIS 2017 calls void, and DAVIS 2016 the object.
@@ -23,9 +24,6 @@ pub enum Ignore {
     /// This one.
     Label(u8),
 }
-
-/// What the label maps of a sequence hold: `[256]`, by label.
-pub(super) type LabelSet = [bool; 256];
 
 impl Ignore {
     /// The ignored label of every sequence.
@@ -73,11 +71,6 @@ fn all_labels(sequence: &PairedImages) -> Result<LabelSet, EvalError> {
         }
     }
     Ok(set)
-}
-
-/// The labels that are set, ascending.
-pub(super) fn labels_in(set: &LabelSet) -> Vec<u8> {
-    (0..=u8::MAX).filter(|label| set[usize::from(*label)]).collect()
 }
 
 /// Most labels that a message names.

@@ -45,6 +45,18 @@ pub(super) fn grid(fit: &Fit, frame: &Frame, path: &Path) -> Result<PatchGrid, E
     fit.grid(frame.width_px, frame.height_px).map_err(wrong)
 }
 
+/// Short side in pixels of a square picture that is brought to a size for patches of `patch_size`.
+pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalError> {
+    let side = match size {
+        Size::Short(side) => side,
+        Size::Exact { width_px, height_px } => width_px.max(height_px),
+        Size::Native => return Err(EvalError::input("size", "one in pixels", "native")),
+    };
+    let target = size.target(side, side, patch_size);
+    let (width, height) = target.map_err(|source| EvalError::Fit { source, path: format!("size {size}") })?;
+    Ok(width.min(height))
+}
+
 /// At most `most` of some paths, evenly spaced.
 pub(super) fn spread<T: Clone>(all: &[T], most: usize) -> Vec<T> {
     let taken = all.len().min(most);

@@ -5,7 +5,8 @@ use std::time::Instant;
 use dinov2_core::ImageView;
 use dinov2_io::Size;
 
-use super::table::{Measure, Unit, short_side};
+use super::images::short_side;
+use super::measures::{Measure, Unit};
 use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 use crate::statistics::median;

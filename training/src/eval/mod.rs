@@ -10,27 +10,24 @@
 //! Working sets are capped or streamed: one engine at a time (two for fidelity, all for latency), sums instead of features where a
 //! task allows it, and named limits where it does not. Nothing is random but the corruptions, which follow from a seed.
 
-mod cka;
 mod classification;
 mod corruptions;
-mod davis;
 mod depth;
 mod depth_map;
 mod error;
 mod fidelity;
 mod ignore_label;
 mod images;
-mod knn;
 mod latency;
+mod measures;
 mod model;
 mod pairs;
 mod robustness;
 mod segmentation;
 mod sequences;
 mod skipped;
-mod table;
 
-pub use classification::{Classification, Embeddings};
+pub use classification::Classification;
 pub use corruptions::{Corruption, Severity};
 pub use depth::Depth;
 pub use error::EvalError;
@@ -38,8 +35,8 @@ pub use fidelity::Fidelity;
 pub use ignore_label::Ignore;
 pub use images::ClassFolders;
 pub use latency::Latency;
-pub use model::{LoadedModel, ModelChoice, ModelFacts};
+pub use measures::{Embeddings, Measure, ModelFacts, Report, Row, TrackingError, Unit};
+pub use model::{LoadedModel, ModelChoice};
 pub use robustness::{Pictures, Robustness};
 pub use segmentation::Segmentation;
 pub use sequences::Sequences;
-pub use table::{Measure, Report, Row, Unit};

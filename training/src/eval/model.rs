@@ -8,9 +8,8 @@ use std::str::FromStr;
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_weights::Model;
-use serde::Serialize;
 
-use super::EvalError;
+use super::{EvalError, ModelFacts};
 
 /// A model file and the arithmetic that it runs in: `PATH` or `PATH:PRECISION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,29 +51,6 @@ impl fmt::Display for ModelChoice {
         write!(f, "{}", self.path.display())?;
         self.precision.map_or(Ok(()), |precision| write!(f, ":{}", word(precision)))
     }
-}
-
-/// What a table tells about a model besides how good it is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelFacts {
-    /// Stem of the file and the precision.
-    pub name: String,
-    /// The file.
-    pub path: String,
-    /// Arithmetic: `f32`, `half` or `int8`.
-    pub precision: &'static str,
-    /// Architecture, such as `ViT-S/14`.
-    pub architecture: String,
-    /// Width of a feature.
-    pub dim: usize,
-    /// Number of blocks.
-    pub depth: usize,
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Numbers in all tensors, scales not counted.
-    pub parameters: u64,
-    /// Size of the file.
-    pub file_bytes: usize,
 }
 
 /// A model on an engine.
@@ -144,11 +120,6 @@ impl ModelChoice {
 }
 
 impl LoadedModel {
-    /// What is known of it without running it.
-    pub fn facts(&self) -> &ModelFacts {
-        &self.facts
-    }
-
     /// For tables and progress.
     pub fn name(&self) -> &str {
         &self.facts.name

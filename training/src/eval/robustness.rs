@@ -6,12 +6,10 @@ use dinov2_core::statistics::cosine;
 use dinov2_core::{Features, ImageView};
 use dinov2_io::Size;
 
-use super::classification::{Embeddings, NEIGHBOURS};
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
-use super::knn::Bank;
+use super::measures::{Bank, Embeddings, Measure, NEIGHBOURS, Unit};
 use super::skipped::Skipped;
-use super::table::{Measure, Unit};
 use super::{ClassFolders, EvalError, LoadedModel};
 use crate::progress::task_bar;
 use crate::statistics::mean;

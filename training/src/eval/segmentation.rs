@@ -7,9 +7,9 @@ use dinov2_heads::{Confusion, LabelMap, LinearProbe, ProbeConfig};
 use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
 
 use super::images::{fitted, grid};
+use super::measures::{Measure, Unit};
 use super::pairs::{TRAINING, VALIDATION, read_pair};
 use super::skipped::Skipped;
-use super::table::{Measure, Unit};
 use super::{EvalError, LoadedModel};
 use crate::progress::{note, task_bar};
 

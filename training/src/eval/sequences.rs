@@ -3,26 +3,21 @@
 
 use std::path::{Path, PathBuf};
 
-use dinov2_core::PatchGrid;
-use dinov2_heads::{LabelMap, LabelPropagation, PropagationConfig, upsample};
-use dinov2_io::{Frame, Labels, PairedImages, Size};
+use dinov2_heads::PropagationConfig;
+use dinov2_io::{Frame, PairedImages, Size};
 
-use super::davis::{Mask, boundary_measure, region_similarity};
-use super::ignore_label::{Ignore, LabelSet, in_words, labels_in, name};
+use super::ignore_label::{Ignore, in_words, name};
 use super::images::{fitted, grid};
+use super::measures::{LabelSet, Measure, Tracking, TrackingError, Unit};
 use super::pairs::read_pair;
 use super::segmentation::{covered, new_fit};
 use super::skipped::Skipped;
-use super::table::{Measure, Unit};
 use super::{EvalError, LoadedModel};
 use crate::progress::{note, task_bar};
 use crate::statistics::mean;
 
 /// Frames of a sequence, at least: the first and the last do not count.
 const LEAST_FRAMES: usize = 3;
-/// Class of pixels that belong to none.
-const NO_CLASS: u8 = u8::MAX;
-
 /// Sequences of frames with label maps.
 #[derive(Clone, Debug)]
 pub struct Sequences {
@@ -162,7 +157,15 @@ impl Sequences {
                     let first = scores.first.get_or_insert([false; 256]);
                     labels.pixels.iter().for_each(|label| first[usize::from(*label)] = true);
                     let features = (features.patches(), features.dim());
-                    tracking = self.begin(config, grid, features, (&labels, ignore), path)?;
+                    let size = (labels.width_px, labels.height_px);
+                    tracking = Tracking::begin(
+                        config,
+                        grid,
+                        features,
+                        (&labels.pixels, size),
+                        (ignore, self.background),
+                    )
+                    .map_err(wrong(path))?;
                     if tracking.is_none() {
                         let name = name(sequence);
                         let name = name.file_name().unwrap_or(name.as_os_str());
@@ -171,8 +174,8 @@ impl Sequences {
                     }
                 }
                 Some(tracking) => {
-                    if tracking.grid != grid {
-                        let (expected, got) = (tracking.grid.to_string(), grid.to_string());
+                    if tracking.grid() != grid {
+                        let (expected, got) = (tracking.grid().to_string(), grid.to_string());
                         let got = format!("{got} patches in {}", image.display());
                         return Err(EvalError::input(
                             "sequence",
@@ -180,55 +183,22 @@ impl Sequences {
                             got,
                         ));
                     }
-                    let found = tracking.find(features.patches(), (labels.width_px, labels.height_px))?;
+                    let size = (labels.width_px, labels.height_px);
+                    let found = tracking.next(features.patches(), size).map_err(wrong(path))?;
                     if number < last {
-                        tracking.score(&found, &labels, ignore);
+                        tracking.score(&found, (&labels.pixels, labels.width_px), ignore);
                     }
                 }
             }
             done();
         }
         if let Some(tracking) = tracking {
-            scores.regions.extend(tracking.objects.iter().map(|object| mean(&object.regions)));
-            scores.boundaries.extend(tracking.objects.iter().map(|object| mean(&object.boundaries)));
+            for [region, boundary] in tracking.means() {
+                scores.regions.push(region);
+                scores.boundaries.push(boundary);
+            }
         }
         Ok(())
-    }
-
-    /// None if the first frame shows no object.
-    fn begin(
-        &self,
-        config: PropagationConfig,
-        grid: PatchGrid,
-        features: (&[f32], usize),
-        (first, ignore): (&Labels, Option<u8>),
-        path: &Path,
-    ) -> Result<Option<Tracking>, EvalError> {
-        let mut there: LabelSet = [false; 256];
-        first.pixels.iter().for_each(|label| there[usize::from(*label)] = true);
-        let labels: Vec<u8> = labels_in(&there).into_iter().filter(|label| Some(*label) != ignore).collect();
-        let classes = labels.len();
-        if classes > usize::from(NO_CLASS) {
-            let got = format!("{classes} in {}", path.display());
-            return Err(EvalError::input("label map", format!("at most {NO_CLASS} labels"), got));
-        }
-        let mut class_of = [NO_CLASS; 256];
-        (0..).zip(&labels).for_each(|(class, label)| class_of[usize::from(*label)] = class);
-        let pixels: Vec<u8> = first.pixels.iter().map(|label| class_of[usize::from(*label)]).collect();
-        let map = LabelMap::new(&pixels, (first.width_px, first.height_px), classes, NO_CLASS)
-            .map_err(|source| EvalError::Label { source, path: path.display().to_string() })?;
-        let mut shares = Vec::new();
-        map.patch_shares(grid, &mut shares);
-        let objects: Vec<Object> = labels
-            .iter()
-            .filter(|label| Some(**label) != self.background)
-            .map(|label| Object::new(*label))
-            .collect();
-        if objects.is_empty() {
-            return Ok(None);
-        }
-        let propagation = LabelPropagation::new(config, grid, features, (&shares, classes))?;
-        Ok(Some(Tracking { propagation, grid, labels, objects, shares, pixels: Vec::new() }))
     }
 
     /// How it is measured.
@@ -244,74 +214,9 @@ impl Sequences {
     }
 }
 
-/// A sequence on the way.
-struct Tracking {
-    propagation: LabelPropagation,
-    grid: PatchGrid,
-    /// Of every class, ascending.
-    labels: Vec<u8>,
-    objects: Vec<Object>,
-    /// `[rows, cols, classes]`
-    shares: Vec<f32>,
-    /// One class at the size of the frame.
-    pixels: Vec<f32>,
-}
-
-/// What was found of an object, frame by frame.
-struct Object {
-    label: u8,
-    regions: Vec<f64>,
-    boundaries: Vec<f64>,
-}
-
-impl Object {
-    fn new(label: u8) -> Self {
-        Self { label, regions: Vec::new(), boundaries: Vec::new() }
-    }
-}
-
-impl Tracking {
-    /// The label of every pixel of the next frame, `[height_px, width_px]`.
-    ///
-    /// As in DINO's evaluation, every class' map is stretched to 0..=1 before the largest is taken, so that a thing which fades
-    /// is not swallowed by what surrounds it.
-    fn find(&mut self, patches: &[f32], size: (usize, usize)) -> Result<Vec<u8>, EvalError> {
-        self.propagation.propagate(patches, &mut self.shares)?;
-        let first = self.labels.first().copied().unwrap_or_default();
-        let (mut found, mut largest) =
-            (vec![first; size.0 * size.1], vec![f32::NEG_INFINITY; size.0 * size.1]);
-        let mut map = Vec::with_capacity(self.grid.len());
-        for (class, label) in self.labels.iter().enumerate() {
-            map.clear();
-            map.extend(self.shares.iter().skip(class).step_by(self.labels.len()));
-            upsample(&map, self.grid, 1, size, &mut self.pixels)?;
-            let most = self.pixels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let least = self.pixels.iter().copied().fold(f32::INFINITY, f32::min);
-            let stretch = if most > least { (most - least).recip() } else { 0.0 };
-            for ((found, largest), value) in found.iter_mut().zip(&mut largest).zip(&self.pixels) {
-                let value = (value - least) * stretch;
-                if value > *largest {
-                    (*found, *largest) = (*label, value);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Adds J and F of a frame. Ignored pixels belong to nothing.
-    fn score(&mut self, found: &[u8], truth: &Labels, ignore: Option<u8>) {
-        let counted = |labels: &[u8], label: u8| -> Vec<bool> {
-            let pixels = labels.iter().zip(&truth.pixels);
-            pixels.map(|(own, truth)| *own == label && Some(*truth) != ignore).collect()
-        };
-        for object in &mut self.objects {
-            let (own, other) = (counted(found, object.label), counted(&truth.pixels, object.label));
-            let own = Mask { inside: &own, width_px: truth.width_px };
-            let other = Mask { inside: &other, width_px: truth.width_px };
-            object.regions.push(region_similarity(own, other));
-            object.boundaries.push(boundary_measure(own, other));
-        }
-    }
+/// Adds the label map to what is wrong with it.
+fn wrong(path: &Path) -> impl Fn(TrackingError) -> EvalError {
+    move |source| EvalError::Tracking { source, path: path.display().to_string() }
 }
 
 /// Names of the folders in a folder, in natural order, without hidden ones.

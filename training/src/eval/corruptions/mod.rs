@@ -27,7 +27,7 @@ const CHANNELS: usize = 3;
 
 /// A kind of damage.
 ///
-/// Its number is part of the seed of what is random ([`super::Robustness`]): one that changes makes figures incomparable.
+/// Its number is part of the seed of what is random (`Robustness`): one that changes makes figures incomparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Corruption {

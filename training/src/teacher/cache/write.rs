@@ -41,8 +41,6 @@ pub struct CacheConfig {
 pub struct CacheProgress {
     /// Steps done.
     pub steps: u64,
-    /// Steps in all.
-    pub total: u64,
     /// Images of the last step.
     pub images: usize,
 }
@@ -94,7 +92,7 @@ pub fn write_cache(
             break;
         }
         step = next;
-        progress(CacheProgress { steps: step, total, images: 0 });
+        progress(CacheProgress { steps: step, images: 0 });
     }
     Ok(step)
 }
@@ -228,8 +226,7 @@ fn compute(
                 return Ok(false);
             }
             step += 1;
-            let total = config.recipe.steps();
-            progress(CacheProgress { steps: step, total, images: batch.samples.len() });
+            progress(CacheProgress { steps: step, images: batch.samples.len() });
             if config.stop.is_requested() && step < steps.end {
                 return Ok(false);
             }

@@ -4,7 +4,7 @@ use nalgebra::{DMatrix, DMatrixView, DVector};
 /// and up to rotation and scale. 1 for features that are rotations of each other; 0 for unrelated ones.
 ///
 /// `|cov(x, y)|^2 / (|cov(x, x)| * |cov(y, y)|)`, Frobenius norms, from sums over patches.
-pub(super) struct LinearCka {
+pub(crate) struct LinearCka {
     /// `[dim]` each, taken from every feature: near the means, so that no large sums are subtracted later.
     origins: Option<[Vec<f32>; 2]>,
     patches: usize,
@@ -14,7 +14,7 @@ pub(super) struct LinearCka {
 }
 
 impl LinearCka {
-    pub(super) fn new(left: usize, right: usize) -> Self {
+    pub(crate) fn new(left: usize, right: usize) -> Self {
         Self {
             origins: None,
             patches: 0,
@@ -24,7 +24,7 @@ impl LinearCka {
     }
 
     /// left: `[n, left dim]`; right: `[n, right dim]`.
-    pub(super) fn add(&mut self, left: &[f32], right: &[f32]) {
+    pub(crate) fn add(&mut self, left: &[f32], right: &[f32]) {
         let sides = [left, right];
         let dims = [self.sums[0].len(), self.sums[1].len()];
         let patches = left.len() / dims[0];
@@ -53,7 +53,7 @@ impl LinearCka {
     }
 
     /// NaN without patches.
-    pub(super) fn value(&self) -> f64 {
+    pub(crate) fn value(&self) -> f64 {
         let count = self.patches as f64;
         let squared = |product: &DMatrix<f64>, from: usize, to: usize| {
             let centred = product - &self.sums[from] * self.sums[to].transpose() / count;

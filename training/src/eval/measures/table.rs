@@ -2,10 +2,7 @@
 
 use std::fmt::Write;
 
-use dinov2_io::Size;
 use serde::Serialize;
-
-use super::{EvalError, ModelFacts};
 
 /// What a figure is, which decides how it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -24,6 +21,29 @@ pub enum Unit {
     Pixels,
     /// A number without a unit.
     Ratio,
+}
+
+/// What a table tells about a model besides how good it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelFacts {
+    /// Stem of the file and the precision.
+    pub name: String,
+    /// The file.
+    pub path: String,
+    /// Arithmetic: `f32`, `half` or `int8`.
+    pub precision: &'static str,
+    /// Architecture, such as `ViT-S/14`.
+    pub architecture: String,
+    /// Width of a feature.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Numbers in all tensors, scales not counted.
+    pub parameters: u64,
+    /// Size of the file.
+    pub file_bytes: usize,
 }
 
 /// One figure of one model.
@@ -46,21 +66,9 @@ impl Measure {
     }
 
     /// The size of the images that a task shows to a model.
-    pub(super) fn image_side(task: &str, side_px: usize) -> Self {
+    pub(crate) fn image_side(task: &str, side_px: usize) -> Self {
         Self::new(task, "short side of the images", Unit::Pixels, side_px as f64)
     }
-}
-
-/// Short side in pixels of a square picture that is brought to a size for patches of `patch_size`.
-pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalError> {
-    let side = match size {
-        Size::Short(side) => side,
-        Size::Exact { width_px, height_px } => width_px.max(height_px),
-        Size::Native => return Err(EvalError::input("size", "one in pixels", "native")),
-    };
-    let target = size.target(side, side, patch_size);
-    let (width, height) = target.map_err(|source| EvalError::Fit { source, path: format!("size {size}") })?;
-    Ok(width.min(height))
 }
 
 /// A row of a [`Report`].
