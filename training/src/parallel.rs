@@ -1,12 +1,12 @@
-//! Data parallel training: several processes, each with its part of every batch, whose gradients are added up before the step.
+//! Data-parallel training: several processes, each with its part of every batch, whose gradients are summed before the step.
 //!
-//! Processes find each other by the variables that `torchrun`, Kubernetes' training operators and most SLURM scripts set: `RANK`,
-//! `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens there; the others send it their numbers and get the
-//! sums back. It adds in the order of the ranks, so that all processes have the same bits, and the same as one process that
+//! Processes find each other by the environment variables of `torchrun`, Kubernetes' training operators and most SLURM scripts: `RANK`,
+//! `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens; the others send it their numbers and receive the
+//! sums. It adds in the order of ranks, so that all processes have the same bits, which are those of one process that
 //! computes the parts one after the other.
 //!
-//! With the feature `nccl`, tensors on GPUs are added up there (`nccl.rs`); all processes have the same bits then too, but not
-//! those of one. Everything else still goes through process 0.
+//! With the feature `nccl`, tensors on GPUs are summed there (`nccl.rs`); all processes then have the same bits, but not
+//! those of one process. All other data goes through process 0.
 
 #[cfg_attr(not(feature = "nccl"), path = "parallel/without_nccl.rs")]
 mod nccl;
@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 
-/// Time for all processes to be there.
+/// Time for all processes to connect.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(300);
-/// Time that one process may lag behind: the first one measures held-out images and writes checkpoints meanwhile.
+/// Longest wait for another process: the first one validates and writes checkpoints meanwhile.
 const IO_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Time between attempts to reach process 0.
 const RETRY: Duration = Duration::from_millis(200);
@@ -30,11 +30,11 @@ const MAX_WORLD: usize = 1 << 12;
 /// Bytes that are converted at a time.
 const CHUNK: usize = 1 << 16;
 
-/// Why processes do not work together.
+/// Errors between processes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParallelError {
-    /// A variable that says nothing, or is missing.
+    /// A missing or invalid environment variable.
     #[error("{variable}: expected {expected}, got {got}")]
     Variable {
         /// Its name.
@@ -44,7 +44,7 @@ pub enum ParallelError {
         /// What stands there.
         got: String,
     },
-    /// Process 0 cannot listen, or not be reached.
+    /// Process 0 cannot listen, or cannot be reached.
     #[error("cannot {action} {address}")]
     Address {
         /// What was to be done.
@@ -54,7 +54,7 @@ pub enum ParallelError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Not everybody came.
+    /// Processes that did not connect in time.
     #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_TIMEOUT.as_secs())]
     Missing {
         /// Number expected.
@@ -64,15 +64,15 @@ pub enum ParallelError {
         /// Number there.
         got: usize,
     },
-    /// Somebody else answers, or a process of another run.
+    /// Another program, or a process of another run, answers.
     #[error("process at {address}: expected one of this run, got {got}")]
     UnexpectedPeer {
         /// Address and port.
         address: String,
-        /// What was said.
+        /// The answer.
         got: String,
     },
-    /// A process is gone.
+    /// The connection to a process is lost.
     #[error("process {rank} is gone")]
     Disconnected {
         /// Its rank.
@@ -80,7 +80,7 @@ pub enum ParallelError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Processes that do not do the same.
+    /// Processes with different parameters.
     #[error(
         "process {rank}: expected {expected} numbers, got {got}: do all processes have the same recipe and images?"
     )]
@@ -92,7 +92,7 @@ pub enum ParallelError {
         /// Numbers that it sends.
         got: u64,
     },
-    /// NCCL does not work.
+    /// NCCL fails.
     #[error("nccl: {0}: does each process have a GPU of its own?")]
     Nccl(String),
     /// The device.
@@ -100,7 +100,7 @@ pub enum ParallelError {
     Candle(#[from] candle_core::Error),
 }
 
-/// What a launcher says about this process.
+/// This process's place in a run, as the launcher states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Which of the processes this is, below `world`.
@@ -119,7 +119,7 @@ impl Launch {
     /// From the environment; one process where `WORLD_SIZE` is not set or 1.
     ///
     /// # Errors
-    /// Variables that are missing or do not fit.
+    /// Missing or invalid variables.
     pub fn from_env() -> Result<Option<Self>, ParallelError> {
         Self::read(&|name| std::env::var(name).ok())
     }
@@ -153,7 +153,7 @@ impl Launch {
             expected: "the host of process 0".into(),
             got: "nothing".into(),
         })?;
-        // torchrun listens on the port itself, for PyTorch's processes; the one after it is ours.
+        // torchrun itself listens on the port for PyTorch's processes, so the next port is used.
         let is_taken = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text == "True");
         let port =
             number("MASTER_PORT", usize::from(u16::MAX) - usize::from(is_taken))? + usize::from(is_taken);
@@ -166,13 +166,13 @@ impl Launch {
 pub struct Group {
     rank: usize,
     world: usize,
-    /// Of process 0 to all others, by rank; of the others to process 0.
+    /// Process 0: to all others, by rank. Others: to process 0.
     links: Vec<TcpStream>,
-    /// Of the GPUs with each other.
+    /// Sums between GPUs, with NCCL.
     ring: Option<nccl::Ring>,
 }
 
-/// A number that goes over the wire, little-endian.
+/// A number that is sent in little-endian bytes.
 pub trait Number: Copy + std::ops::AddAssign {
     /// Its bytes.
     type Bytes: AsRef<[u8]> + AsMut<[u8]> + Default + Copy;
@@ -212,10 +212,10 @@ impl Group {
         Self { rank, world, links, ring: None }
     }
 
-    /// Waits until all processes are there. `device`: where this one's tensors are.
+    /// Waits until all processes are connected. `device`: that of this process's tensors.
     ///
     /// # Errors
-    /// An address that cannot be had, processes that do not come, GPUs that do not reach each other.
+    /// An address that cannot be used, processes that do not connect, GPUs that do not reach each other.
     pub fn join(launch: &Launch, device: &Device) -> Result<Self, ParallelError> {
         let links = if launch.rank == 0 { listen(launch)? } else { vec![connect(launch)?] };
         for link in &links {
@@ -233,15 +233,15 @@ impl Group {
         self.rank
     }
 
-    /// How many there are.
+    /// Number of processes.
     pub fn world(&self) -> usize {
         self.world
     }
 
-    /// Adds up the numbers of all processes; all get the sums.
+    /// Sums the numbers of all processes; all receive the sums.
     ///
     /// # Errors
-    /// A process that is gone, or has another number of numbers.
+    /// A lost process, or one with another count of numbers.
     pub fn sum<T: Number>(&mut self, numbers: &mut [T]) -> Result<(), ParallelError> {
         if self.rank != 0 {
             let gone = |source| ParallelError::Disconnected { rank: 0, source };
@@ -258,7 +258,7 @@ impl Group {
         Ok(())
     }
 
-    /// As [`Self::sum`], for a tensor in f32; the sums are where it is.
+    /// As [`Self::sum`], for an f32 tensor; the sums are on its device.
     ///
     /// # Errors
     /// As [`Self::sum`], and those of candle.
@@ -283,7 +283,7 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
     while links.iter().any(Option::is_none) {
         match listener.accept() {
             Ok((mut link, _)) => {
-                // Whoever is no process of this run is not waited for.
+                // A connection that is no process of this run is dropped.
                 if let Ok(rank) = read_greeting(&mut link, *world)
                     && let Some(place @ None) = links.get_mut(rank.wrapping_sub(1))
                     && link.write_all(&GREETING).is_ok()
@@ -304,7 +304,7 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
     Ok(links.into_iter().flatten().collect())
 }
 
-/// The rank of a process that greets.
+/// Reads the rank of a connecting process.
 fn read_greeting(link: &mut TcpStream, world: usize) -> io::Result<usize> {
     link.set_nonblocking(false)?;
     link.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// The stream of numbers of a seed for a purpose and an index (a step, a sample).
+/// The random stream for a seed, a purpose and an index (a step, a sample).
 pub fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     let mut hash = Sha256::new();
     hash.update(seed.to_le_bytes());
@@ -16,7 +16,7 @@ pub fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
-/// What a stream of numbers is for: streams of different purposes are independent.
+/// Purpose of a stream: streams of different purposes are independent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     View = 1,
@@ -27,7 +27,7 @@ pub(crate) enum Purpose {
     Curation = 6,
 }
 
-/// Numbers for one purpose and two indices. ChaCha's key holds all of them, so no two streams can be the same.
+/// The stream for a purpose, a seed and two indices. All of them are in ChaCha's key, so no two streams are the same.
 pub(crate) struct Random(ChaCha8Rng);
 
 impl Random {

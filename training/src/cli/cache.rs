@@ -1,3 +1,5 @@
+//! `cache`: computes a teacher's features for all views of a recipe and stores them on disk.
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,22 +16,22 @@ use training::teacher::{CacheConfig, Compression, write_cache};
 /// Arguments of `cache`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The recipe that the features are for: its seed and stages decide what is seen
+    /// Recipe of the runs that will use the cache: seed, stages and taps must be the same
     #[arg(long, value_name = "FILE")]
     recipe: PathBuf,
-    /// Model file of the teacher, with its arithmetic, as for `distill`
+    /// Model file of the teacher and its precision, as for `distill`
     #[arg(long, value_name = "MODEL[:PRECISION]")]
     teacher: ModelChoice,
     /// Images, as for `distill`
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     data: Vec<String>,
-    /// Folder of the cache; one that was begun is completed
+    /// Folder of the cache; an incomplete cache is completed
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// f16, or int8: 8 bits with a scale per token; features wider than 384 as 384 principal components
+    /// f16, or int8: 8 bits with a scale per token, and 384 principal components of wider features
     #[arg(long, default_value = "int8", value_parser = storage)]
     storage: Compression,
-    /// Threads that load images [default: as many as compute]
+    /// Threads that load images [default: one per physical core]
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 }
@@ -45,7 +47,7 @@ fn storage(word: &str) -> Result<Compression, String> {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let interrupts = Interrupts::listen(Some(Messages {
-        stopping: "interrupted: ends after this step; a second signal ends the program at once".into(),
+        stopping: "interrupted: stops after this step; a second signal ends the program at once".into(),
         at_once: "interrupted before the first step: nothing is lost".into(),
     }))?;
     let recipe = Recipe::read(&args.recipe)?;

@@ -18,29 +18,29 @@ pub(crate) struct Args {
     /// Images to choose from: files, folders, globs, .tar shards (also s-{000..012}.tar), manifests; addresses as for `distill`
     #[arg(required_unless_present = "video", value_name = "SOURCE")]
     data: Vec<String>,
-    /// Folder for manifest.jsonl, report.md and what a second run need not compute again
+    /// Folder for manifest.jsonl, report.md and the results of scanning, which a second run reuses
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Model file whose class tokens tell images apart [default: the bundled vits14-focus-int8]
+    /// Model file whose class tokens are the embeddings [default: the bundled vits14-focus-int8]
     #[arg(long, short)]
     model: Option<PathBuf>,
-    /// Arithmetic of the model
+    /// Precision of the model
     #[arg(long, value_enum, default_value = "int8")]
     precision: Precision,
-    /// Side to which images are brought for the model
+    /// Side of the square that images are resized to for the model
     #[arg(long, default_value_t = 224, value_name = "PIXELS")]
     side: usize,
-    /// Directions of largest variance that are taken out of the embeddings, besides their mean: what most images share
+    /// Principal directions removed from the embeddings, besides their mean: what most images have in common
     #[arg(long, default_value_t = 4, value_name = "DIRECTIONS")]
     common_directions: usize,
-    /// Images on which that is measured, many and unlike, or the common.json of another run [default: the images to choose from; with
-    /// --video or fewer than 64 images what is known of the bundled model, or MODEL.common.json, if there is one]
+    /// Many different images to measure mean and directions on, or the common.json of another run [default: the images to choose from; with
+    /// --video or fewer than 64 images the bundled model's own, or MODEL.common.json if it exists]
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     reference: Vec<String>,
-    /// Images of evaluation sets: what shows the same is left out
+    /// Images of evaluation sets: images that show the same are left out
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     evaluation: Vec<String>,
-    /// The robot's own frames: what is nearest to them is taken first
+    /// The robot's own frames: images nearest to them are taken first
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     seeds: Vec<String>,
     /// Images taken per frame of the robot
@@ -53,25 +53,25 @@ pub(crate) struct Args {
     /// the shard. Of frames that hardly differ one is kept
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     video: Vec<String>,
-    /// Cosine from which on two frames show the same; a higher one keeps more of them
+    /// Least cosine of two frames that show the same; a higher value keeps more frames
     #[arg(long, default_value_t = THIN_COSINE, value_name = "COSINE", requires = "video")]
     thin_cosine: f32,
-    /// Cosine from which on two images show the same, unless both are frames
+    /// Least cosine of two images that show the same, unless both are frames
     #[arg(long, default_value_t = DUPLICATES.cosine, value_name = "COSINE")]
     duplicate_cosine: f32,
-    /// Least cosine between duplicates that are only joined by way of others
+    /// Least cosine of duplicates that are connected only through other images
     #[arg(long, default_value_t = 0.5, value_name = "COSINE")]
     chained_cosine: f32,
-    /// Cosine from which on an image is too near to one of an evaluation set
+    /// Least cosine of an image that shows the same as one of an evaluation set
     #[arg(long, default_value_t = LEAKS.cosine, value_name = "COSINE")]
     evaluation_cosine: f32,
-    /// The same for both, where perceptual hashes agree
+    /// Least cosine in both cases where perceptual hashes agree
     #[arg(long, default_value_t = DUPLICATES.hashed_cosine, value_name = "COSINE")]
     hashed_cosine: f32,
-    /// Bits of 64 by which perceptual hashes that agree may differ
+    /// Most bits of 64 in which perceptual hashes that agree differ
     #[arg(long, default_value_t = DUPLICATES.hash_distance, value_name = "BITS")]
     hash_distance: u32,
-    /// Nearest neighbours among which duplicates are looked for
+    /// Nearest neighbours that are searched for duplicates
     #[arg(long, default_value_t = 32)]
     neighbours: usize,
     /// Clusters per level, the finest first, such as 20000,2000,200 [default: a 50th of the images, and a tenth of that twice]
@@ -83,7 +83,7 @@ pub(crate) struct Args {
     /// Iterations of each k-means at most
     #[arg(long, default_value_t = 20)]
     iterations: usize,
-    /// Where all that is random comes from
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Threads [default: one per physical core]
@@ -154,11 +154,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     Interrupts::listen(Some(Messages {
         stopping: String::new(),
         at_once: format!(
-            "interrupted: what is known of images that were read is kept, and the same command goes on: {}",
+            "interrupted: results of the images read so far are kept; the same command goes on: {}",
             scan.display()
         ),
     }))?;
-    // A pool that exists already, in a test say, does as well.
+    // A pool that exists already is used instead.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
     let mut progress = PhaseProgress::new();
     let summary = curate(&config, &mut |phase, done| progress.report(phase, done));

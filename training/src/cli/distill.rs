@@ -1,3 +1,6 @@
+//! `distill`: trains a student. Also the part that `qat` shares with it: arguments of a run, and the reporter that turns its events
+//! into metrics, pictures and lines on standard error.
+
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +34,7 @@ const SHEET_ROWS: usize = 6;
 /// Arguments of `distill`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file of the teacher, with its arithmetic (f32, half, int8) [default: int8 if the file is in integers, else f32; on a GPU
+    /// Model file of the teacher and its precision (f32, half, int8) [default: int8 if the file is quantized, else f32; on a GPU
     /// bf16]
     #[arg(long, value_name = "MODEL[:PRECISION]")]
     teacher: ModelChoice,
@@ -45,10 +48,10 @@ pub(crate) struct Args {
 /// Arguments of `distill` and `qat`.
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
-    /// What to learn and how: training/recipes/*.toml
+    /// Recipe of the run: training/recipes/*.toml
     #[arg(long, value_name = "FILE")]
     pub(super) recipe: PathBuf,
-    /// Features of the teacher that `cache` has kept
+    /// Folder with the teacher's features, as `cache` writes it
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
     /// Images: files, folders, globs, WebDataset shards (.tar, s-{000..012}.tar), manifests of `curate`
@@ -59,25 +62,25 @@ pub(super) struct RunArgs {
     /// Folder of the run: checkpoints, metrics and the student
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Go on from the last checkpoint in the folder; from the first step if there is none
+    /// Continue from the last checkpoint in the folder; from the first step if there is none
     #[arg(long)]
     resume: bool,
-    /// Stop after so many steps, with a checkpoint to go on from
+    /// Stop after this many steps and write a checkpoint
     #[arg(long, value_name = "STEPS")]
     stop_after: Option<u64>,
     /// Minutes between checkpoints. One is also written at the end and on Ctrl-C, SIGTERM or SIGHUP
     #[arg(long, default_value = "10", value_name = "MINUTES")]
     checkpoint_minutes: NonZeroU64,
-    /// Steps between checkpoints, besides those by time [default: by time alone]
+    /// Steps between checkpoints, in addition to those by time [default: by time alone]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     checkpoint_every: Option<u64>,
-    /// Steps between measurements and contact sheets of held-out images, which are also made at the end
+    /// Steps between measurements and contact sheets on held-out images; both are also made at the end
     #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     validate_every: u64,
-    /// Where to compute: cpu, or with the feature cuda cuda:N
+    /// Device: cpu, or with the feature cuda cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Threads that load images [default: as many as compute]
+    /// Threads that load images [default: one per physical core]
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 }
@@ -103,7 +106,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 impl RunArgs {
-    /// Trains a student; prints where it lies, or how to go on if a signal ended the run. `source`: what its file says about its origin.
+    /// Trains a student and prints its path, or how to continue if a signal ended the run. `source`: provenance in the student's file.
     pub(super) fn train(
         self,
         recipe: Recipe,
@@ -142,7 +145,7 @@ impl RunArgs {
                 source,
                 licence: teacher_model.model.metadata().provenance.licence.clone(),
                 notes: format!("recipe {file}, {} images", dataset.len()),
-                // The student saw the views of its recipe, whatever its teacher's source does to images.
+                // The student is trained on the recipe's views, not on images resized as the teacher's source resizes them.
                 preprocessing: Preprocessing {
                     source_fit: None,
                     ..teacher_model.model.metadata().preprocessing
@@ -270,7 +273,7 @@ impl RunReporter {
         Ok(())
     }
 
-    /// Held-out images beside what teacher and student make of them.
+    /// Held-out images beside the features of teacher and student.
     fn sheet(&self, batch: &Batch, targets: &Targets, student: &Vit) -> anyhow::Result<Vec<u8>> {
         let tokens = training::distill::held_out_tokens(student, batch, self.normalisation, &self.device)?;
         let rows = |tensor: &Tensor| -> anyhow::Result<Vec<Vec<f32>>> {
@@ -290,7 +293,7 @@ impl RunReporter {
         Ok(contact_sheet(&sheet)?)
     }
 
-    /// Says how far a run came that a signal ended, and how to go on.
+    /// Reports how far an interrupted run came, and how to continue.
     fn stopped(self, steps: u64) {
         self.progress.finish();
         if let Some(error) = &self.first_error {

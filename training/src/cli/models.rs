@@ -16,7 +16,7 @@ use training::parallel::Launch;
 use training::prune::PruneError;
 use training::teacher::{CacheError, EngineTeacher, Teacher, TeacherError, VitTeacher};
 
-/// Opens the device of that name; of several processes on a machine each gets its own GPU, unless one is named.
+/// Opens a device by name. `cuda` without a number is the GPU of this process's local rank.
 pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Device> {
     let cuda = |index: usize| {
         if !cfg!(feature = "cuda") {
@@ -32,25 +32,25 @@ pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Devi
     }
 }
 
-/// A teacher's weights and its arithmetic.
+/// A teacher's model file and precision.
 pub(super) struct TeacherModel {
     pub(super) model: Model,
     precision: Option<CpuPrecision>,
 }
 
 impl TeacherModel {
-    /// Opens what the command line names.
+    /// Opens the file that the command line names.
     pub(super) fn open(choice: &ModelChoice) -> anyhow::Result<Self> {
         Ok(Self { model: Model::open(choice.path())?, precision: choice.precision() })
     }
 
-    /// A student that is its own teacher.
+    /// A model that is its own teacher.
     pub(super) fn itself(model: &Model) -> Self {
         Self { model: model.clone(), precision: None }
     }
 
-    /// The teacher on a device: on a CPU the runtime's engine, in f32 unless the file is in integers, which has no more to give than
-    /// the integer engine takes from it; on a GPU candle, in bf16.
+    /// The teacher on a device. On a CPU: the runtime's engine, in int8 for a quantized file (f32 would not be more accurate) and f32
+    /// for others. On a GPU: candle in bf16.
     pub(super) fn teacher(&self, blocks: &[usize], device: &Device) -> anyhow::Result<Box<dyn Teacher>> {
         if !matches!(device, Device::Cpu) {
             let dtype = match self.precision {
@@ -70,7 +70,7 @@ impl TeacherModel {
         Ok(Box::new(EngineTeacher::new(&self.model, config, blocks, device)?))
     }
 
-    /// What tells it from others: a hash of the file's header and of some of its weights, and the arithmetic, if that was named.
+    /// Identity in checkpoints and caches: a hash of the file's header and some weights, and the precision if it was given.
     pub(super) fn identity(&self) -> anyhow::Result<String> {
         let mut hash = Sha256::new();
         hash.update(self.model.header_bytes());
@@ -82,7 +82,7 @@ impl TeacherModel {
     }
 }
 
-/// An error with the recipe's name, where it is the recipe's fault.
+/// Adds the recipe's path to errors that a change of the recipe would fix.
 pub(super) fn with_recipe_path(error: impl Into<anyhow::Error>, recipe: &Path) -> anyhow::Error {
     let error = error.into();
     let teachers =

@@ -1,3 +1,8 @@
+//! The common part of all embeddings: their mean and the directions of largest variance. Measured, read, written and removed here;
+//! `reference` decides which images it is measured on.
+//!
+//! Data shape: mean `[dim]`, directions `[directions, dim]`, as JSON in `common.json`.
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +16,7 @@ use super::scan::EmbeddingSetup;
 use super::{CurateError, Embeddings, Points, Subset};
 use crate::files::write_bytes;
 
-/// Images that the common part is measured on at most.
+/// Most images that the common part is measured on.
 const MOST: usize = MAX_FIT_PATCHES;
 /// Images without which it cannot be progress from what single images show.
 pub(super) const LEAST: usize = 64;
@@ -20,10 +25,10 @@ pub(super) const FILE: &str = "common.json";
 /// Largest such file: 32 directions of 4,096 numbers have 2 MB.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// What all embeddings have in common, which hides what tells them apart: their mean and the directions of their largest
-/// variances. Class tokens of a model that was tuned for something else differ little (unlike photographs have a mean cosine of .69
-/// with the bundled model); without the common part the angle between unlike images is near a right one. (Mu and Viswanath
-/// 2018, arXiv 1702.01417, did so with words.)
+/// The common part of all embeddings, which hides their differences: their mean and the directions of their largest
+/// variances. Class tokens of a model that was tuned for another purpose differ little (different photographs have a mean cosine of .69
+/// with the bundled model); without the common part, different images are nearly orthogonal. (Mu and Viswanath
+/// 2018, arXiv 1702.01417, do this with word vectors.)
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Common {
     #[serde(flatten)]
@@ -37,7 +42,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// Measures it on images evenly spread over those given, `directions` of them besides the mean. None of fewer than [`LEAST`]
+    /// Measures mean and `directions` on images evenly spaced over `usable`. `None` for fewer than [`LEAST`]
     /// images.
     pub(super) fn measure(
         embeddings: &Embeddings,
@@ -52,7 +57,7 @@ impl Common {
         let sample: Vec<u32> = (0..images).map(|index| usable[index * usable.len() / images]).collect();
         let mut numbers = Vec::new();
         Subset { points: embeddings, members: &sample }.write_range(0..images, &mut numbers);
-        // A principal component more or less costs nothing; none cannot be asked for.
+        // `Pca::fit` needs at least one component.
         let dim = embeddings.dim();
         let pca = Pca::fit(&numbers, dim, directions.max(1)).map_err(|error| CurateError::Config {
             what: "embeddings",
@@ -69,7 +74,7 @@ impl Common {
         model.with_file_name(format!("{stem}.{FILE}"))
     }
 
-    /// Reads what [`Self::write`] wrote.
+    /// Reads a file of [`Self::write`].
     ///
     /// # Errors
     /// A file that cannot be read, or is none.
@@ -77,7 +82,7 @@ impl Common {
         Self::from_reader(&mut File::open(path).map_err(CurateError::file(path))?, path)
     }
 
-    /// The same of what is open already; `path` stands for it in messages.
+    /// The same from an open reader; `path` is for messages.
     pub(super) fn from_reader(reader: &mut dyn Read, path: &Path) -> Result<Self, CurateError> {
         let mut bytes = Vec::new();
         reader.take(MOST_BYTES).read_to_end(&mut bytes).map_err(CurateError::file(path))?;
@@ -93,10 +98,10 @@ impl Common {
         Ok(common)
     }
 
-    /// Only `directions` of it, for embeddings that were made like this.
+    /// Checks that it was measured with the same setup and keeps the first `directions`.
     ///
     /// # Errors
-    /// Too few directions, or what was measured with something else; `path` is where it was read.
+    /// Too few directions or another setup; `path` is for messages.
     pub(super) fn fitting(
         mut self,
         directions: usize,
@@ -129,12 +134,12 @@ impl Common {
         self.images
     }
 
-    /// Mean cosine of two of them: how alike they are before what they have in common is taken away.
+    /// Mean cosine of two embeddings before the common part is removed.
     pub(super) fn mean_cosine(&self) -> f32 {
         dot(&self.mean, &self.mean)
     }
 
-    /// Takes it away and scales what remains to length 1.
+    /// Removes it and scales the remainder to length 1.
     pub(super) fn remove(&self, embeddings: &Embeddings) -> Embeddings {
         let mut out = Embeddings::new(embeddings.dim());
         out.reserve(embeddings.len());

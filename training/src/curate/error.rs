@@ -1,3 +1,5 @@
+//! Errors of curation.
+
 use std::io;
 use std::path::Path;
 
@@ -7,7 +9,7 @@ use dinov2_weights::ModelError;
 
 use crate::data::DataError;
 
-/// Why images cannot be curated.
+/// Errors of curation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CurateError {
@@ -20,10 +22,10 @@ pub enum CurateError {
     /// A model that the engine cannot run.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The engine's own words.
+    /// The engine fails.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// A value that makes no sense.
+    /// A value out of its range.
     #[error("curate: {what}: expected {expected}, got {got}")]
     Config {
         /// Which.
@@ -33,7 +35,7 @@ pub enum CurateError {
         /// What it is.
         got: String,
     },
-    /// A file of ours that cannot be written or read.
+    /// A file that cannot be written or read.
     #[error("cannot access {path}")]
     File {
         /// The system's reason.
@@ -41,17 +43,17 @@ pub enum CurateError {
         /// The file.
         path: String,
     },
-    /// A folder with the results of something else.
+    /// A folder with the scan of another dataset or model.
     #[error("scan: expected {expected}, got {got} (take another folder, or remove this one) in {path}")]
     OtherScan {
-        /// What is to be scanned now.
+        /// Dataset and model of this run.
         expected: String,
-        /// What was scanned there.
+        /// Those of the folder.
         got: String,
         /// The folder.
         path: String,
     },
-    /// What images have in common, measured with something else or no such file.
+    /// A common part of another setup, or a file that is none.
     #[error("common part: expected {expected}, got {got} in {path}")]
     Common {
         /// What is needed.
@@ -61,13 +63,13 @@ pub enum CurateError {
         /// The file.
         path: String,
     },
-    /// Nothing is left to choose from.
+    /// No usable image.
     #[error("curate: expected images that can be used, got none of {0}")]
     Nothing(usize),
 }
 
 impl CurateError {
-    /// Adds the path to what the system reports.
+    /// Adds the path to an error of the system.
     pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File { source, path: path.display().to_string() }
     }

@@ -1,3 +1,5 @@
+//! `manifest.jsonl`: a line per image, with the decision and its reason. `data::manifest` reads it again.
+
 use std::io::Write;
 use std::path::Path;
 
@@ -8,7 +10,7 @@ use super::scan::ImageFacts;
 use crate::data::{Dataset, ManifestEntry, Member};
 use crate::files::write_whole;
 
-/// What became of an image, and why.
+/// The decision about an image, and its reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -24,7 +26,7 @@ pub enum Reason {
     },
     /// It cannot be read.
     Unreadable {
-        /// Why, in words.
+        /// The error.
         error: String,
     },
     /// Another file has the same bytes.
@@ -39,7 +41,7 @@ pub enum Reason {
         /// Cosine to it.
         cosine: f32,
     },
-    /// It, or a duplicate of it, shows what an image of an evaluation set shows.
+    /// It or a duplicate of it shows the same as an image of an evaluation set.
     Leak {
         /// That image.
         of: String,
@@ -53,7 +55,7 @@ pub enum Reason {
         /// Cosine to it.
         cosine: f32,
     },
-    /// Its cluster had given its share.
+    /// Its cluster's share was full.
     NotDrawn,
 }
 

@@ -1,3 +1,6 @@
+//! Which images the common part of embeddings is measured on: those that the user names, those of the model's own file, or the images to
+//! choose from. Also the advice where that choice is a poor one.
+
 use std::path::Path;
 
 use dinov2_files::chain;
@@ -7,7 +10,7 @@ use super::scan::{Scan, Scanner};
 use super::{CurateConfig, CurateError, Embeddings};
 use crate::data::Dataset;
 
-/// Mean cosine of images above which what they have in common is most of what they show: single videos have .83 to .98 with the
+/// Mean cosine above which images are too similar to measure a common part on: single videos have .83 to .98 with the
 /// bundled model, twelve together .74, unlike photographs .69.
 const ALIKE: f32 = 0.8;
 const TAKE_OTHERS: &str = "--reference takes other images, many and unlike";
@@ -16,9 +19,9 @@ const TAKE_OTHERS: &str = "--reference takes other images, many and unlike";
 pub(super) struct Reference {
     /// None of a few images with a model of which nothing is known.
     common: Option<Common>,
-    /// On what, in words.
+    /// Description of the images, for the report.
     pub(super) words: String,
-    /// What would do better, in words.
+    /// Advice for better results.
     pub(super) advice: Option<String>,
 }
 

@@ -1,3 +1,5 @@
+//! `report.md`: counts, settings, clusters and examples for people.
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! The steps of a curation in their order; `mod.rs` describes them.
+
 use std::collections::HashMap;
 use std::fs;
 
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::data::Dataset;
 
-/// Neighbours of an image in an evaluation set that are looked at: the nearest need not be the one whose hash agrees.
+/// Neighbours in an evaluation set that are compared: the nearest need not be the one whose hash agrees.
 const LEAK_NEIGHBOURS: usize = 8;
 
 /// Chooses images and writes `manifest.jsonl` and `report.md`. `progress(phase, done)` hears of the progress, from 0 to 1.
@@ -82,7 +84,7 @@ pub fn curate(
     Ok(summary)
 }
 
-/// Images that are not chosen from.
+/// Images of an evaluation set or of the robot, scanned but not selected from.
 struct ScannedSet {
     dataset: Dataset,
     scan: Scan,
@@ -100,14 +102,14 @@ impl ScannedSet {
 /// An image of an evaluation set, and the cosine to it.
 type Leak = (String, f32);
 
-/// What is decided so far.
+/// Decisions so far.
 struct Selection<'a> {
     config: &'a CurateConfig,
     dataset: &'a Dataset,
     /// Samples from this one on are frames of videos.
     first_frame: usize,
     scan: &'a Scan,
-    /// None of an image about which nothing is decided.
+    /// `None` while an image is undecided.
     reasons: Vec<Option<Reason>>,
 }
 
@@ -120,7 +122,7 @@ impl Selection<'_> {
         self.dataset.name(sample as usize).to_string()
     }
 
-    /// Leaves out what cannot be read, and all but the first of files with the same bytes.
+    /// Leaves out unreadable images, and all but the first of files with the same bytes.
     fn drop_unusable(&mut self) {
         let mut first: HashMap<&str, usize> = HashMap::new();
         for (sample, fact) in self.scan.facts.iter().enumerate() {
@@ -185,7 +187,7 @@ impl Selection<'_> {
         let leak = |point: u32| leaks.get(&live[point as usize]);
         let mut reasons = Vec::new();
         for mut rest in members.into_values() {
-            // Whoever decides about others comes first: those that leak, then the largest, then the first.
+            // Images that decide about others come first: leaks, then the largest, then the first.
             let pixels = |point: u32| {
                 let fact = &self.scan.facts[live[point as usize] as usize];
                 fact.width_px * fact.height_px

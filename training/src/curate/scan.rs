@@ -1,4 +1,4 @@
-//! What is known of every image: size, hashes, embedding. Written chunk by chunk, so that a scan that was stopped goes on.
+//! Size, hashes and embedding of every image. Written chunk by chunk, so that an interrupted scan can continue.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -21,7 +21,7 @@ const CHUNK: usize = 64;
 /// Images that the engine takes at a time.
 const BATCH: usize = 16;
 
-/// What is known of an image.
+/// Size, hashes and error of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct ImageFacts {
     /// Of the encoded image, in hexadecimal digits.
@@ -50,7 +50,7 @@ impl Scan {
     }
 }
 
-/// What embeddings depend on besides the images.
+/// The model, precision and size that embeddings depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct EmbeddingSetup {
     /// SHA-256 of the model file.
@@ -60,7 +60,7 @@ pub(super) struct EmbeddingSetup {
     pub(super) dim: usize,
 }
 
-/// What a scan was made of: with another one it cannot go on.
+/// The dataset and setup of a scan: it continues only with the same.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Origin {
     samples: usize,
@@ -122,7 +122,7 @@ impl Scanner {
         let mut embeddings_file = open(&embeddings_path)?;
         let row_bytes = dim as u64 * 2;
         let rows = embeddings_file.metadata().map_err(CurateError::file(&embeddings_path))?.len() / row_bytes;
-        // Embeddings are written first, so there are never fewer unless somebody cut the file.
+        // Embeddings are written first, so there are fewer only if the file was truncated.
         if rows < facts.len() as u64 {
             facts.clear();
             facts_file.set_len(0).map_err(CurateError::file(folder))?;
@@ -195,7 +195,7 @@ impl Scanner {
     }
 }
 
-/// Everything but the embedding.
+/// Reads, hashes and resizes an image; it is embedded later.
 ///
 /// # Errors
 /// An object store that is out of reach: nothing is known of the image then.
@@ -218,7 +218,7 @@ fn scan_image(
         bytes: encoded.len() as u64,
         ..ImageFacts::default()
     };
-    // A decoder that panics has met a broken image, too.
+    // A panic of the decoder counts as a broken image.
     let image = match std::panic::catch_unwind(|| Image::decode(&encoded)) {
         Ok(Ok(image)) => image,
         Ok(Err(error)) => return unusable(fact, chain(&error)),
@@ -239,7 +239,7 @@ fn open(path: &PathBuf) -> Result<File, CurateError> {
     OpenOptions::new().create(true).read(true).append(true).open(path).map_err(CurateError::file(path))
 }
 
-/// The whole lines of an earlier run; what follows them is cut off.
+/// The complete lines of an earlier run; the rest of the file is cut off.
 fn resume_facts(path: &PathBuf) -> Result<(File, Vec<ImageFacts>), CurateError> {
     let file = open(path)?;
     let (mut facts, mut kept, mut line) = (Vec::new(), 0, Vec::new());

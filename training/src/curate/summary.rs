@@ -1,3 +1,5 @@
+//! The result of a curation.
+
 use super::Reason;
 
 /// What was chosen.
@@ -11,9 +13,9 @@ pub struct Summary {
     pub clusters: Vec<Vec<u32>>,
     /// Clusters per level, the finest first.
     pub levels: Vec<usize>,
-    /// What was taken out of the embeddings, in words.
+    /// Description of the common part that was removed.
     pub common: String,
-    /// What would do better, in words.
+    /// Advice for better results.
     pub advice: Option<String>,
 }
 

@@ -1,3 +1,5 @@
+//! Curation's algorithms against numpy, scipy and scikit-learn (`make_curate.py`), and against their definitions.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! Thins videos: of consecutive frames that hardly differ, one stays.
+
 use std::collections::HashMap;
 
 use super::Points;

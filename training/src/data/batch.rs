@@ -1,14 +1,16 @@
-/// What one step trains on.
+//! Batches of square RGB views.
+
+/// The images of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Number of the step, from 0.
     pub step: u64,
-    /// Samples shown: `[batch]`. One that could not be read is replaced by another.
+    /// Samples: `[batch]`. An unreadable one is replaced by another.
     pub samples: Vec<u32>,
-    /// What the student sees.
+    /// The student's views.
     pub student: Pixels,
-    /// What the teacher sees: the same crops, mirrors and mixtures at another side, on which the changes of colour are made
-    /// anew. None: the student's pixels.
+    /// The teacher's views: the same crops, flips and mixtures at another side, with the changes of colour computed
+    /// again. `None`: the student's pixels.
     pub teacher: Option<Pixels>,
 }
 

@@ -1,3 +1,6 @@
+//! Makes the views of a batch, and the batch of its views. Pure functions of dataset, views and plan; `loader` calls them from its
+//! threads.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +11,10 @@ use super::{Batch, DataError, Dataset, Image, LoaderPlan, Pixels};
 use crate::random::{Purpose, Random};
 use crate::views::{Mix, Renderer, Sides, View, ViewConfig, mix};
 
-/// Samples that are tried for one place of a batch before the loader gives up.
+/// Samples tried for one place of a batch before the loader gives up.
 const MAX_TRIES: usize = 1_000;
 
-/// Makes what batches consist of: pure functions of dataset, views and plan.
+/// Makes views and batches: pure functions of dataset, views and plan.
 pub(super) struct BatchMaker {
     pub(super) dataset: Arc<Dataset>,
     pub(super) views: ViewConfig,
@@ -41,7 +44,7 @@ pub(super) struct UnmixedView {
 }
 
 impl BatchMaker {
-    /// Ranks of a step have the same sides, so that none waits for another's larger views.
+    /// All ranks of a step use the same sides, so that none waits for larger views of another.
     fn sides(&self, step: u64) -> Sides {
         let mut random = Random::new(Purpose::Sides, self.plan.seed, step, 0);
         let sides = &self.views.sizes_px;
@@ -79,8 +82,8 @@ impl BatchMaker {
         Err(DataError::Unreadable { tried: MAX_TRIES, last })
     }
 
-    /// Decodes; the inner error says why an image cannot be, and is remembered. A decoder that panics has met a broken image,
-    /// too. A store that is out of reach says nothing about the image: to go on without it would be another run.
+    /// Decodes a sample. The inner error is the reason why it is unreadable, which is remembered; a panic of the decoder counts as
+    /// one. A store out of reach is the outer error: the image may be fine, and a run without it would be another run.
     fn decode(&self, sample: u32) -> Result<Result<Image, String>, DataError> {
         let decoded = catch_unwind(AssertUnwindSafe(|| self.dataset.decode(sample as usize)));
         let reason = match decoded {
@@ -112,7 +115,7 @@ impl BatchMaker {
     }
 }
 
-/// Lays views below each other and mixes them: partners are taken as they were before.
+/// Stacks views and mixes them; partners are taken unmixed.
 fn stack(side_px: usize, views: &[&[u8]], mixes: &[Option<Mix>]) -> Pixels {
     let view_bytes = side_px * side_px * 3;
     let mut data = vec![0; views.len() * view_bytes];
@@ -125,7 +128,7 @@ fn stack(side_px: usize, views: &[&[u8]], mixes: &[Option<Mix>]) -> Pixels {
     Pixels { side_px, data }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".into())

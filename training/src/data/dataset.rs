@@ -1,3 +1,5 @@
+//! A list of encoded images, each read when it is asked for. Nothing is cached.
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -26,7 +28,7 @@ impl Dataset {
     /// shards in object stores, and of folders there (`s3://bucket/photos/`).
     ///
     /// # Errors
-    /// A source that cannot be read, a shard that is none, or no image at all.
+    /// A source that cannot be read, an invalid shard, or no image at all.
     pub fn open(sources: &[String]) -> Result<Self, DataError> {
         let Listing { entries, shards, .. } = find(sources)?;
         Ok(Self { entries, shards: shards.into() })
@@ -129,7 +131,7 @@ impl Dataset {
         self.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Where an image lies that is part of an archive.
+    /// The archive and offset of an image; `None` for a plain file.
     pub(crate) fn member(&self, sample: usize) -> Option<Member> {
         match &self.entries[sample].place {
             Place::Member { shard, offset } => match &self.shards[*shard as usize] {
@@ -158,13 +160,13 @@ fn read_file(path: &Path, entry: &Entry) -> Result<Vec<u8>, DataError> {
 fn read_part(path: &Path, offset: u64, entry: &Entry) -> Result<Vec<u8>, DataError> {
     let mut file = File::open(path).map_err(DataError::read(path.display()))?;
     file.seek(SeekFrom::Start(offset)).map_err(DataError::read(&entry.name))?;
-    // A manifest's sizes are claims: the buffer grows with what the archive has.
+    // Sizes in a manifest are not trusted: the buffer grows with the archive's content.
     let mut encoded = Vec::new();
     file.take(entry.bytes).read_to_end(&mut encoded).map_err(DataError::read(&entry.name))?;
     whole(encoded, entry)
 }
 
-/// What was read of an archive, unless that ends within the image.
+/// The bytes of an image, unless the archive ends within it.
 fn whole(encoded: Vec<u8>, entry: &Entry) -> Result<Vec<u8>, DataError> {
     if encoded.len() as u64 == entry.bytes {
         return Ok(encoded);

@@ -1,10 +1,12 @@
+//! Errors of listing, reading and loading images.
+
 use std::io;
 
 use dinov2_io::{FormatError, SourceError};
 
 use crate::views::ViewError;
 
-/// Why there are no images, or no batch of them.
+/// Errors of listing, reading and loading images.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -16,7 +18,7 @@ pub enum DataError {
         /// File or shard.
         path: String,
     },
-    /// Bytes that are no image.
+    /// A file that cannot be decoded.
     #[error("cannot decode {path}")]
     Image {
         /// The format's rule that is broken.
@@ -24,7 +26,7 @@ pub enum DataError {
         /// Name of the sample.
         path: String,
     },
-    /// An archive or a manifest that is none.
+    /// An invalid archive or manifest.
     #[error("{what}: expected {expected}, got {got} in {path}")]
     Format {
         /// What was being read.
@@ -36,7 +38,7 @@ pub enum DataError {
         /// The file.
         path: String,
     },
-    /// A source that names nothing usable.
+    /// A source without usable images.
     #[error("data: expected {expected}, got {got}")]
     Input {
         /// What it may be.
@@ -55,7 +57,7 @@ pub enum DataError {
         /// The address.
         path: String,
     },
-    /// A way to load that makes no sense.
+    /// A value of a [`LoaderPlan`](super::LoaderPlan) out of its range.
     #[error("loader: {what}: expected {expected}, got {got}")]
     Plan {
         /// Which of the plan's values.
@@ -65,10 +67,10 @@ pub enum DataError {
         /// What it is.
         got: String,
     },
-    /// Views that make no sense.
+    /// Invalid view settings.
     #[error(transparent)]
     Views(#[from] ViewError),
-    /// Nothing of what was tried could be read.
+    /// Too many unreadable samples in a row.
     #[error("data: expected images, got {tried} samples in a row that cannot be read, the last: {last}")]
     Unreadable {
         /// How many.
@@ -76,13 +78,13 @@ pub enum DataError {
         /// Why the last one could not be read.
         last: String,
     },
-    /// A thread of the loader came upon a bug.
+    /// A panic in a thread of the loader.
     #[error("loader: expected a batch, got a panic: {0}")]
     Panicked(String),
 }
 
 impl DataError {
-    /// Adds the path to what the system reports.
+    /// Adds the path to an error of the system.
     pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Read { source, path: path.to_string() }
     }

@@ -1,3 +1,8 @@
+//! Threads that make batches ahead of the reader.
+//!
+//! A job is one view. The thread that makes the last view of a batch also puts the batch together. Errors and panics of a thread become
+//! the result of the batch that it worked on.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +25,7 @@ pub struct Loader {
 struct Shared {
     maker: BatchMaker,
     state: Mutex<State>,
-    /// A job has become possible, or the end has come.
+    /// Signals a new job or the end.
     work: Condvar,
     /// A batch is ready.
     ready: Condvar,
@@ -36,7 +41,7 @@ struct State {
     stop: bool,
 }
 
-/// How far a batch is. It is absent while it is put together.
+/// State of a batch. A batch that is being assembled is absent.
 enum BatchState {
     Making { made: Vec<Option<UnmixedView>>, left: usize },
     Ready(Result<Batch, DataError>),
@@ -46,7 +51,7 @@ impl Loader {
     /// Starts the threads; the first batch is that of `start_step`.
     ///
     /// # Errors
-    /// Views or a plan that make no sense, or threads that the system does not give.
+    /// Invalid views or plan, or threads that the system refuses.
     pub fn new(
         dataset: Arc<Dataset>,
         views: ViewConfig,
@@ -68,7 +73,7 @@ impl Loader {
         for worker in 0..plan.workers {
             let shared = Arc::clone(&loader.shared);
             let builder = thread::Builder::new().name(format!("loader-{worker}"));
-            // A loader that is dropped here ends the threads that it has.
+            // Dropping the loader here ends the threads started so far.
             loader.threads.push(builder.spawn(move || shared.work()).map_err(|error| DataError::Plan {
                 what: "workers",
                 expected: format!("{} threads", plan.workers),
@@ -78,11 +83,11 @@ impl Loader {
         Ok(loader)
     }
 
-    /// The next batch; waits until it is made.
+    /// Waits for the next batch.
     ///
     /// # Errors
-    /// So many samples in a row cannot be read that there is no hope, or an object store is out of reach. The next call gives
-    /// the next batch.
+    /// Too many unreadable samples in a row, or an object store out of reach. The next call returns
+    /// the batch after it.
     #[expect(clippy::should_implement_trait, reason = "the stream never ends, and may fail")]
     pub fn next(&mut self) -> Result<Batch, DataError> {
         let mut state = self.shared.lock();
@@ -116,7 +121,7 @@ impl Drop for Loader {
         self.shared.lock().stop = true;
         self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
-            // What a worker panicked of was told as a batch.
+            // Panics were already returned as results of batches.
             let _ = thread.join();
         }
     }
@@ -127,7 +132,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread does until the loader is dropped.
+    /// The loop of a thread, until the loader is dropped.
     fn work(&self) {
         let mut renderer = Renderer::default();
         while let Some(job) = self.take_job() {
@@ -141,7 +146,7 @@ impl Shared {
         }
     }
 
-    /// Waits until a job lies within the batches that may be held.
+    /// The next job within the batches that may be held; `None` at the end.
     fn take_job(&self) -> Option<ViewJob> {
         let plan = &self.maker.plan;
         let mut state = self.lock();
@@ -162,7 +167,7 @@ impl Shared {
         Some(ViewJob { step, slot, position, sample, epoch })
     }
 
-    /// Lays a view into its batch; returns all of them when it was the last.
+    /// Puts a view into its batch; returns all views when it was the last.
     fn put(&self, job: ViewJob, view: Result<UnmixedView, DataError>) -> Option<Vec<UnmixedView>> {
         let mut state = self.lock();
         match (state.batches.get_mut(&job.step), view) {

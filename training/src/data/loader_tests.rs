@@ -1,3 +1,5 @@
+//! Loaders, datasets and sources on small files.
+
 use std::fs;
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Manifests: a JSON object per line, one per image, as `training curate` writes them. Only `name` must be there.
+//! Manifests: a JSON object per line, one per image, as `training curate` writes them. Only `name` is required.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
@@ -15,7 +15,7 @@ use super::names::is_address;
 /// Longest line of a manifest.
 const MAX_LINE_BYTES: u64 = 1 << 16;
 
-/// A line of a manifest. What else a line says is not read.
+/// A line of a manifest. Other keys are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ManifestEntry {
     /// Path of the image, or how it is called in a shard. Relative to the manifest's folder.
@@ -41,7 +41,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// The same under a name that does not depend on a folder.
+    /// The same with an absolute path.
     pub(crate) fn absolute(self) -> Self {
         if self.has_address() {
             return self;

@@ -33,7 +33,7 @@ pub(super) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// Whether a file that was found, not named, is of use.
+/// Whether a file found in a folder or by a glob is an image or a shard.
 pub(super) fn is_wanted(path: &Path) -> bool {
     has_extension(path, "tar") || is_image_name(&path.to_string_lossy())
 }

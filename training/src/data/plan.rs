@@ -1,3 +1,5 @@
+//! Settings of a loader.
+
 use super::DataError;
 
 /// Most views of one batch of one rank.
@@ -14,7 +16,7 @@ const MAX_STEP: u64 = 1 << 31;
 /// How a run loads its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoaderPlan {
-    /// Where all that is random comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
     /// Views per batch of this rank.
     pub batch: usize,

@@ -1,4 +1,4 @@
-//! From what a user names to a list of images.
+//! Lists the images of the sources that a user names.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use super::names::{expand_braces, has_extension, is_address, is_hidden, is_wante
 use super::remote;
 use super::{DataError, manifest, shard};
 
-/// Threads that index shards in stores: they wait for answers most of the time.
+/// Threads that index shards in stores; they mostly wait for answers.
 #[cfg(feature = "object-store")]
 const INDEXING_THREADS: usize = 32;
 /// Deepest folder within a folder.
@@ -46,7 +46,7 @@ pub(super) fn find(sources: &[String]) -> Result<Listing, DataError> {
     Ok(found)
 }
 
-/// The files that a name without braces stands for.
+/// The files of a name without braces.
 fn match_name(name: &str) -> Result<Vec<PathBuf>, DataError> {
     if !name.contains(['*', '?', '[']) || Path::new(name).exists() {
         return Ok(vec![PathBuf::from(name)]);

@@ -1,3 +1,8 @@
+//! Checkpoints of a run: written tensor by tensor under a temporary name, the last two are kept.
+//!
+//! Data shape: a safetensors file in f32 with `weights.*`, `average.*`, `moments.{0,1}.*` and `standardise.*`; recipe, step, dataset and
+//! teacher as JSON in the metadata.
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +27,7 @@ const FOLDER: &str = "checkpoints";
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 
-/// Everything that a run needs to go on: weights, averaged weights, moments, standardisation, and where it is.
+/// The metadata of a checkpoint. The tensors beside it are weights, averaged weights, moments and standardisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
@@ -30,9 +35,9 @@ pub struct Checkpoint {
     pub step: u64,
     /// The recipe that it was made with.
     pub recipe: Recipe,
-    /// What the batches are drawn from.
+    /// Fingerprint of the dataset.
     pub dataset: String,
-    /// The teacher's weights.
+    /// Identity of the teacher.
     pub teacher: String,
 }
 
@@ -66,7 +71,7 @@ impl Checkpoint {
                 SafeTensorError::IoError(error) => error,
                 error => io::Error::other(error),
             })?;
-            // A part that failed is missing in the file, which is not to be kept then.
+            // A part that failed is missing, so the file must not be kept.
             if failed.borrow().is_some() { Err(io::Error::other("a tensor is missing")) } else { Ok(()) }
         })
         .map_err(|error| match failed.take() {
@@ -83,7 +88,7 @@ impl Checkpoint {
         DistillError::Checkpoint { path: path.into(), problem: problem.to_string() }
     }
 
-    /// Reads what a checkpoint says about itself, and its tensors.
+    /// Reads a checkpoint's metadata and tensors.
     ///
     /// # Errors
     /// A file that cannot be read or is no checkpoint.
@@ -130,7 +135,7 @@ impl Checkpoint {
         names.map(read).collect()
     }
 
-    /// Puts a learner where the checkpoint was.
+    /// Restores a learner from a checkpoint's tensors.
     ///
     /// # Errors
     /// A checkpoint of another student.
@@ -254,10 +259,10 @@ impl OpenCheckpoint {
     }
 }
 
-/// A tensor of which bytes are made when the file takes them, so that a checkpoint is never held as a whole.
+/// A tensor whose bytes are made while the file is written, so that a checkpoint is never held in memory as a whole.
 struct Part<'a> {
     tensor: &'a Tensor,
-    /// Why bytes could not be made.
+    /// The first error.
     failed: &'a RefCell<Option<DistillError>>,
 }
 

@@ -1,4 +1,4 @@
-//! What a run is told besides its recipe.
+//! Settings of a run besides its recipe.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,40 +10,40 @@ use crate::parallel::Launch;
 use crate::recipe::Recipe;
 use crate::stop::Stop;
 
-/// What is said on the command line, besides the recipe.
+/// Settings of a run besides the recipe.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// Everything that decides what is learnt.
+    /// The recipe.
     pub recipe: Recipe,
     /// Folder of the run.
     pub output: PathBuf,
     /// Go on from the last checkpoint.
     pub resume: bool,
-    /// End after this step, as if killed after its checkpoint.
+    /// Stop after this step and its checkpoint.
     pub stop_after: Option<u64>,
-    /// When checkpoints are written besides.
+    /// When checkpoints are written.
     pub checkpoint_every: CheckpointEvery,
-    /// Ends the run after the step in progress, with a checkpoint.
+    /// Stops the run after the step in progress, with a checkpoint.
     pub stop: Stop,
     /// Steps between measurements on held-out images.
     pub validate_every: u64,
     /// Threads that load images.
     pub workers: usize,
-    /// Where the student computes.
+    /// Device of the student.
     pub device: Device,
-    /// What the result says about itself.
+    /// Provenance of the result.
     pub card: StudentCard,
-    /// The teacher's weights, for the checkpoint: a run is not resumed with another.
+    /// Identity of the teacher: a run is only resumed with the same.
     pub teacher: String,
-    /// The processes of the run, where there are several. They share the folder; the first one writes.
+    /// This process among several. They share the folder; the first one writes.
     pub launch: Option<Launch>,
 }
 
-/// When a checkpoint is due: by whichever comes first, and always at the end of a run, early or not. What is learnt does not depend on
+/// When a checkpoint is due: by steps or time, whichever comes first, and always at the end of a run. The result does not depend on
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointEvery {
-    /// Steps between those whose numbers are its multiples; by time alone if there is none.
+    /// At multiples of this step; `None`: by time alone.
     pub steps: Option<u64>,
     /// Time since the last one, or since the first step.
     pub time: Duration,

@@ -1,3 +1,5 @@
+//! Errors of a run.
+
 use std::path::PathBuf;
 
 use dinov2_weights::{ConvertError, ModelError};
@@ -9,7 +11,7 @@ use crate::prune::PruneError;
 use crate::teacher::TeacherError;
 use crate::vit::ParameterError;
 
-/// Why a run ended before its end.
+/// Errors that end a run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistillError {
@@ -40,7 +42,7 @@ pub enum DistillError {
     /// The other processes.
     #[error(transparent)]
     Parallel(#[from] ParallelError),
-    /// A shape that the student cannot have.
+    /// An invalid shape or recipe of the student.
     #[error("student: {0}")]
     Student(String),
     /// A step that does not fit into memory.
@@ -58,7 +60,7 @@ pub enum DistillError {
         /// What would fit.
         advice: String,
     },
-    /// A loss that is no number.
+    /// A loss or gradient that is not finite.
     #[error(
         "step {step}: expected a finite loss and gradient, got {loss} and a norm of {gradient_norm}; the batch lies in {}",
         batch.display()
@@ -70,7 +72,7 @@ pub enum DistillError {
         loss: f64,
         /// Norm of the gradient.
         gradient_norm: f64,
-        /// What it was computed from.
+        /// Folder with the batch.
         batch: PathBuf,
     },
     /// A file of the run.
@@ -83,7 +85,7 @@ pub enum DistillError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A checkpoint that does not belong to this run, or is damaged.
+    /// A damaged checkpoint, or one of another run.
     #[error("checkpoint: {problem}: {}", path.display())]
     Checkpoint {
         /// The file.

@@ -1,4 +1,4 @@
-//! What a run reports while it goes on, and how it ends.
+//! Events of a run, and its outcome.
 
 use std::path::{Path, PathBuf};
 
@@ -10,19 +10,19 @@ use crate::vit::Vit;
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With a student, which lies here.
+    /// Complete; the path of the student.
     Student(PathBuf),
-    /// Early, because somebody asked; a checkpoint was written after these steps.
+    /// Stopped by request, after a checkpoint.
     Stopped {
         /// Steps done.
         steps: u64,
     },
 }
 
-/// What happens in a run.
+/// Events of a run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Something before the first step.
+    /// Progress before the first step.
     Preparing(String),
     /// A step was done.
     Step {
@@ -30,22 +30,22 @@ pub enum Event<'a> {
         step: u64,
         /// Images of it.
         images: usize,
-        /// What it came to.
+        /// Loss, gradient and learning rate.
         report: &'a StepReport,
     },
-    /// The averaged student was measured after so many steps.
+    /// The averaged student was measured.
     Validated {
         /// Steps done.
         steps: u64,
         /// Results by side; none without held-out images.
         agreements: &'a [Agreement],
-        /// Held-out images side by side, what the teacher makes of them, and the student.
+        /// Held-out images with the teacher's targets.
         held_out: &'a [(Batch, Targets)],
         /// The averaged student.
         student: &'a Vit,
     },
     /// A checkpoint was written.
     Checkpoint(&'a Path),
-    /// Images that cannot be read, so far.
+    /// Number of unreadable images so far.
     Unreadable(usize),
 }

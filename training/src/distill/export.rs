@@ -1,3 +1,5 @@
+//! The result of a run: a model file in f32, or in int8 for a student that learnt with roundings.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,16 +18,16 @@ use crate::qat::Rounding;
 use crate::teacher::TeacherError;
 use crate::vit::Parameters;
 
-/// What a student's file says about it.
+/// Provenance of a student, as its file states it.
 #[derive(Clone, Debug)]
 pub struct StudentCard {
-    /// What it was distilled from.
+    /// The model it was distilled from.
     pub source: String,
     /// Licence of its weights.
     pub licence: Option<String>,
-    /// How it was made.
+    /// Recipe and images.
     pub notes: String,
-    /// Its pixels' normalisation: the teacher's.
+    /// Preprocessing: the teacher's normalisation.
     pub preprocessing: Preprocessing,
 }
 
@@ -62,8 +64,8 @@ pub fn write_student(
     Ok(write_model(&metadata, &mut |name| numbers(parameters, name), path)?)
 }
 
-/// Writes a model file in int8 of weights that learnt with these roundings. What the engine's rounding of activations costs is
-/// measured on `measured_on`, images in one or several sizes, and noted in the file. `images`: how many it learnt from.
+/// Writes an int8 model file of weights trained with these roundings. The cost of the engine's rounding of activations is
+/// measured on `measured_on`, images of one or several sizes, and stored in the file. `images`: number of training images.
 ///
 /// # Errors
 /// A file that cannot be written, an engine that fails.
@@ -103,7 +105,7 @@ pub fn write_int8_student(
     Ok(())
 }
 
-/// Of the int8 engine to the f32 engine with the same numbers, by size.
+/// Fidelity of the int8 engine to the f32 engine with the same numbers, by size.
 fn fidelity(model: &Model, images: &[Pixels]) -> Result<Vec<Fidelity>, TeacherError> {
     let engine = |precision| {
         let mut config = CpuConfig::default();

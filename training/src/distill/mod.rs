@@ -1,8 +1,8 @@
-//! The distiller: a student learns to see what a teacher sees.
+//! Distillation: a student learns to reproduce its teacher's features.
 //!
-//! One step: the loader's batch goes through the teacher and, in parts if memory asks for it, through the student; gradients are
-//! clipped, AdamW moves the weights, averaged weights follow. Whatever is random is a function of the recipe's seed and the
-//! step, so a run that was killed goes on from its last checkpoint as if nothing had happened: on a CPU bit for bit.
+//! One step: the loader's batch goes through the teacher and, in parts where memory is short, through the student; gradients are
+//! clipped, AdamW updates the weights, then their average is updated. All randomness is a function of the recipe's seed and the
+//! step, so a killed run continues from its last checkpoint to the same result: on a CPU bit for bit.
 
 mod checkpoint;
 mod config;

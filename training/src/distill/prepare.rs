@@ -1,3 +1,5 @@
+//! Everything before the first step: checks, standardisation, first weights, the loader of a stage.
+
 use std::sync::Arc;
 
 use dinov2_core::VitSpec;
@@ -17,10 +19,10 @@ use crate::vit::Parameters;
 /// Batches that are loaded ahead.
 const AHEAD: usize = 3;
 
-/// What a learner is made of.
+/// Everything that a learner is built from.
 pub(super) struct LearnerSetup<'a> {
     pub(super) config: &'a RunConfig,
-    /// Shape of the student, which has been checked.
+    /// Checked shape of the student.
     pub(super) spec: VitSpec,
     pub(super) start: Option<&'a Model>,
     pub(super) train: &'a Arc<Dataset>,
@@ -29,7 +31,7 @@ pub(super) struct LearnerSetup<'a> {
 }
 
 impl LearnerSetup<'_> {
-    /// The learner at step 0, or as far as it must be for a checkpoint to be put into it.
+    /// The learner at step 0, or ready for a checkpoint to be restored into it.
     pub(super) fn learner(
         &self,
         teacher: &mut dyn Teacher,
@@ -48,7 +50,7 @@ impl LearnerSetup<'_> {
         Ok(learner.with_stop(config.stop.clone()))
     }
 
-    /// The loss, standardised as before or by what the teacher makes of the first views.
+    /// The loss, with the standardisation of the checkpoint or one fitted to the first views.
     fn objective(
         &self,
         teacher: &mut dyn Teacher,
@@ -56,7 +58,7 @@ impl LearnerSetup<'_> {
     ) -> Result<Objective, DistillError> {
         let (config, recipe) = (self.config, &self.config.recipe);
         let Some(OpenCheckpoint { path, tensors, .. }) = self.before else {
-            // All processes look at the views of one, so that they standardise alike, and as one process would.
+            // All processes use the views of a single process, so that their standardisation is the same, and that of one process.
             let mut loader = loader(config, (0, 1), &recipe.stages[0], self.train, 0)?;
             return fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {
                 on_event(Event::Preparing(format!("statistics of the teacher: {done} of {total} views")));
@@ -72,7 +74,7 @@ impl LearnerSetup<'_> {
         }
     }
 
-    /// The part of a model that a fresh student starts from; nothing where it starts from scratch or a checkpoint follows.
+    /// The pruned model that a fresh student starts from; empty for a start from scratch or from a checkpoint.
     fn first_weights(
         &self,
         spec: &VitSpec,
@@ -91,7 +93,7 @@ impl LearnerSetup<'_> {
     }
 }
 
-/// Refuses what student and teacher cannot do together, before anything is computed.
+/// Checks that recipe, student and teacher fit together.
 pub(super) fn check(recipe: &Recipe, student: &VitSpec, teacher: &VitSpec) -> Result<(), DistillError> {
     let wrong = |key: &str, expected: String, got: usize| {
         Err(DistillError::Student(format!("{key}: expected {expected}, got {got}")))

@@ -1,3 +1,5 @@
+//! A run from its first step to its result: stages, validation, checkpoints, and the batch that led to a loss that is not finite.
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,16 +24,16 @@ use crate::recipe::{Recipe, Stage};
 use crate::teacher::Teacher;
 use crate::vit::Vit;
 
-/// The result's name in the run's folder.
+/// File name of the result in the folder of the run.
 pub const STUDENT_FILE: &str = "student.safetensors";
 
-/// Distills. Of several processes only the first validates and writes, and has events about it.
+/// Runs a distillation. Of several processes only the first validates, writes and reports these events.
 ///
-/// `start`: the model that the student is cut out of, unless it starts from scratch. On a CPU, mimalloc keeps freed pages from then on
+/// `start`: the model that the student is pruned from, unless it starts from scratch. On a CPU, mimalloc keeps freed pages from then on
 /// ([`keep_pages`]).
 ///
 /// # Errors
-/// Anything that keeps the run from its end. The last checkpoint stays.
+/// See [`DistillError`]. The last checkpoint stays.
 pub fn distill(
     config: &RunConfig,
     start: Option<&Model>,
@@ -104,7 +106,7 @@ pub fn distill(
     Ok(Outcome::Student(config.output.join(STUDENT_FILE)))
 }
 
-/// Held-out images with what the teacher makes of them, and those that cannot be read.
+/// Held-out images with the teacher's targets, and the unreadable ones.
 type HeldOut = (Vec<(Batch, Targets)>, Vec<Unreadable>);
 
 fn held_out_targets(
@@ -120,7 +122,7 @@ fn held_out_targets(
     Ok((seen.collect::<Result<_, DistillError>>()?, unreadable))
 }
 
-/// Whether every batch can be shared out.
+/// Checks that every batch divides evenly among processes and parts.
 fn check_parts(recipe: &Recipe, world: usize) -> Result<(), DistillError> {
     match recipe.stages.iter().find(|stage| !stage.batch.is_multiple_of(stage.accumulate * world)) {
         None => Ok(()),
@@ -136,25 +138,25 @@ struct Run<'a, 'b> {
     held_out: Vec<(Batch, Targets)>,
     fingerprint: String,
     unreadable: UnreadableList,
-    /// When the last checkpoint was written, or the first step began.
+    /// Time of the last checkpoint, or of the first step.
     kept: Instant,
     on_event: &'b mut dyn FnMut(Event<'_>),
 }
 
-/// How far a stage came.
+/// Where a stage ended.
 struct StageEnd {
     steps: u64,
-    /// Whether the run is to end.
+    /// Whether a stop is requested.
     stop: bool,
 }
 
 impl Run<'_, '_> {
-    /// Whether this process is the one that measures and writes.
+    /// Whether this process validates and writes.
     fn is_first(&self) -> bool {
         self.config.launch.as_ref().is_none_or(|launch| launch.rank == 0)
     }
 
-    /// Does `steps`, as far as they are of this stage and nobody asks to end.
+    /// Runs those of `steps` that belong to the stage, until a stop is requested.
     fn stage(
         &mut self,
         stage: &Stage,
@@ -176,7 +178,7 @@ impl Run<'_, '_> {
             (self.on_event)(Event::Step { step, images: batch.samples.len(), report: &report });
             step += 1;
             let (is_last, stop) = (step == end, report.stop);
-            // Whoever asks to end does not wait for a measurement.
+            // A requested stop does not wait for a measurement.
             let is_measured = step.is_multiple_of(self.config.validate_every) && !stop;
             if self.is_first() && (is_measured || is_last) {
                 self.validate(step)?;
@@ -191,14 +193,14 @@ impl Run<'_, '_> {
         Ok(StageEnd { steps: step, stop: false })
     }
 
-    /// Whether a checkpoint is to be written after so many steps, in the midst of the run.
+    /// Whether a checkpoint is due after this many steps.
     fn is_due(&self, steps: u64) -> bool {
         let every = self.config.checkpoint_every;
         every.steps.is_some_and(|every| steps.is_multiple_of(every)) || self.kept.elapsed() >= every.time
     }
 
-    /// Writes the averaged student: in int8 if it learnt with roundings, with what these cost on held-out images. `images`: how many it
-    /// learnt from.
+    /// Writes the averaged student: in int8 after quantization-aware training, with its fidelity on held-out images. `images`: number of
+    /// training images.
     fn write_student(&self, held_out: &Dataset, images: usize) -> Result<(), DistillError> {
         let path = self.config.output.join(STUDENT_FILE);
         let (Student { vit, rounding, .. }, card) = (&self.learner.student, &self.config.card);
@@ -236,7 +238,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Keeps what led to a loss that is no number; returns the error that says so.
+    /// Writes the batch that led to a loss or gradient that is not finite, and returns the error.
     fn keep_batch(&self, step: u64, report: &StepReport, batch: &Batch, train: &Dataset) -> DistillError {
         let rank = self.config.launch.as_ref().map_or(0, |launch| launch.rank);
         let folder = self.config.output.join(format!("bad-batch-{step}{}", suffix(rank)));
@@ -264,7 +266,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Lists what could not be read, for whoever keeps the images.
+    /// Adds unreadable images to the run's list.
     fn list_unreadable(&mut self, images: &[Unreadable]) -> Result<(), DistillError> {
         let added =
             self.unreadable.add(images).map_err(DistillError::file("write", self.unreadable.path()))?;
@@ -275,7 +277,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// What tells files of a process from those of the first.
+/// File-name suffix for ranks above 0.
 fn suffix(rank: usize) -> String {
     if rank == 0 { String::new() } else { format!("-process-{rank}") }
 }

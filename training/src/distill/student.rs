@@ -1,3 +1,5 @@
+//! The student: its shape by the recipe, its first weights, its variables.
+
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 use dinov2_weights::layout::slots;
@@ -16,18 +18,18 @@ const DEVIATION: f32 = 0.02;
 /// Grid of a fresh position table: 224 pixels at patch size 14.
 const TABLE_SIDE: usize = 16;
 
-/// A model that learns.
+/// The trainable model.
 #[derive(Debug)]
 pub struct Student {
-    /// Its shape; its parameters are those at the start.
+    /// Shape and initial parameters.
     pub vit: Vit,
-    /// Backbone and heads; scales, where matrices are rounded.
+    /// Variables of backbone and heads, and scales of rounded matrices.
     pub variables: Variables,
-    /// How matrices are rounded in quantization-aware training.
+    /// Roundings of quantization-aware training.
     pub rounding: Option<Rounding>,
 }
 
-/// The shape that a recipe asks for. `start`: shape of the model that it starts from.
+/// The student's shape. `start`: shape of the model that it starts from.
 ///
 /// # Errors
 /// Sizes that do not fit together.
@@ -66,8 +68,8 @@ pub fn student_spec(recipe: &StudentRecipe, start: Option<&VitSpec>) -> Result<V
 }
 
 impl Student {
-    /// A student of this shape. `first`: tensors that it starts with, the rest is drawn from the recipe's seed; `heads`: the
-    /// tensors of the loss's heads.
+    /// A student of this shape. `first`: initial tensors, missing ones are drawn from the recipe's seed; `heads`: the
+    /// tensors of the loss heads.
     ///
     /// # Errors
     /// Those of candle.
@@ -100,7 +102,7 @@ impl Student {
         Ok(Self { vit, variables, rounding })
     }
 
-    /// The network with these tensors, and with roundings where the student learns with them.
+    /// The network with these tensors, rounded in quantization-aware training.
     ///
     /// # Errors
     /// Those of candle.

@@ -1,3 +1,5 @@
+//! Errors of evaluation.
+
 use dinov2_core::ExtractError;
 use dinov2_cpu::LoadError;
 use dinov2_heads::{LabelError, ProbeError, RidgeError, UpsampleError};

@@ -1,7 +1,7 @@
-//! What a student is told about its features: terms that compare them with a teacher's.
+//! The loss: terms that compare a student's features with its teacher's.
 //!
-//! Targets are standardised first: a few coordinates of a teacher have many times the variance of the others and would be all
-//! that a student learns.
+//! Targets are standardised first: a few coordinates of a teacher have many times the variance of the others and would dominate
+//! the loss.
 
 mod hadamard;
 mod head;

@@ -1,3 +1,7 @@
+//! The loss of a recipe: terms, their weights, heads and standardisation.
+//!
+//! Data shape: tokens and targets `[batch, patches, dim]` and CLS `[batch, dim]`; the student's grid and the teacher's may differ.
+
 use candle_core::{DType, Result, Tensor};
 use dinov2_core::PatchGrid;
 use rand_chacha::ChaCha8Rng;
@@ -7,7 +11,7 @@ use super::{Head, Resizer, Standardiser};
 use crate::recipe::{HeadKind, LossRecipe};
 use crate::vit::{Parameters, Tokens, patches_of};
 
-/// What a teacher makes of a batch.
+/// A teacher's features of a batch.
 #[derive(Clone, Debug)]
 pub struct Targets {
     /// `[batch, dim]`, after the last LayerNorm.
@@ -21,7 +25,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Those of some of the images.
+    /// The targets of some of the images.
     pub(crate) fn narrow(&self, range: std::ops::Range<usize>) -> Result<Self> {
         let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.len())?.contiguous();
         let taps = self.taps.iter().map(part).collect::<Result<_>>()?;
@@ -29,21 +33,21 @@ impl Targets {
     }
 }
 
-/// A forward pass of a student that saw only some of the patches.
+/// A student's forward pass with hidden patches.
 #[derive(Clone, Debug)]
 pub struct Masked {
     /// Its tokens.
     pub tokens: Tokens,
-    /// `[batch, patches]` of 0 and 1: where 1, it had to guess.
+    /// `[batch, patches]` of 0 and 1: 1 where hidden.
     pub mask: Tensor,
 }
 
-/// What a student makes of a batch.
+/// A student's output for a batch.
 #[derive(Clone, Debug)]
 pub struct Prediction<'a> {
     /// Its tokens.
     pub tokens: &'a Tokens,
-    /// The same images with patches hidden, in steps that have this term.
+    /// The same images with hidden patches, in steps with this term.
     pub masked: Option<&'a Masked>,
 }
 
@@ -52,11 +56,11 @@ pub struct Prediction<'a> {
 pub struct LossValue {
     /// The sum of weighted terms, a scalar.
     pub loss: Tensor,
-    /// Every term before its weight, scalars; those of several taps added up.
+    /// Every term before its weight, scalars; the taps' terms are summed.
     pub terms: Vec<(&'static str, Tensor)>,
 }
 
-/// The terms of a recipe, with what they need.
+/// The terms of a recipe with heads, standardisations and resampling matrices.
 #[derive(Debug)]
 pub struct Objective {
     recipe: LossRecipe,
@@ -75,7 +79,7 @@ impl Objective {
         taps: Vec<Standardiser>,
     ) -> Self {
         let taps = taps.into_iter().zip(&recipe.taps).map(|(standardiser, pair)| {
-            // Within the networks nothing says that coordinates mean the same.
+            // The coordinates of inner blocks are not aligned between networks.
             let kind = if recipe.head == HeadKind::Identity { HeadKind::Linear } else { recipe.head };
             // A name in checkpoints, which counts blocks from 1 there: those of before stay readable.
             (standardiser, Head::new(kind, format!("head.tap{}", pair.student_block + 1)))
@@ -110,8 +114,8 @@ impl Objective {
         named.into_iter().chain(taps).collect()
     }
 
-    /// What a student says its teacher says, and what that says, of CLS and of patches: `[[got, want]; 2]`. Without a head these are the
-    /// tokens themselves, else what heads make of them and standardised targets. `parameters`: of the heads.
+    /// Student and teacher side by side, of CLS and of patches: `[[got, want]; 2]`. Without a head these are the
+    /// tokens themselves, else the heads' outputs and standardised targets. `parameters`: of the heads.
     ///
     /// # Errors
     /// Those of candle.
@@ -174,7 +178,7 @@ impl Objective {
     }
 }
 
-/// What a head makes of tokens; without layers, the standardised tokens themselves.
+/// The output of a head; of [`HeadKind::Identity`] the standardised tokens.
 fn predict(
     (standardiser, head): &(Standardiser, Head),
     parameters: &Parameters,

@@ -1,3 +1,5 @@
+//! Terms of the loss, differentiable, `[.., dim]` each.
+
 use candle_core::{D, Result, Tensor};
 
 /// Added to squared norms.

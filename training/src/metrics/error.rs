@@ -1,7 +1,9 @@
+//! Errors of metrics.
+
 use std::io;
 use std::path::Path;
 
-/// Why the numbers of a run cannot be written.
+/// Errors of metrics.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {
@@ -11,7 +13,7 @@ pub enum MetricsError {
         /// The file of the other run.
         path: String,
     },
-    /// A file that this program did not write.
+    /// A file of another program.
     #[error("metrics: expected {expected}, got {got} in line {line} of {path}")]
     Line {
         /// What a line holds.
@@ -23,15 +25,15 @@ pub enum MetricsError {
         /// The file.
         path: String,
     },
-    /// Steps that do not rise.
+    /// A step before the last one.
     #[error("metrics: expected step {least} or a later one, got {got}")]
     Step {
-        /// The step told last.
+        /// The last step.
         least: u64,
         /// The step given.
         got: u64,
     },
-    /// A name that cannot stand in the files.
+    /// A name that is not allowed in the files.
     #[error(
         "metrics: expected a name of at most {most} letters, digits and \"_-./ \", not step or unix_s, got {got:?}",
         most = super::MAX_NAME_BYTES

@@ -1,3 +1,5 @@
+//! Metrics on disk, of runs that are resumed and killed.
+
 use std::fs;
 
 use prost::Message;

@@ -1,3 +1,7 @@
+//! Self-attention on CPUs, image by image and head by head.
+//!
+//! Data shape: `qkv: [batch * tokens, 3 * dim]`, read in place with strides; scores exist for one head at a time.
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 

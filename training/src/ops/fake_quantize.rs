@@ -1,3 +1,5 @@
+//! The roundings of the int8 engine, fused: rows of inputs, and matrices with scales that learn.
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 

@@ -1,3 +1,5 @@
+//! LayerNorm over rows, fused.
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 

@@ -1,3 +1,5 @@
+//! A linear layer, fused with its bias.
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;

@@ -1,3 +1,5 @@
+//! AdamW with a learning rate per layer, and its state as tensors.
+
 use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor, Var};

@@ -1,3 +1,5 @@
+//! The exponential moving average of weights.
+
 use candle_core::Result;
 
 use crate::ops::average_step;

@@ -1,3 +1,5 @@
+//! Gradients by name, and clipping by their common norm.
+
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;

@@ -1,3 +1,5 @@
+//! The learning rate over a run.
+
 use crate::recipe::OptimiserRecipe;
 
 /// Learning rate: a linear rise, then half a cosine down to a share of the largest.

@@ -1,3 +1,5 @@
+//! Processes as threads over local TCP.
+
 use super::*;
 
 fn read(variables: &[(&'static str, &str)]) -> Result<Option<Launch>, String> {

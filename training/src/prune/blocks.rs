@@ -1,3 +1,5 @@
+//! Which blocks to keep: greedily, each time the block goes without which the patch tokens change least.
+
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::PatchGrid;
 use dinov2_weights::Model;
@@ -8,7 +10,7 @@ use crate::data::Pixels;
 use crate::loss::cosine;
 use crate::vit::{Images, Request, Vit, read_parameters};
 
-/// Images that blocks are judged by: there are some `depth²/2` candidates.
+/// Images per candidate: there are some `depth²/2` candidates.
 const MOST_IMAGES: usize = 12;
 
 /// The `depth` blocks to keep, ascending.

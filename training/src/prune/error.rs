@@ -1,10 +1,12 @@
+//! Errors of pruning.
+
 use dinov2_core::{ExtractError, ImageError};
 use dinov2_cpu::LoadError;
 use dinov2_weights::ModelError;
 
 use crate::vit::ParameterError;
 
-/// Why a model cannot be cut down.
+/// Errors of pruning.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PruneError {
@@ -20,7 +22,7 @@ pub enum PruneError {
     /// The engine cannot load it.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// Pixels that are no image.
+    /// Invalid pixels.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The engine cannot run it.

@@ -1,3 +1,6 @@
+//! Which heads, MLP units and channels to keep: by energy. The energy of a matrix's input is measured on images in the f32 engine and
+//! weighted with the squares of the weights that read it.
+
 use dinov2_core::{Features, ImageView, MlpKind, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Matrix};
 use dinov2_weights::Model;
@@ -15,7 +18,7 @@ struct Energies {
     mlp_out: Vec<f64>,
 }
 
-/// What to keep of a model for `spec`, with these blocks.
+/// What to keep for `spec` of a model with these blocks.
 pub(super) fn choose(
     model: &Model,
     spec: &VitSpec,
@@ -44,7 +47,7 @@ pub(super) fn choose(
             weighted(&energy.qkv, &weights("attn.qkv")?.columns()),
             weighted(&energy.mlp_in, &weights(mlp_in)?.columns()),
         ] {
-            // Every layer has the same say, whatever the size of its numbers.
+            // Every layer has the same weight, whatever the size of its numbers.
             let total: f64 = part.iter().sum::<f64>().max(f64::MIN_POSITIVE);
             channels.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / total);
         }
@@ -52,7 +55,7 @@ pub(super) fn choose(
     Ok(Kept { spec: spec.clone(), blocks, heads, units, channels: largest(&channels, spec.dim) })
 }
 
-/// Sums of squares of a matrix.
+/// A matrix whose squares are summed.
 struct Squares {
     values: Vec<f32>,
     cols: usize,

@@ -1,9 +1,9 @@
-//! A smaller model out of a larger one: which blocks, heads, MLP units and channels matter is measured on images, not read off
-//! their places.
+//! Pruning: which blocks, heads, MLP units and channels of a model matter is measured on images, not derived from
+//! their positions.
 //!
-//! Blocks go one by one, each time the one without which the tokens change least. Within what is left, heads and units are kept
-//! by the energy of what they add to the residual stream, channels by the energy of what reads them. Larger patches are fewer
-//! tokens: the patch embedding is resized for them.
+//! Blocks are removed one by one, each time the one whose removal changes the tokens least. In the rest, heads and units are kept
+//! by the energy that they add to the residual stream, channels by the energy of the matrices that read them. The patch embedding
+//! is resized for another patch size.
 
 mod blocks;
 mod error;
@@ -24,10 +24,10 @@ pub use slice::Kept;
 /// Name of the patch embedding.
 const PATCH_EMBEDDING: &str = "patch_embed.proj.weight";
 
-/// Cuts a model down to `spec`, judged by `images`. What `spec` has that the model lacks (registers) is not there afterwards.
+/// Prunes a model to `spec`, measured on `images`. Registers beyond the model's are missing in the result.
 ///
 /// # Errors
-/// A shape that is no part of the model's, images that it cannot run.
+/// A shape larger than the model's, images of a wrong size.
 pub fn prune(
     model: &Model,
     spec: &VitSpec,
@@ -54,7 +54,7 @@ pub fn prune(
     Ok((parameters, kept))
 }
 
-/// A part of a model has at most its sizes, heads of its width, and its kind of MLP.
+/// Sizes may not exceed the model's, and heads keep their width.
 fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), PruneError> {
     let sizes = [
         ("depth", spec.depth, source.depth),

@@ -1,3 +1,5 @@
+//! Cuts the kept blocks, heads, units and channels out of a model's tensors.
+
 use candle_core::{Device, Tensor};
 use dinov2_core::VitSpec;
 use dinov2_weights::Model;
@@ -6,7 +8,7 @@ use dinov2_weights::layout::slots;
 use super::PruneError;
 use crate::vit::Parameters;
 
-/// What is left of a model.
+/// The kept parts of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
     /// Shape of the result.
@@ -48,10 +50,10 @@ pub(super) fn keep_blocks(parameters: &Parameters, blocks: &[usize]) -> Paramete
     renamed.collect()
 }
 
-/// What of an axis of a tensor is kept.
+/// Kept positions along an axis.
 type Places = Vec<usize>;
 
-/// The tensors that are left, in f32. Registers beyond the model's are not there.
+/// The kept tensors in f32, without registers beyond the model's.
 pub(super) fn slice(model: &Model, kept: &Kept) -> Result<Parameters, PruneError> {
     let mut spec = kept.spec.clone();
     spec.registers = model.spec().registers;

@@ -1,3 +1,5 @@
+//! Reads recipes and checks every value that no run can have.
+
 use std::path::{Path, PathBuf};
 
 use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantizeRecipe, Recipe, Stage};
@@ -5,7 +7,7 @@ use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantizeRecipe, Recip
 /// Most images of a step.
 const MAX_BATCH: usize = 1 << 20;
 
-/// Why a recipe is not one.
+/// Why a recipe is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecipeError {
@@ -25,7 +27,7 @@ pub enum RecipeError {
         /// What is wrong, with line and key.
         problem: String,
     },
-    /// A value that no run can have.
+    /// A value out of its range.
     #[error("recipe: {key}: expected {expected}, got {got}: {}", path.display())]
     Value {
         /// The recipe.
@@ -68,7 +70,7 @@ impl Recipe {
         }
     }
 
-    /// The first value that no run can have.
+    /// The first value out of its range.
     fn problem(&self) -> Option<Problem> {
         self.loss
             .problem()
@@ -161,7 +163,7 @@ impl Stage {
     }
 }
 
-/// TOML's message with the place, in one line.
+/// TOML's message with its line number, on one line.
 fn one_line(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
     let message = error.message().replace('\n', " ");

@@ -1,3 +1,5 @@
+//! A teacher on the runtime's CPU engine.
+
 use candle_core::{Device, Tensor};
 use dinov2_core::{Extractor, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine};
@@ -8,7 +10,7 @@ use crate::data::{Batch, Pixels};
 use crate::loss::Targets;
 use crate::vit::patches_of;
 
-/// A teacher on the runtime's own engine: on CPUs faster than anything else here.
+/// A teacher on the runtime's CPU engine, which is faster than candle on CPUs.
 pub struct EngineTeacher {
     engine: CpuEngine,
     /// One per tap of the recipe, in its order.

@@ -1,4 +1,4 @@
-//! Whoever tells a student what features should be.
+//! Teachers: sources of target features for batches.
 
 mod cache;
 mod engine;
@@ -19,7 +19,7 @@ pub use cache::{
 pub use engine::EngineTeacher;
 pub use vit::VitTeacher;
 
-/// Why there are no targets.
+/// Errors of computing targets.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TeacherError {
@@ -32,7 +32,7 @@ pub enum TeacherError {
     /// Its tensors.
     #[error(transparent)]
     Parameters(#[from] ParameterError),
-    /// Pixels that are no image.
+    /// Invalid pixels.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// An engine cannot run it.
@@ -41,10 +41,10 @@ pub enum TeacherError {
     /// The device.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
-    /// What was kept of it.
+    /// A cache of its features.
     #[error(transparent)]
     Cache(Box<CacheError>),
-    /// A view that is no whole grid of patches.
+    /// A view whose side is no multiple of the patch size.
     #[error(
         "stages.views: expected sides that are multiples of the teacher's patch size {patch_size}, got {side_px}"
     )]
@@ -54,28 +54,28 @@ pub enum TeacherError {
         /// Side of the views.
         side_px: usize,
     },
-    /// A block that it does not have.
+    /// A block that the teacher does not have.
     #[error("loss.taps: expected values of teacher_block in 0..={}, got {block}", depth - 1)]
     Block {
         /// Its blocks.
         depth: usize,
-        /// The one asked for.
+        /// The block in the recipe.
         block: usize,
     },
 }
 
-/// A frozen model, or what was kept of it.
+/// A frozen model, or a cache of its features.
 pub trait Teacher: Send {
     /// Its shape.
     fn spec(&self) -> &VitSpec;
 
-    /// What it makes of a batch.
+    /// The targets of a batch.
     ///
     /// # Errors
-    /// Views that it cannot take, a device or file that fails.
+    /// Views of a wrong size, a device or file that fails.
     fn targets(&mut self, batch: &Batch) -> Result<Targets, TeacherError>;
 
-    /// What it makes of held-out images, of which `batch.step` counts the batches. Without taps: nothing is asked of them.
+    /// The targets of held-out images, whose batches count by `batch.step`. Without taps, which validation does not use.
     ///
     /// # Errors
     /// As [`Self::targets`].
@@ -84,7 +84,7 @@ pub trait Teacher: Send {
     }
 }
 
-/// What the teacher sees of a batch.
+/// The teacher's views of a batch.
 fn views(batch: &Batch) -> &Pixels {
     batch.teacher.as_ref().unwrap_or(&batch.student)
 }

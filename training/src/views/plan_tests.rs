@@ -1,3 +1,5 @@
+//! Views against torchvision and PIL (`make_data.py`).
+
 use serde::Deserialize;
 
 use super::*;

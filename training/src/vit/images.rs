@@ -1,3 +1,5 @@
+//! Pixels as rows of normalised patches.
+
 use candle_core::{Device, Result, Tensor};
 use dinov2_core::PatchGrid;
 use dinov2_weights::Normalisation;

@@ -1,3 +1,5 @@
+//! Tensors and variables by their names in a model file.
+
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};

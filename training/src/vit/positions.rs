@@ -1,3 +1,5 @@
+//! Position tables of other grids than the stored one, differentiable.
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 

@@ -1,3 +1,5 @@
+//! Gradient checkpointing: blocks are computed again in the backward pass.
+
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 

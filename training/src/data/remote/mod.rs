@@ -4,7 +4,7 @@
 //! A shard is indexed by reading ranges of it, and its images are read as ranges, too: nothing is kept on disk. Indexing costs
 //! a request for each 256 KiB or each image, whichever are fewer; a manifest of `training curate` knows the places already.
 //!
-//! What it does not do: images that lie in a store by themselves.
+//! Single images in a store are not supported.
 
 mod connect;
 mod reason;
@@ -25,7 +25,7 @@ use super::{DataError, shard};
 
 pub(super) use self::store::Stores;
 
-/// Bytes per request while a shard is indexed: several headers where images are small, not much for nothing where they are
+/// Bytes per request while a shard is indexed: several headers where images are small, little waste where they are
 /// large.
 const WINDOW_BYTES: u64 = 1 << 18;
 
@@ -119,7 +119,7 @@ impl RemoteObject {
         let (end, window) = runtime(&self.address)?.block_on(first).map_err(|error| self.refused(&error))?;
         let mut reader = Ranges { object: self, end, at: 0, window_start: 0, window };
         shard::images(&mut reader, &self.address).map_err(|error| match error {
-            // What [`Ranges`] could not say as an error of its own.
+            // [`Ranges`] wraps errors of the store in errors of the system.
             DataError::Read { source, path } => {
                 source.downcast().unwrap_or_else(|source| DataError::Read { source, path })
             }
@@ -155,7 +155,7 @@ struct Ranges<'a> {
 }
 
 impl Ranges<'_> {
-    /// Moves the window to where reading goes on, unless it is there.
+    /// Moves the window to the reading position if it lies outside.
     fn fill(&mut self) -> Result<(), DataError> {
         let held = self.window_start..self.window_start + self.window.len() as u64;
         if held.contains(&self.at) {
@@ -176,7 +176,7 @@ impl Read for Ranges<'_> {
             return Ok(0);
         }
         self.fill().map_err(io::Error::other)?;
-        // Shorter than asked for, where the object has shrunk since its size was told.
+        // Shorter than requested if the object shrank since it was indexed.
         let rest = self.window.get((self.at - self.window_start) as usize..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);

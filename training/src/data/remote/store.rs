@@ -24,21 +24,21 @@ use super::connect::Connector;
 use super::reason::reason;
 use crate::data::DataError;
 
-/// How long a request is repeated while a run starts: who has mistyped something wants to know.
+/// Retry time while a run starts: typing errors should be reported soon.
 const STARTUP_RETRY: Duration = Duration::from_secs(8);
-/// How long it is repeated while a run is under way: as long as a server takes to start again. `object_store` asks for less than 5
-/// minutes, for credentials to stay valid.
+/// Retry time during a run: long enough for a server to restart. `object_store` requires less than 5
+/// minutes, so that credentials stay valid.
 const RUN_RETRY: Duration = Duration::from_secs(120);
 /// Longest pause between two requests.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A bucket, a container or a server.
 pub(super) struct Store {
-    /// Gives up soon.
+    /// With the retry time of the start.
     pub(super) startup: Arc<dyn ObjectStore>,
-    /// Outlasts what passes.
+    /// With the retry time of a run.
     running: Arc<dyn ObjectStore>,
-    /// Whether patience was in vain. Once is enough: a run that ends is not to wait for each of its threads.
+    /// Whether a retry failed. One is enough: a run that ends must not wait for each of its threads.
     is_lost: AtomicBool,
 }
 
@@ -56,7 +56,7 @@ impl Stores {
     /// The store of an address, and the place in it. Nothing is sent yet.
     pub(super) fn at(&mut self, address: &str) -> Result<(Arc<Store>, Path), DataError> {
         let refused = |reason: String| DataError::Remote { reason, path: address.to_string() };
-        // No type is named, so that the crate `url` need not be ours.
+        // The type is inferred, so that the crate `url` is not a direct dependency.
         let url = address.parse().map_err(|error| refused(format!("{error}")))?;
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| refused(error.to_string()))?;
         if url.query().or(url.fragment()).is_some() {
@@ -97,7 +97,7 @@ fn connect(
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     let retry = RetryConfig {
         backoff: BackoffConfig { max_backoff: MAX_PAUSE, ..BackoffConfig::default() },
-        // The time ends it.
+        // The time is the limit.
         max_retries: 1_000,
         retry_timeout: time,
     };
@@ -128,7 +128,7 @@ fn connect(
     })
 }
 
-/// What waits for answers, one for all threads.
+/// The runtime that waits for answers, one for all threads.
 pub(super) fn runtime(address: &str) -> Result<&'static Runtime, DataError> {
     static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {

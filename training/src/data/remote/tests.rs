@@ -1,3 +1,5 @@
+//! Stores in memory, on disk and behind a local server.
+
 use std::fs;
 
 use object_store::memory::InMemory;

@@ -1,3 +1,5 @@
+//! Elastic transform.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,3 +1,5 @@
+//! Glass blur.
+
 use super::smooth::{Smoothing, clamped};
 use super::{CHANNELS, Severity};
 

@@ -1,3 +1,5 @@
+//! Brightness, contrast and fog.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

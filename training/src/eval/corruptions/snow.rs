@@ -1,3 +1,5 @@
+//! Snow.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,3 +1,5 @@
+//! Linear centred kernel alignment, from sums over patches.
+
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
 /// Linear centred kernel alignment (arXiv 1905.00414): how alike two sets of features of the same patches are, whatever their widths
