@@ -1,4 +1,4 @@
-//! Writes the metrics of a made-up run that was killed and resumed, for `tests/check_events.py`.
+//! Writes the metrics of a simulated run that is killed and resumed, for `tests/check_events.py`.
 //!
 //!     cargo run -p training --example metrics -- FOLDER
 
@@ -12,7 +12,7 @@ const GRID: PatchGrid = PatchGrid { rows: 6, cols: 8 };
 const STEPS: u64 = 40;
 const SHEET_EVERY: u64 = 10;
 
-/// A picture of patches that drift with the step.
+/// A contact sheet whose student differs from its teacher by the step.
 fn sheet(step: u64) -> anyhow::Result<Vec<u8>> {
     let (width_px, height_px) = (8 * 14, 6 * 14);
     let pixels: Vec<u8> = (0..width_px * height_px * 3).map(|index| (index % 255) as u8).collect();

@@ -1,4 +1,4 @@
-//! What a GPU does, on the CPU: in bf16 every operation is composed of candle's own.
+//! The arithmetic of GPUs on the CPU: in bf16 every operation is composed of candle's.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// A number that depends on every token in its own way.
+/// A number that depends on every token differently.
 fn objective(tokens: &Tokens) -> Tensor {
     let wave = |tensor: &Tensor| {
         let wave: Vec<f32> = (0..tensor.elem_count()).map(|at| (at as f32 * 0.7).sin()).collect();

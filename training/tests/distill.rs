@@ -1,4 +1,4 @@
-//! The distiller on small models: it learns, it resumes bit for bit, it says what goes wrong.
+//! Distillation of small models: learning, resuming bit for bit, errors.
 
 #[path = "support/fidelity.rs"]
 mod fidelity;
@@ -43,7 +43,7 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     let (path, losses, _) = bench.run(&whole).unwrap();
     assert_eq!(losses.len(), 8);
     let want = std::fs::read(&path).unwrap();
-    // Stopped in the first stage and in the second; the third run has nothing left to do but to write the student.
+    // Stopped in the first stage and in the second; the last run only writes the student.
     let mut parts = bench.config(bench.recipe(RECIPE), "parts");
     let mut again = Vec::new();
     for stop_after in [Some(3), Some(7), None, None] {
@@ -56,13 +56,13 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
         }
     }
     assert_eq!(again, losses);
-    // As many checkpoints as are kept.
+    // The number of checkpoints that are kept.
     assert_eq!(std::fs::read_dir(parts.output.join("checkpoints")).unwrap().count(), 2);
     let student = Model::open(path).unwrap();
     assert_eq!((student.spec().depth, student.spec().dim), (2, 48));
 }
 
-/// Time decides when checkpoints are written, and nothing else.
+/// Times of checkpoints do not change the result.
 #[test]
 fn checkpoints_by_time_change_nothing() {
     let bench = Bench::new(14);
@@ -79,7 +79,7 @@ fn checkpoints_by_time_change_nothing() {
     assert!(students[0] == students[1], "another student");
 }
 
-/// A batch in two parts is the batch as a whole, but for the order of sums.
+/// Two parts of a batch give the loss of the whole batch, up to the order of sums.
 #[test]
 fn parts_of_a_batch_add_up_to_it() {
     let bench = Bench::new(14);
@@ -92,8 +92,8 @@ fn parts_of_a_batch_add_up_to_it() {
     assert!(near && whole.len() == 8, "{whole:?} {parts:?}");
 }
 
-/// Students narrower than their teacher, with every head and standardisation: the loss falls, and whatever there is to learn has
-/// had gradients, heads included.
+/// Students narrower than their teacher, with every head and standardisation: the loss falls, and every variable, heads
+/// included, has received gradients.
 #[test]
 fn narrow_students_learn_through_every_head() {
     let bench = Bench::new(14);
@@ -107,7 +107,7 @@ fn narrow_students_learn_through_every_head() {
             .replace("learning_rate = 1e-3", "learning_rate = 3e-3");
         let config = bench.config(bench.recipe(&recipe), &format!("{head}-{standardise}"));
         let (_, losses, agreement) = bench.run(&config).unwrap();
-        // Measured through the heads; after so few steps it has learnt what is common to all patches.
+        // Measured through the heads; after so few steps the student has only learnt what patches have in common.
         let agreement = agreement.unwrap();
         assert!(agreement.patch_median > 0.0 && agreement.patch_median < 1.0, "{agreement:?}");
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
@@ -124,13 +124,13 @@ fn narrow_students_learn_through_every_head() {
     }
 }
 
-/// As on a full disk. Steps that were done since are done again.
+/// As on a full disk. The steps since the previous checkpoint are repeated.
 #[test]
 fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     let bench = Bench::new(14);
     let (path, losses, _) = bench.run(&bench.config(bench.recipe(RECIPE), "whole")).unwrap();
     let mut config = bench.config(bench.recipe(RECIPE), "run");
-    // Where the second checkpoint belongs lies a folder.
+    // A folder has the name of the second checkpoint.
     let in_the_way = config.output.join("checkpoints/step-000000004.safetensors");
     let mut done = 0;
     let failed = bench.run_and(&config, &mut |event| match event {
@@ -172,7 +172,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     assert!(message(&config).contains("images that the run began with"));
 }
 
-/// Checkpoints of before counted blocks from 1.
+/// Older checkpoints count blocks from 1.
 #[test]
 fn a_checkpoint_that_counts_blocks_from_1_is_resumed() {
     let bench = Bench::new(10);
@@ -187,7 +187,7 @@ fn a_checkpoint_that_counts_blocks_from_1_is_resumed() {
     let [today, before] = [r#"{"student_block":0,"teacher_block":0}"#, r#"{"student":1,"teacher":1}"#]
         .map(|pair| pair.replace('"', "\\\""));
     assert!(header.contains(&today), "{header}");
-    // As long as it was: white space ends a header.
+    // Padded to its old length: a header may end with white space.
     let header = format!("{:1$}", header.replace(&today, &before), header.len());
     std::fs::write(&checkpoint, [&bytes[..8], header.as_bytes(), &bytes[end..]].concat()).unwrap();
     (config.stop_after, config.resume) = (None, true);
@@ -222,7 +222,7 @@ fn images_that_cannot_be_read_are_listed() {
         std::fs::write(bench.images.join(format!("broken-{number}.png")), b"no picture").unwrap();
     }
     let mut config = bench.config(bench.recipe(RECIPE), "run");
-    // Held-out ones, those of a run that was stopped, and those of both stages.
+    // Of held-out images, of a stopped run, and of both stages.
     config.stop_after = Some(1);
     let list = |config: &RunConfig| std::fs::read_to_string(config.output.join("unreadable.txt"));
     let mut counts = Vec::new();
@@ -265,7 +265,7 @@ fn sixty_four_images_are_learnt_by_heart() {
     assert!(median >= 0.99, "{median}");
 }
 
-/// By the engine, from the files of both, on the images that were held out.
+/// Compares with the engine's results on the files of both models and the held-out images.
 #[test]
 fn students_are_measured_at_the_largest_side_of_every_stage() {
     let bench = Bench::new(14);
@@ -292,7 +292,7 @@ fn students_are_measured_at_the_largest_side_of_every_stage() {
     }
 }
 
-/// Rows of what two teachers say about the same batches, stage after stage, and about held-out images in both sizes.
+/// Targets of a teacher and of its cache, for all batches of both stages and for held-out images of both sizes.
 #[test]
 fn a_cache_says_what_its_teacher_said() {
     use std::sync::Arc;
@@ -351,7 +351,7 @@ fn a_cache_says_what_its_teacher_said() {
         assert!(message("another", &recipe).contains("expected the teacher of this run"));
         let other = bench.recipe(&text.replace("seed = 3", "seed = 4"));
         assert!(message("golden", &other).contains("expected the views"));
-        // What is not seen may differ.
+        // The rest of the recipe may differ.
         assert!(open("golden", &bench.recipe(&text.replace("1e-3", "2e-3"))).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! `training distill` as its users meet it.
+//! The command `training distill`.
 
 #[expect(dead_code, reason = "other tests call the library")]
 mod support;
@@ -19,7 +19,7 @@ batch = 2
 views = { sizes_px = [28], scale = [0.5, 1.0], ratio = [0.8, 1.25], flip = 0.5, grey = 0.0, mixup = 0.0 }
 "#;
 
-/// Runs `distill` in the bench's folder with these words besides; whether it succeeded, standard output and standard error.
+/// Runs `distill` in the bench's folder with more arguments. Returns success, standard output and standard error.
 fn distill(bench: &Bench, recipe: &str, more: &[&str]) -> (bool, String, String) {
     let folder = bench.folder.path();
     std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
@@ -38,7 +38,7 @@ fn distill(bench: &Bench, recipe: &str, more: &[&str]) -> (bool, String, String)
 fn a_run_that_ended_before_its_first_checkpoint_is_resumed() {
     let bench = Bench::new(6);
     let run = bench.folder.path().join("run");
-    // Where checkpoints belong lies a file, as if the disk were full.
+    // A file has the name of the checkpoint folder, as if the disk were full.
     std::fs::create_dir(&run).unwrap();
     std::fs::write(run.join("checkpoints"), b"").unwrap();
     let (succeeded, _, stderr) = distill(&bench, RECIPE, &["--checkpoint-every", "1"]);
@@ -66,7 +66,7 @@ fn a_teacher_may_compute_in_16_bits_and_is_another_one_then() {
     assert!(succeeded, "{stderr}");
 }
 
-/// Most of a terabyte, with parts of a batch that would be small enough.
+/// A step of most of a terabyte, of which smaller parts would fit.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_step_that_does_not_fit_is_refused_before_anything_is_computed() {
@@ -77,7 +77,7 @@ fn a_step_that_does_not_fit_is_refused_before_anything_is_computed() {
     let expected =
         ["memory: expected some ", " GB for a step of stage 1, got ", "accumulate = ", "recipe.toml"];
     assert!(!succeeded && expected.iter().all(|part| line.contains(part)), "{stderr}");
-    // Training says nothing else before.
+    // No other output before.
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 

@@ -1,4 +1,4 @@
-//! Every task of `eval` with the bundled model, on drawn pictures whose truth is known.
+//! Every task of `eval` with the bundled model, on drawn images with known truth.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn write_png(
     encoder.write_header().unwrap().write_image_data(bytes).unwrap();
 }
 
-/// A picture of what `texture` says of every pixel: 0 for grey cloth, 1 for orange stripes.
+/// Draws `texture` per pixel: 0 for grey cloth, 1 for orange stripes.
 fn draw(path: &Path, (width, height): (usize, usize), shift: usize, texture: impl Fn(usize, usize) -> u8) {
     let mut pixels = Vec::with_capacity(width * height * 3);
     for index in 0..width * height {
@@ -72,7 +72,7 @@ fn labelled_halves(folder: &Path, set: &str, count: usize) {
     for (name, boundary) in halves(folder, set, count) {
         let at = |kind: &str| folder.join(format!("{set}{kind}")).join(&name);
         write_labels(&at("annot"), (112, 84), |x, _| u8::from(x >= boundary));
-        // Cloth at one metre, stripes at four; of the upper rows nothing is known.
+        // Cloth at one metre, stripes at four; the upper rows are unknown.
         let millimetres = |x: usize, y: usize| match (y < 20, x < boundary) {
             (true, _) => 0_u16,
             (false, true) => 1_000,
@@ -98,7 +98,7 @@ fn pairs(folder: &Path, set: &str, kind: &str) -> PairedImages {
     PairedImages::open(&folder.join(set), &folder.join(format!("{set}{kind}"))).unwrap()
 }
 
-/// Frames and labels/NAME of a thing that walks to the right before cloth.
+/// Frames and labels/NAME of an object that moves to the right in front of cloth.
 fn walk(folder: &Path, name: &str, count: usize) {
     for number in 0..count {
         let inside = |x: usize, y: usize| {
@@ -124,7 +124,7 @@ fn a_thing_that_moves_is_followed() {
     let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native);
     let measures = open().unwrap().evaluate(&mut load("int8")).unwrap();
     let [both, region, boundary] = ["J&F", "J", "F"].map(|name| value(&measures, name));
-    // A mask that stays where it was would have a J of 0.4 on the mean of these frames.
+    // A mask that does not move would have a mean J of 0.4.
     assert!(region > 0.75 && region < 1.0, "{measures:?}");
     assert!((both - (region + boundary) / 2.0).abs() < 1e-12 && boundary > 0.2, "{measures:?}");
 
@@ -138,7 +138,7 @@ fn a_thing_that_moves_is_followed() {
     assert!(open().unwrap_err().to_string().contains("expected sequences of at least 3 frames, got 2"));
 }
 
-/// Masks as DAVIS has them: 2016's hold 0 and 255 for the one object, 2017's a number per object and 255 for what does not count.
+/// Masks of DAVIS: 2016 has 0 and 255 for the one object, 2017 a number per object and 255 for ignored pixels.
 #[test]
 fn masks_of_davis_are_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,7 +148,7 @@ fn masks_of_davis_are_what_they_are() {
         sequences.evaluate(&mut load("int8"))
     };
     let message = |background, ignore| chain(&evaluate(background, ignore).unwrap_err());
-    // The same thing under another number.
+    // The same object with another label.
     let relabel = |name: &str, of: &dyn Fn(u8, usize, usize) -> u8| {
         for number in 0..5 {
             let path = labels.join(format!("{name}/{number}.png"));
@@ -166,7 +166,7 @@ fn masks_of_davis_are_what_they_are() {
     assert_eq!(message(Some(0), Ignore::Label(255)), expected);
     relabel("walk", &|label, _, _| if label == 255 { 38 } else { label });
     assert_eq!(evaluate(Some(0), Ignore::ByContent).unwrap(), want, "numbers may be far apart");
-    // A rim that does not count makes the measures of what is left, not of another object.
+    // With an ignored rim, the measures are those of the rest of the object.
     relabel("walk", &|label, _, y| if y >= 100 { 255 } else { label });
     let with_void = evaluate(Some(0), Ignore::ByContent).unwrap();
     assert!(value(&with_void, "J") > 0.75, "{with_void:?}");
@@ -202,7 +202,7 @@ fn textures_are_segmented_and_their_distance_is_found() {
 
     let depth = depth(folder.path());
     let measures = depth.evaluate(&mut model).unwrap();
-    // Without looking at the picture nothing is better than 1.5 m.
+    // The best constant prediction has 1.5 m.
     assert!(value(&measures, "RMSE") < 0.6, "{measures:?}");
     assert!(value(&measures, "within a factor of 1.25") > 0.8, "{measures:?}");
 
@@ -234,7 +234,7 @@ fn pairs_that_cannot_be_read_are_left_out_and_noted() {
         labelled_halves(folder.path(), "train", 4 + more);
         labelled_halves(folder.path(), "val", 2 + more);
     }
-    // One of the training images, and one of the maps to score on.
+    // A training image, and validation maps.
     let at = |name: &str| broken.path().join(name);
     let pixels = vec![90; 112 * 84 * 3];
     let mut encoder = JpegEncoder::new(90);
@@ -307,7 +307,7 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     let note = "classes: 1 of 25 images could not be read and was left out: broken.png";
     assert_eq!(model.take_notes(), [note]);
     let measures = classification.evaluate(&seen, &mut model).unwrap();
-    // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
+    // With k = 20 nearly all other images vote, most of them of the other class.
     for name in ["kNN, k = 10", "linear probe"] {
         assert!(value(&measures, name) >= 0.9, "{measures:?}");
     }
@@ -401,7 +401,7 @@ fn the_command_writes_a_table() {
         serde_json::from_slice(&fs::read(out.join("eval.json")).unwrap()).unwrap();
     assert_eq!(written, report);
 
-    // A student whose patches are half as large again sees images that are, too.
+    // A student with patches 1.5 times as large gets images 1.5 times as large.
     let larger = MODEL.replace("vits14", "vits21") + ":int8";
     let settings = ["--fidelity-size", "28", "--latency", "70", "--rounds", "1", "--json"];
     let output = run(&[&["--teacher", models[1], "--model", &larger][..], &settings].concat());

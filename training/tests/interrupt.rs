@@ -1,4 +1,4 @@
-//! Signals to the program: work is kept, and what goes on from it ends in the same bytes.
+//! Signals to the program: work is saved, and a resumed run ends in the same bytes.
 #![cfg(unix)]
 
 #[expect(dead_code, reason = "other tests call the library")]
@@ -32,10 +32,10 @@ steps = 150
 batch = 4
 views = { sizes_px = [42], scale = [0.5, 1.0], ratio = [0.8, 1.25], flip = 0.5, grey = 0.0, mixup = 0.0 }
 "#;
-/// What no wait exceeds unless something hangs.
+/// Longest wait before a test counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A process that does not outlive its test.
+/// A process that is killed at the end of its test.
 struct Process(Child);
 
 impl Drop for Process {
@@ -152,7 +152,7 @@ fn a_run_that_signals_end_goes_on_bit_for_bit() {
     assert_eq!(steps(&run), 300);
 }
 
-/// Images that are pipes, into which nobody writes, keep a step from its end. What was being written by a run that was killed is
+/// Pipes without a writer in the place of images block a step. Temporary files of a killed run are
 /// removed.
 #[test]
 fn a_second_signal_ends_the_program_at_once() {
@@ -165,7 +165,7 @@ fn a_second_signal_ends_the_program_at_once() {
         fs::rename(&path, path.with_extension("kept")).unwrap();
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     }
-    // What was loaded ahead is soon learnt.
+    // Wait until the batches loaded ahead are used up.
     let mut done = (0, Instant::now());
     wait_for("standstill", || {
         if steps(&run) != done.0 {
@@ -175,7 +175,7 @@ fn a_second_signal_ends_the_program_at_once() {
     });
     process.send(Signal::SIGTERM);
     std::thread::sleep(Duration::from_millis(100));
-    // As launchers pass it on: the same request.
+    // Repeated by a launcher: the same request.
     process.send(Signal::SIGTERM);
     std::thread::sleep(Duration::from_millis(700));
     let mut process = process;
@@ -224,7 +224,7 @@ fn what_the_program_was_started_to_ignore_ends_nothing() {
     assert_eq!(code, 143, "{stderr}");
 }
 
-/// A signal to one of two processes, which is not the one that writes.
+/// A signal to either of two processes stops both at the same step.
 #[test]
 fn processes_end_at_the_same_step() {
     let bench = bench();
@@ -263,7 +263,7 @@ fn processes_end_at_the_same_step() {
     assert!(student(&bench, "run") == student(&bench, "whole"), "another student");
 }
 
-/// Files of a cache with what is in them.
+/// Files of a cache and their contents.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let mut files: Vec<_> = entries
@@ -293,7 +293,7 @@ fn a_cache_that_signals_end_is_completed() {
     assert!(files(&cache) == files(&bench.folder.path().join("whole")));
 }
 
-/// From another folder than the repository's, with the bundled model.
+/// In another folder than the repository, with the bundled model.
 #[test]
 fn a_curation_that_signals_end_goes_on() {
     let folder = tempfile::tempdir().unwrap();

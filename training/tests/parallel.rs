@@ -1,4 +1,4 @@
-//! Several processes that train together.
+//! Training in several processes.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Three processes with a part of every batch each learn what one learns that goes through the parts in turn: the same bytes.
+/// Three processes, each with a part of every batch, end in the same bytes as one process that computes the parts in turn.
 #[test]
 fn processes_learn_what_one_learns() {
     let bench = Bench::new(22);
@@ -106,7 +106,7 @@ fn the_program_reads_what_launchers_say() {
     let lines = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
     assert_eq!(lines.matches("\"loss\"").count(), 5, "{lines}");
 
-    // A batch that cannot be shared out, and a launcher that says too little.
+    // A rank beyond the world size.
     let odd = start("7", &output).wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&odd.stderr).into_owned();
     assert!(

@@ -1,4 +1,4 @@
-//! Cutting models down: what does not matter is found, and its absence is not noticed.
+//! Pruning: useless parts are found, and their removal does not change the output.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use training::prune::prune;
 
 const SIDE_PX: usize = 56;
 
-/// A golden model with 3 blocks of dim 48 and 96 units, in which something is made useless.
+/// A golden model with 3 blocks of dim 48 and 96 units, changed by `spoil`.
 fn model(folder: &Path, spoil: impl Fn(&str, &mut [f32])) -> Model {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden/hf_mlp");
     let whole = folder.join("whole.safetensors");
@@ -68,7 +68,7 @@ fn with_patches_of(image: &[u8], to: usize) -> Vec<u8> {
     let mut out = vec![0; side * side * 3];
     for patch in 0..count * count {
         let (top, left) = (patch / count, patch % count);
-        // A table has a token before its places, which stays as it is.
+        // A position table begins with a token, which is not resampled.
         let mut table = vec![0.0; 3];
         for at in 0..14 * 14 {
             let pixel = (top * 14 + at / 14) * SIDE_PX + left * 14 + at % 14;
@@ -87,7 +87,7 @@ fn with_patches_of(image: &[u8], to: usize) -> Vec<u8> {
     out
 }
 
-/// What a model sees in patches of 14 pixels, its resized sibling sees in the same patches enlarged.
+/// A model with a resized patch embedding has the same tokens on enlarged patches.
 #[test]
 fn patches_can_be_larger() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn patches_can_be_larger() {
     };
     let image: Vec<u8> = (0..SIDE_PX * SIDE_PX * 3).map(|at| wave(at).round() as u8).collect();
     let want = tokens(&model, &image, SIDE_PX);
-    // Larger patches hold what smaller ones do; smaller ones have fewer numbers.
+    // Larger patches keep all information; smaller ones lose some.
     for (patch_size, limit) in [(21, 0.01), (16, 0.01), (8, 0.15)] {
         let spec = VitSpec { patch_size, ..model.spec().clone() };
         let side_px = SIDE_PX / 14 * patch_size;
@@ -152,12 +152,12 @@ fn at(source: &[f32], cols: usize, rows: &[usize], columns: &[usize]) -> Vec<f32
     rows.iter().flat_map(|row| columns.iter().map(move |column| source[row * cols + column])).collect()
 }
 
-/// A model of which one block, and in the others a head, units and channels are useless: they are what goes, and all that stays is in
+/// In this model one block is useless, and in the others a head, some units and some channels. They are removed, and every kept number is in
 /// its place.
 #[test]
 fn every_size_shrinks_at_once_and_the_useful_stays() {
     let is_useless_head = |block: usize, head: usize| head == if block == 0 { 1 } else { 0 };
-    let is_useless_unit = |block: usize, unit: usize| unit < 92 && (unit % 2 == 0) == (block == 2);
+    let is_useless_unit = |block: usize, unit: usize| unit < 92 && unit.is_multiple_of(2) == (block == 2);
     let is_useless_channel = |channel: usize| channel.is_multiple_of(3);
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path(), |name, numbers| {

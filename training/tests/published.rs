@@ -1,4 +1,4 @@
-//! The student that is published with the project, on pictures that it did not learn from.
+//! The published student with patches of 21 pixels, on images outside its training set.
 
 use std::path::{Path, PathBuf};
 
@@ -30,14 +30,14 @@ fn patches(engine: &mut CpuEngine, pixels: &[u8], side_px: usize, grid: PatchGri
     let mut features = Features::new();
     engine.extract(ImageView::new(pixels, side_px, side_px).unwrap(), &Taps::none(), &mut features).unwrap();
     let dim = features.dim();
-    // A table has a token before its places.
+    // A position table begins with a token.
     let table = [&vec![0.0; dim], features.patches()].concat();
     let resized = resample(&table, features.grid(), grid, PositionConvention::ExactSizeAntialias).unwrap();
     resized[dim..].to_vec()
 }
 
-/// With patches of 21 pixels it sees on an image what its teacher sees there with patches of 14. Where that is hard, it sees it better
-/// than its teacher does on an image of as few patches.
+/// With patches of 21 pixels its features are close to those of its teacher with patches of 14. On difficult patches they are closer
+/// than the teacher's own on an image with as few patches.
 #[test]
 fn larger_patches_see_what_smaller_ones_see() {
     let (mut teacher, mut student) =

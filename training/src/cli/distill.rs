@@ -191,8 +191,7 @@ impl RunArgs {
     }
 }
 
-/// Where events of a run go: a line of progress, metrics, pictures. What goes wrong with metrics ends no run; it is reporter at
-/// the end.
+/// Writes the events of a run: progress, metrics, pictures. An error of the metrics does not end the run; it is reported at the end.
 struct RunReporter {
     metrics: Metrics,
     progress: RunProgress,

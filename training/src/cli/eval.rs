@@ -22,7 +22,7 @@ const MAX_ROUNDS: u16 = 10_000;
 /// Measure models by what their features are good for
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file to evaluate, with its precision: PATH or PATH:f32, PATH:half, PATH:int8 [default precision: int8 where the file was
+    /// Model file and its precision: PATH or PATH:f32, PATH:half, PATH:int8 [default precision: int8 where the file was
     /// measured to meet its gate, else f32]; each is a column of the table
     #[arg(long, value_name = "PATH[:PRECISION]", required = true)]
     model: Vec<ModelChoice>,

@@ -89,9 +89,9 @@ pub(super) fn with_recipe_path(error: impl Into<anyhow::Error>, recipe: &Path) -
         |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
     let of_run = error.downcast_ref().is_some_and(|error| match error {
         DistillError::Student(_)
-        | DistillError::Prune(PruneError::Shape(_))
         | DistillError::Memory { .. }
         | DistillError::Standardise(StandardiseError::Width(_)) => true,
+        DistillError::Prune(error) => matches!(**error, PruneError::Shape(_)),
         DistillError::Teacher(error) => teachers(error),
         _ => false,
     });

@@ -15,7 +15,7 @@ use crate::vit::ParameterError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistillError {
-    /// Images.
+    /// Number of images.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The teacher.
@@ -32,7 +32,7 @@ pub enum DistillError {
     Parameters(#[from] ParameterError),
     /// A model that cannot be cut down to the student's shape.
     #[error(transparent)]
-    Prune(#[from] PruneError),
+    Prune(#[from] Box<PruneError>),
     /// The result cannot be written.
     #[error(transparent)]
     Export(#[from] ConvertError),

@@ -86,7 +86,8 @@ impl LearnerSetup<'_> {
                 let images = images.ok_or_else(|| {
                     DistillError::Student("validation_images: expected at least 1, got 0".into())
                 })?;
-                Ok(prune(model, spec, images, &mut |text| on_event(Event::Preparing(text)))?.0)
+                let pruned = prune(model, spec, images, &mut |text| on_event(Event::Preparing(text)));
+                Ok(pruned.map_err(Box::new)?.0)
             }
             _ => Ok(Parameters::default()),
         }

@@ -11,15 +11,15 @@ use crate::progress::task_bar;
 
 /// Weight of the penalty on the classifier's weights: there are fewer images than numbers in a feature.
 const L2: f64 = 1e-2;
-/// Most values of features that are held: 8 GiB.
+/// Most values of features in memory: 8 GiB.
 const MAX_VALUES: usize = 1 << 31;
 
-/// Images of classes, and at which size they are looked at.
+/// Images of classes, and the size that they are resized to.
 #[derive(Clone, Debug)]
 pub struct Classification {
     /// Images with known classes.
     pub train: ClassFolders,
-    /// Images whose classes are to be found. Without them, neighbours of each training image are looked for among the others, and
+    /// Images to classify. Without them, each training image is classified by its neighbours among the others, and
     /// the classifier is trained on four fifths of every class and tested on the last fifth.
     pub val: Option<ClassFolders>,
     /// Size, as in `dinov2-edge run`; nothing is cropped.
@@ -27,19 +27,19 @@ pub struct Classification {
 }
 
 impl Classification {
-    /// Looks at the training images.
+    /// Features of the training images.
     ///
     /// # Errors
-    /// None that can be read, too many, or what the engine reports.
+    /// No readable image, too many images, or an error of the engine.
     pub fn embed(&self, model: &mut LoadedModel) -> Result<Embeddings, EvalError> {
         let unit = if self.val.is_some() { "training images" } else { "images" };
         embed(&self.train, unit, self.size, model)
     }
 
-    /// Judges a model; `train` is what it made of the training images.
+    /// Measures a model. `train`: its features of the training images.
     ///
     /// # Errors
-    /// No validation image that can be read, or what the engine or the fit reports.
+    /// No readable validation image, or an error of the engine or the fit.
     pub fn evaluate(&self, train: &Embeddings, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let of = |val| embed(val, "validation images", self.size, model);
         let val = self.val.as_ref().map(of).transpose()?;
@@ -75,13 +75,13 @@ impl Classification {
         Ok(measures)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         let images = self.train.images().len();
         let split = match &self.val {
             Some(val) => format!("{images} training and {} validation images", val.images().len()),
             None => format!(
-                "{images} images, each model by the others; probe on 4/5 of each class, tested on the rest"
+                "{images} images, each judged by the others; probe on 4/5 of each class, tested on the rest"
             ),
         };
         format!(
@@ -92,7 +92,7 @@ impl Classification {
     }
 }
 
-/// Looks at every image; those that cannot be read are told and left out.
+/// Features of every image; unreadable ones are reported and left out.
 fn embed(
     images: &ClassFolders,
     unit: &'static str,

@@ -1,7 +1,7 @@
 //! Depth: a linear map from patches to the logarithm of their distance.
 //!
 //! DINOv2 (section 7.4) trains a classifier of 256 bins with a scale-invariant logarithmic loss by gradient descent. Ridge regression
-//! on the logarithm asks the same of features, has one solution, and is fitted from sums, however many images there are. Its figures
+//! on the logarithm needs the same of features, has one solution, and is fitted from sums, whatever the number of images. Its figures
 //! cannot be compared with the paper's, only with each other.
 
 use std::ops::RangeInclusive;
@@ -25,20 +25,20 @@ const L2: f64 = 1e-3;
 /// Images with depth maps.
 #[derive(Clone, Debug)]
 pub struct Depth {
-    /// What the regression is fitted to.
+    /// Training images.
     pub train: PairedImages,
-    /// What it is scored on.
+    /// Validation images.
     pub val: PairedImages,
-    /// Metres of a depth map's unit: 0.001 where it holds millimetres.
+    /// Metres per unit of a depth map: 0.001 for millimetres.
     pub unit_m: f64,
     /// Size, as in `dinov2-edge run`.
     pub size: Size,
 }
 
-/// A regression and the distances that it was fitted to.
+/// A regression and the range of distances in its training data.
 struct Fitted {
     probe: RidgeProbe,
-    /// Metres; predictions are kept within it.
+    /// Metres; predictions are clamped to it.
     range: RangeInclusive<f64>,
 }
 
@@ -87,16 +87,16 @@ impl Depth {
         Ok(Fitted { probe: sums.solve(L2)?, range: nearest..=farthest })
     }
 
-    /// Judges a model by a regression of its own.
+    /// Fits a regression for the model and measures it.
     ///
     /// # Errors
-    /// No image with a depth map that can be read, none with a known distance, or what the engine reports.
+    /// No readable pair, none with a known distance, or an error of the engine.
     pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let fitted = self.fit(model)?;
         let (mut score, mut logarithms, mut pixels) = (DepthScore::default(), Vec::new(), Vec::new());
         self.visit(&self.val, VALIDATION, model, |model, image, grid, depth| {
             fitted.probe.predict_into(model.features(image)?.patches(), &mut logarithms)?;
-            // A linear map of interpolated features is the interpolated map, so the logarithm is what is interpolated.
+            // Interpolation and a linear map commute, so the logarithm is interpolated instead of the features.
             upsample(&logarithms, grid, 1, (depth.width_px, depth.height_px), &mut pixels)?;
             score.add(&pixels, depth, self.unit_m, &fitted.range);
             Ok(())
@@ -112,7 +112,7 @@ impl Depth {
         ])
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "depth: ridge regression of log distance on patches of {} images, scored on {}; means over images, size {}",

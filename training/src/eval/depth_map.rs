@@ -10,10 +10,10 @@ use dinov2_io::{FormatError, SourceError};
 use super::EvalError;
 use super::measures::DepthMap;
 
-/// What a depth map is.
+/// The expected format.
 const EXPECTED: &str = "a grey PNG of 16 bits";
 
-/// Reads a file. One that cannot be read is an [`EvalError::Unreadable`]; a whole image of another kind is another error.
+/// Reads a file. An unreadable file is an [`EvalError::Unreadable`]; a readable image of another kind is another error.
 pub(super) fn read_depth_map(path: &Path) -> Result<DepthMap, EvalError> {
     let refused = |reason| SourceError::Read { reason, path: path.display().to_string() };
     let mut encoded = Vec::new();

@@ -8,7 +8,7 @@ use dinov2_weights::ModelError;
 
 use super::measures::TrackingError;
 
-/// Why a model cannot be model.
+/// Errors of evaluation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
@@ -25,7 +25,7 @@ pub enum EvalError {
     /// An image, a map or a folder that cannot be read.
     #[error(transparent)]
     Unreadable(#[from] SourceError),
-    /// A label map with a class that there is not.
+    /// A label map with an unknown class.
     #[error("label map {path}")]
     Label {
         /// The label.
@@ -33,7 +33,7 @@ pub enum EvalError {
         /// The label map.
         path: String,
     },
-    /// An image that cannot be brought to the size.
+    /// An image that cannot be resized to the task's size.
     #[error("cannot resize {path}")]
     Fit {
         /// The size.
@@ -41,13 +41,13 @@ pub enum EvalError {
         /// The image, or the size asked for.
         path: String,
     },
-    /// No model file.
+    /// An invalid model file.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Weights that the engine cannot use.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The engine gave up.
+    /// The engine fails.
     #[error(transparent)]
     Extract(#[from] ExtractError),
     /// A linear classifier that cannot be fitted.
@@ -56,7 +56,7 @@ pub enum EvalError {
     /// A regression that cannot be fitted.
     #[error("depth probe")]
     Ridge(#[from] RidgeError),
-    /// Labels that cannot be carried from frame to frame.
+    /// Labels that cannot be propagated.
     #[error("sequence, at {path}")]
     Tracking {
         /// What is wrong.

@@ -1,4 +1,4 @@
-//! Fidelity: how near a student's features are to its teacher's.
+//! Fidelity: similarity of a student's features to its teacher's.
 
 use std::path::PathBuf;
 
@@ -13,10 +13,10 @@ use super::skipped::Skipped;
 use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 
-/// Most patches that are compared: their cosines are held for the quantiles.
+/// Most patches that are compared: their cosines are kept in memory for the quantiles.
 const MAX_PATCHES: usize = 1 << 28;
 
-/// Images, and at which sizes they are looked at.
+/// Images, and the sizes that they are resized to.
 #[derive(Clone, Debug)]
 pub struct Fidelity {
     /// Files.
@@ -30,7 +30,7 @@ impl Fidelity {
     /// Compares a student with its teacher.
     ///
     /// # Errors
-    /// No image that can be read, or what an engine reports.
+    /// No readable image, or an error of an engine.
     pub fn evaluate(
         &self,
         teacher: &mut LoadedModel,
@@ -79,10 +79,10 @@ impl Fidelity {
         Ok(compared.measures(&format!("fidelity {size}")))
     }
 
-    /// Short side of the images that the teacher and a student see, size by size; none where they are seen as they are.
+    /// Short side of the teacher's and the student's images per size; none for the native size.
     ///
     /// # Errors
-    /// A size off the teacher's patches.
+    /// A size that is no multiple of the teacher's patch size.
     pub fn image_sides(
         &self,
         teacher: &LoadedModel,
@@ -99,7 +99,7 @@ impl Fidelity {
         Ok(measures)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "fidelity: to the teacher, on {} images; a student of other patches sees them at the size that gives it the teacher's grid; \
@@ -109,7 +109,7 @@ impl Fidelity {
     }
 }
 
-/// What is known of the images so far.
+/// Results of the images so far.
 struct Compared {
     dims: [usize; 2],
     patches: usize,
@@ -158,7 +158,7 @@ impl Compared {
     }
 }
 
-/// Brings an image to a grid of patches of another size.
+/// A `Fit` that gives an image the same grid with another patch size.
 fn fit_to(grid: PatchGrid, patch_size: usize) -> Result<Fit, EvalError> {
     new_fit(Size::Exact { width_px: grid.cols * patch_size, height_px: grid.rows * patch_size }, patch_size)
 }

@@ -1,4 +1,4 @@
-//! Which pixels of a sequence's label maps do not count.
+//! The ignored label of a sequence's label maps.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use super::EvalError;
 use super::measures::{LabelSet, labels_in};
 use super::pairs::read_labels;
 
-/// What DAVIS 2017 calls void, and DAVIS 2016 the object.
+/// The void label of DAVIS 2017, and the object of DAVIS 2016.
 pub(super) const VOID: u8 = 255;
 
-/// The label of pixels that do not count.
+/// The label of ignored pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ignore {
-    /// 255, except in a sequence whose label maps hold nothing but 0 (the background) and 255: there 255 is the object, as in DAVIS
-    /// 2016. Refused where both are found in one set.
+    /// 255, except in a sequence whose label maps hold only 0 (the background) and 255: there 255 is the object, as in DAVIS
+    /// 2016. An error if both kinds occur in one set.
     #[default]
     ByContent,
-    /// All pixels count.
+    /// No pixel is ignored.
     Nothing,
-    /// This one.
+    /// A given label.
     Label(u8),
 }
 
@@ -29,7 +29,7 @@ impl Ignore {
     /// The ignored label of every sequence.
     ///
     /// # Errors
-    /// Label maps of colours, and sequences that contradict each other about what 255 is.
+    /// Label maps in colour, and sequences in which 255 means different things.
     pub(super) fn decide(
         self,
         sequences: &[PairedImages],
@@ -60,7 +60,7 @@ impl Ignore {
     }
 }
 
-/// Labels of all maps of a sequence that can be read; the others are told when their turn comes.
+/// Labels of all readable maps of a sequence. The others are reported when they are used.
 fn all_labels(sequence: &PairedImages) -> Result<LabelSet, EvalError> {
     let mut set = [false; 256];
     for (_, path) in sequence.iter() {

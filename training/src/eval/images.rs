@@ -1,4 +1,4 @@
-//! The images that tasks look at.
+//! Reading and resizing images of tasks, and folders of classes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::EvalError;
 /// Most classes of a folder of classes.
 const MAX_CLASSES: usize = 65_536;
 
-/// Reads images and brings them to a size; keeps its buffers.
+/// Reads and resizes images; keeps its buffers.
 pub(super) struct Reader {
     frame: Frame,
     fit: Fit,
@@ -45,7 +45,7 @@ pub(super) fn grid(fit: &Fit, frame: &Frame, path: &Path) -> Result<PatchGrid, E
     fit.grid(frame.width_px, frame.height_px).map_err(wrong)
 }
 
-/// Short side in pixels of a square picture that is brought to a size for patches of `patch_size`.
+/// Short side in pixels of a square image resized for patches of `patch_size`.
 pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalError> {
     let side = match size {
         Size::Short(side) => side,
@@ -72,7 +72,7 @@ pub struct ClassFolders {
 }
 
 impl ClassFolders {
-    /// Lists `folder`. Nothing but names is read.
+    /// Lists `folder` without opening images.
     ///
     /// # Errors
     /// A folder that cannot be read, holds fewer than two classes, or a class without images.
@@ -104,7 +104,7 @@ impl ClassFolders {
         Ok(Self { names: classes.into_iter().map(|(name, _)| name).collect(), images })
     }
 
-    /// The same for images that are model by those of `train`: classes have its numbers.
+    /// The same for validation images: classes have the numbers of `train`.
     ///
     /// # Errors
     /// As [`Self::open`], and a class that `train` does not have.

@@ -1,4 +1,4 @@
-//! Latency: models in turn, round after round, so that what the machine does meanwhile hits all of them.
+//! Latency: models take turns in every round, so that other load on the machine affects all of them.
 
 use std::time::Instant;
 
@@ -14,20 +14,20 @@ use crate::statistics::median;
 /// Rounds that are not counted: buffers are sized and caches filled.
 const WARM_UP_ROUNDS: usize = 2;
 
-/// At which sizes, and how often.
+/// Sizes and number of rounds.
 #[derive(Clone, Debug)]
 pub struct Latency {
-    /// Sizes of a square picture: the short side, or exactly this.
+    /// Sizes of a square image: the short side, or exactly this.
     pub sizes: Vec<Size>,
     /// Rounds that are counted.
     pub rounds: usize,
 }
 
 impl Latency {
-    /// Median milliseconds of every model, and the median over rounds of its time by the first one's.
+    /// Median milliseconds of every model, and the median over rounds of the ratio to the first model.
     ///
     /// # Errors
-    /// A size that is off a model's patches, or what an engine reports.
+    /// A size that is no multiple of a model's patch size, or an error of an engine.
     pub fn evaluate(&self, models: &mut [LoadedModel]) -> Result<Vec<Vec<Measure>>, EvalError> {
         let mut measures: Vec<Vec<Measure>> = models.iter().map(|_| Vec::new()).collect();
         for &size in &self.sizes {
@@ -68,7 +68,7 @@ impl Latency {
         Ok(times_ms)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "latency: one picture, models in turn, {} rounds after {WARM_UP_ROUNDS}; medians of times and of ratios within a round; \
@@ -78,7 +78,7 @@ impl Latency {
     }
 }
 
-/// A picture that is no plain surface, and its width and height.
+/// A textured image, its width and height.
 fn picture(size: Size, patch_size: usize) -> Result<(Vec<u8>, usize, usize), EvalError> {
     let side = match size {
         Size::Short(side) => side,

@@ -1,4 +1,4 @@
-//! The models that are model.
+//! Models under evaluation: what the command line names, and the engine that runs it.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -11,14 +11,14 @@ use dinov2_weights::Model;
 
 use super::{EvalError, ModelFacts};
 
-/// A model file and the arithmetic that it runs in: `PATH` or `PATH:PRECISION`.
+/// A model file and the precision that it runs in: `PATH` or `PATH:PRECISION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelChoice {
     path: PathBuf,
     precision: Option<CpuPrecision>,
 }
 
-/// The words for arithmetic; `half` is bf16 or f16, whichever the CPU has.
+/// Names of precisions; `half` is bf16 or f16, whichever the CPU supports.
 const PRECISIONS: [(&str, CpuPrecision); 3] =
     [("f32", CpuPrecision::F32), ("half", CpuPrecision::Half), ("int8", CpuPrecision::Int8)];
 
@@ -67,15 +67,15 @@ impl ModelChoice {
         &self.path
     }
 
-    /// The arithmetic, if it was named.
+    /// The precision, if it was given.
     pub fn precision(&self) -> Option<CpuPrecision> {
         self.precision
     }
 
-    /// Opens the file and tells about it, without unpacking its weights.
+    /// Opens the file and reads its properties without unpacking weights.
     ///
     /// # Errors
-    /// A file that is no model.
+    /// An invalid model file.
     pub fn facts(&self) -> Result<ModelFacts, EvalError> {
         self.open().map(|(_, _, facts)| facts)
     }
@@ -108,7 +108,7 @@ impl ModelChoice {
     /// Loads it; `threads`: `None` for one per physical core.
     ///
     /// # Errors
-    /// A file that is no model, or whose weights the engine cannot use.
+    /// An invalid model file, or one that the engine cannot load.
     pub fn load(&self, threads: Option<NonZeroUsize>) -> Result<LoadedModel, EvalError> {
         let (model, precision, facts) = self.open()?;
         let mut config = CpuConfig::default();
@@ -120,7 +120,7 @@ impl ModelChoice {
 }
 
 impl LoadedModel {
-    /// For tables and progress.
+    /// Name for tables and progress.
     pub fn name(&self) -> &str {
         &self.facts.name
     }
@@ -144,12 +144,12 @@ impl LoadedModel {
         Ok(&self.features)
     }
 
-    /// Keeps a line that belongs beside the figures.
+    /// Adds a note to the figures.
     pub(super) fn note(&mut self, line: String) {
         self.notes.push(line);
     }
 
-    /// What the tasks so far noted: files that were left out of the figures, because they cannot be read. Empties the list.
+    /// Returns and clears the notes of the tasks so far, such as unreadable files.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }

@@ -1,4 +1,4 @@
-//! Robustness: what corrupted pictures do to a model's features, and to the classes found by them.
+//! Robustness: how much corruptions change a model's features, and the classes found with them.
 
 use std::path::PathBuf;
 
@@ -14,49 +14,49 @@ use super::{ClassFolders, EvalError, LoadedModel};
 use crate::progress::task_bar;
 use crate::statistics::mean;
 
-/// Pictures to corrupt.
+/// Images to corrupt.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Pictures {
-    /// Of known classes: classes are looked for among all other, clean images, as far as a model has scores them.
+    /// Of known classes, which are searched among the clean images of `Embeddings`.
     Classes(ClassFolders),
-    /// Of anything.
+    /// Without classes.
     Files(Vec<PathBuf>),
 }
 
-/// Some pictures, each in every corruption at five severities.
+/// Images in every corruption at five severities.
 #[derive(Clone, Debug)]
 pub struct Robustness {
-    /// Where they are taken from.
+    /// The images to select from.
     pub pictures: Pictures,
-    /// How many of them, evenly spaced.
+    /// Number of images, evenly spaced.
     pub count: usize,
-    /// Size at which they are corrupted and looked at.
+    /// Size at which images are corrupted.
     pub size: Size,
 }
 
-/// What was scores under one corruption.
+/// Results of one corruption.
 #[derive(Default)]
 struct Scores {
     /// Mean patch cosine to the clean picture, per picture and severity.
     cosines: Vec<f64>,
     right: usize,
-    /// Of pictures with a class.
+    /// Images with a class.
     classified: usize,
 }
 
-/// What is known of clean images.
+/// Neighbours among the clean images.
 struct Clean {
     bank: Bank,
-    /// The bank's entry of every listed image; none of one that cannot be read.
+    /// The bank's entry of every listed image; `None` for unreadable ones.
     entries: Vec<Option<usize>>,
 }
 
 impl Robustness {
-    /// Judges a model; `embeddings` is what it made of the clean images of the classes, at the same size.
+    /// Measures a model. `embeddings`: its features of the clean images of classes, at the same size.
     ///
     /// # Errors
-    /// No image that can be read, or what the engine reports.
+    /// No readable image, or an error of the engine.
     pub fn evaluate(
         &self,
         model: &mut LoadedModel,
@@ -125,7 +125,7 @@ impl Robustness {
         measures
     }
 
-    /// Pictures and their places in the list.
+    /// Selected images and their places in the list.
     fn chosen(&self) -> Vec<(usize, PathBuf)> {
         let all: Vec<(usize, PathBuf)> = match &self.pictures {
             Pictures::Classes(images) => {
@@ -136,7 +136,7 @@ impl Robustness {
         spread(&all, self.count)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         let classes = match self.pictures {
             Pictures::Classes(_) => {
@@ -172,7 +172,7 @@ impl Scores {
         self.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
     }
 
-    /// Looks for the class of an image that is `entry` of the bank itself.
+    /// Classifies an image whose own entry in the bank is excluded.
     fn classify(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
         let k = NEIGHBOURS[1];
         let found = clean.bank.nearest(cls, k, |_| Some(entry));
@@ -185,7 +185,7 @@ impl Scores {
     }
 }
 
-/// A seed of its own for every picture, kind and severity, the same for every model.
+/// A seed for every image, kind and severity, the same for every model.
 fn seed(index: usize, kind: Corruption, severity: Severity) -> u64 {
     (index as u64) << 16 | (kind as u64) << 8 | u64::from(severity.get())
 }

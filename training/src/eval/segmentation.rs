@@ -19,13 +19,13 @@ const MAX_TRAINING_VALUES: usize = 1 << 31;
 /// Images with label maps.
 #[derive(Clone, Debug)]
 pub struct Segmentation {
-    /// What the classifier is trained on.
+    /// Training images.
     pub train: PairedImages,
-    /// What it is scored on.
+    /// Validation images.
     pub val: PairedImages,
     /// Number of classes.
     pub classes: usize,
-    /// Label of pixels that do not count.
+    /// Label of ignored pixels.
     pub ignore: u8,
     /// Size, as in `dinov2-edge run`.
     pub size: Size,
@@ -33,10 +33,10 @@ pub struct Segmentation {
 
 impl Segmentation {
     /// Finds the number of classes (one more than the largest label of the training set) and checks every label map, so that a
-    /// wrong one is told before a model has worked for minutes. Images without one that can be read are told and left out.
+    /// wrong one is reported before minutes of work. Unreadable pairs are reported and left out.
     ///
     /// # Errors
-    /// No pair that can be read, a label map of another size than its image or with a class that the training set does not have,
+    /// No readable pair, a label map of another size than its image or with a class that the training set lacks,
     /// or nothing but ignored pixels.
     pub fn new(train: PairedImages, val: PairedImages, ignore: u8, size: Size) -> Result<Self, EvalError> {
         let mut largest = None;
@@ -116,10 +116,10 @@ impl Segmentation {
         Ok(probe)
     }
 
-    /// Judges a model by a probe of its own.
+    /// Fits a probe for the model and measures it.
     ///
     /// # Errors
-    /// No image with a label map that can be read, or what the engine or the fit reports.
+    /// No readable pair, or an error of the engine or the fit.
     pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let probe = self.train(model)?;
         let (mut confusion, mut logits) = (Confusion::new(self.classes), Vec::new());
@@ -135,7 +135,7 @@ impl Segmentation {
         ])
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "segmentation: linear probe on patches of {} images, scored on {}; {} classes, label {} ignored, size {}",
@@ -148,7 +148,7 @@ impl Segmentation {
     }
 }
 
-/// Calls `visit` with the label map of every pair that can be read, and its path.
+/// Calls `visit` with the label map of every readable pair, and its path.
 fn visit_labels(
     images: &PairedImages,
     unit: &'static str,

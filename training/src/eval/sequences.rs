@@ -1,5 +1,5 @@
-//! Video: the labels of a sequence's first frame, carried on by features alone (DAVIS 2017's semi-supervised protocol, as DINO uses
-//! it), scored by J and F.
+//! Video: the labels of a sequence's first frame are propagated by features alone (DAVIS 2017's semi-supervised protocol, as DINO uses
+//! it) and scored by J and F.
 
 use std::path::{Path, PathBuf};
 
@@ -16,15 +16,15 @@ use super::{EvalError, LoadedModel};
 use crate::progress::{note, task_bar};
 use crate::statistics::mean;
 
-/// Frames of a sequence, at least: the first and the last do not count.
+/// Least frames of a sequence: the first and the last are not scored.
 const LEAST_FRAMES: usize = 3;
 /// Sequences of frames with label maps.
 #[derive(Clone, Debug)]
 pub struct Sequences {
     sequences: Vec<PairedImages>,
-    /// Of each, the label of pixels that do not count, if there is one.
+    /// Per sequence, the label of ignored pixels, if there is one.
     ignore: Vec<Option<u8>>,
-    /// The class that is no object; none if all are.
+    /// The background class; `None` if every class is an object.
     background: Option<u8>,
     size: Size,
 }
@@ -45,8 +45,8 @@ impl Sequences {
     /// subfolders.
     ///
     /// # Errors
-    /// Folders that cannot be read, frames without label maps, sequences of fewer than three frames, or label maps of which it is not
-    /// clear what does not count.
+    /// Unreadable folders, frames without label maps, sequences of fewer than three frames, or label maps with an
+    /// ambiguous ignored label.
     pub fn open(
         frames: &Path,
         labels: &Path,
@@ -78,11 +78,11 @@ impl Sequences {
         self.size
     }
 
-    /// Judges a model. Labels are carried from frame to frame, so a sequence with a file that cannot be read is left out whole.
+    /// Measures a model. Labels are propagated from frame to frame, so a sequence with an unreadable file is left out whole.
     ///
     /// # Errors
-    /// No sequence that can be read, frames that change their size or have label maps of another, first frames without objects, or
-    /// what the engine reports.
+    /// No readable sequence, frames that change their size or have label maps of another, first frames without objects, or
+    /// an error of the engine.
     pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let mut scores = Scores::default();
         let frames = self.sequences.iter().map(PairedImages::len).sum();
@@ -120,7 +120,7 @@ impl Sequences {
         ])
     }
 
-    /// What the first frames hold instead of objects.
+    /// The error that names the labels of the first frames.
     fn no_objects(&self, scores: &Scores) -> EvalError {
         let mut got = in_words(&scores.first.unwrap_or([false; 256]));
         if let Some(label) = self.background {
@@ -132,7 +132,7 @@ impl Sequences {
         EvalError::input("sequences", "objects in the first frames", got)
     }
 
-    /// Adds to `scores` at the end alone.
+    /// Scores a sequence. `scores` changes only if the whole sequence succeeds.
     fn track(
         &self,
         sequence: &PairedImages,
@@ -201,7 +201,7 @@ impl Sequences {
         Ok(())
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         let frames: usize = self.sequences.iter().map(PairedImages::len).sum();
         format!(

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::rows::{TASK_ROWS, map_rows_with_sums, numbers, tensor, with_numbers};
 
-/// `layer_norm`; statistics are taken again in the backward pass instead of being kept.
+/// `layer_norm`; statistics are recomputed in the backward pass instead of being stored.
 pub(super) struct LayerNorm {
     pub(super) eps: f32,
 }

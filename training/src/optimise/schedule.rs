@@ -12,7 +12,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Over a run of `steps`.
+    /// The schedule of a run of `steps`.
     pub fn new(recipe: &OptimiserRecipe, steps: u64) -> Self {
         Self {
             largest: recipe.learning_rate,

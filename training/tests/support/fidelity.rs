@@ -1,4 +1,4 @@
-//! How near a student is to its teacher, on the engines that run them.
+//! Fidelity of a student to its teacher, on the CPU engine.
 
 use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Extractor, Features, ImageView, Taps};
@@ -7,7 +7,7 @@ use dinov2_weights::Model;
 use training::data::Dataset;
 
 /// Patch cosine between two models on the engine that runs them, over images as squares of a side: median and 5th percentile,
-/// between numbers in proportion.
+/// interpolated.
 pub(crate) fn patch_cosine(
     teacher: &Model,
     (student, precision): (&Model, CpuPrecision),

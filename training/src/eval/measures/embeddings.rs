@@ -1,12 +1,12 @@
-//! Images of known classes as vectors: what neighbours and a linear classifier look at.
+//! Features of images with known classes, and their accuracy with a linear classifier.
 
 use dinov2_heads::{LinearProbe, ProbeConfig, ProbeError};
 
 /// Neighbours that vote.
 pub(crate) const NEIGHBOURS: [usize; 2] = [10, 20];
-/// Where one folder is all there is, every fifth image of a class tests the classifier.
+/// Without validation images, every fifth image of a class tests the classifier.
 const HELD_OUT_EVERY: usize = 5;
-/// What a model makes of the training images: `Robustness` looks for classes among them, too.
+/// A model's features of images with known classes.
 pub struct Embeddings {
     /// Width of a token.
     pub(crate) dim: usize,
@@ -25,7 +25,7 @@ impl Embeddings {
         rows.flat_map(|row| &row[..self.dim]).copied().collect()
     }
 
-    /// Those of some images.
+    /// The features of some images.
     pub(crate) fn part(&self, wanted: impl Fn(usize) -> bool) -> Self {
         let width = 2 * self.dim;
         let chosen: Vec<usize> = (0..self.classes.len()).filter(|index| wanted(*index)).collect();

@@ -1,10 +1,10 @@
-//! Weighted nearest neighbours: DINO's protocol (arXiv 2104.14294, section 4.1), which asks of features whether things of one class
-//! lie together, without training anything.
+//! Weighted nearest neighbours: DINO's protocol (arXiv 2104.14294, section 4.1), which tests whether features of one class
+//! are close, without training.
 
 use nalgebra::DMatrixView;
 use rayon::prelude::*;
 
-/// Queries compared at once, and bank entries: 4 MiB of cosines.
+/// Queries and bank entries that are compared at once: 4 MiB of cosines.
 const BLOCK_QUERIES: usize = 256;
 const BLOCK_ENTRIES: usize = 4_096;
 /// A neighbour votes with `exp(cosine / 0.07)`.
@@ -38,8 +38,8 @@ impl Bank {
         self.classes[entry]
     }
 
-    /// The `most` nearest entries of each of `queries: [m, dim]`, nearest first; of equal ones the earlier. `excluded` tells which
-    /// entry a query must not find (itself).
+    /// The `most` nearest entries of each of `queries: [m, dim]`, nearest first; of equal ones the earlier. `excluded`: the
+    /// entry that a query must not find (itself).
     pub(crate) fn nearest(
         &self,
         queries: &[f32],
@@ -86,7 +86,7 @@ impl Bank {
         }
     }
 
-    /// The class for which the nearest `k` neighbours vote; of equal votes the smaller. None without neighbours.
+    /// The class with the most votes of the nearest `k` neighbours; of equal votes the smaller. `None` without neighbours.
     pub(crate) fn vote(&self, neighbours: &[Neighbour], k: usize) -> Option<u32> {
         let mut votes: Vec<(u32, f64)> = Vec::new();
         for neighbour in neighbours.iter().take(k) {

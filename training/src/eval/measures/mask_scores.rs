@@ -1,4 +1,4 @@
-//! The measures of DAVIS (Perazzi et al., CVPR 2016): how well the mask of an object agrees with the true one.
+//! The measures of DAVIS (Perazzi et al., CVPR 2016): agreement of an object's mask with the true one.
 
 /// Reach of the boundary measure, as a share of the image's diagonal.
 const REACH: f64 = 0.008;

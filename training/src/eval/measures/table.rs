@@ -1,10 +1,10 @@
-//! What was measured, as a table: a row per figure, a column per model.
+//! The table of results: a row per figure, a column per model.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// What a figure is, which decides how it is written.
+/// Unit of a figure, which decides its format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -23,14 +23,14 @@ pub enum Unit {
     Ratio,
 }
 
-/// What a table tells about a model besides how good it is.
+/// Properties of a model for the head of the table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelFacts {
     /// Stem of the file and the precision.
     pub name: String,
     /// The file.
     pub path: String,
-    /// Arithmetic: `f32`, `half` or `int8`.
+    /// Precision: `f32`, `half` or `int8`.
     pub precision: &'static str,
     /// Architecture, such as `ViT-S/14`.
     pub architecture: String,
@@ -49,11 +49,11 @@ pub struct ModelFacts {
 /// One figure of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
-    /// What was done, such as `segmentation 252`.
+    /// The task, such as `segmentation 252`.
     pub task: String,
-    /// What was measured, such as `mIoU`.
+    /// The measure, such as `mIoU`.
     pub name: String,
-    /// What the value is.
+    /// Unit of the value.
     pub unit: Unit,
     /// The figure.
     pub value: f64,
@@ -74,24 +74,24 @@ impl Measure {
 /// A row of a [`Report`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// What was done.
+    /// The task.
     pub task: String,
-    /// What was measured.
+    /// The measure.
     pub measure: String,
-    /// What the values are.
+    /// Unit of the values.
     pub unit: Unit,
-    /// One per model, in the order of [`Report::models`]; none where it was not measured.
+    /// One per model, in the order of [`Report::models`]; `None` where it was not measured.
     pub values: Vec<Option<f64>>,
 }
 
-/// Everything that was measured of some models.
+/// Results of several models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The columns.
     pub models: Vec<ModelFacts>,
     /// The rows, in the order in which they were first measured.
     pub rows: Vec<Row>,
-    /// How it was measured, in words: data, sizes, protocols.
+    /// Notes on data, sizes and protocols.
     pub notes: Vec<String>,
 }
 
@@ -173,7 +173,7 @@ fn line(task: &str, measure: &str, values: Vec<String>) -> String {
     format!("| {task} | {measure} | {} |", values.join(" | "))
 }
 
-/// Text that cannot end a cell.
+/// Text with the characters escaped that would end a cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }

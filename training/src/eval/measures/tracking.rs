@@ -1,4 +1,4 @@
-//! Labels of a first frame, carried on by features alone (DAVIS 2017's semi-supervised protocol, as DINO uses it), and their J and F.
+//! Propagation of a first frame's labels by features alone (DAVIS 2017's semi-supervised protocol, as DINO uses it), and its J and F.
 
 use dinov2_core::PatchGrid;
 use dinov2_heads::{
@@ -7,18 +7,18 @@ use dinov2_heads::{
 
 use super::mask_scores::{Mask, boundary_measure, region_similarity};
 
-/// Class of pixels that belong to none.
+/// Class of ignored pixels.
 const NO_CLASS: u8 = u8::MAX;
 
-/// What the label maps of a sequence hold: `[256]`, by label.
+/// Labels of a sequence's maps: `[256]`, true where the label occurs.
 pub(crate) type LabelSet = [bool; 256];
 
-/// The labels that are set, ascending.
+/// The labels of a set, ascending.
 pub(crate) fn labels_in(set: &LabelSet) -> Vec<u8> {
     (0..=u8::MAX).filter(|label| set[usize::from(*label)]).collect()
 }
 
-/// Why labels cannot be carried on.
+/// Errors of label propagation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrackingError {
@@ -41,7 +41,7 @@ pub enum TrackingError {
     Upsample(#[from] UpsampleError),
 }
 
-/// A sequence on the way: the labels of its first frame, carried on.
+/// A sequence whose labels are propagated frame by frame.
 pub(crate) struct Tracking {
     propagation: LabelPropagation,
     grid: PatchGrid,
@@ -50,11 +50,11 @@ pub(crate) struct Tracking {
     objects: Vec<Object>,
     /// `[rows, cols, classes]`
     shares: Vec<f32>,
-    /// One class at the size of the frame.
+    /// Map of one class at the size of the frame.
     pixels: Vec<f32>,
 }
 
-/// What was found of an object, frame by frame.
+/// Scores of an object, frame by frame.
 struct Object {
     label: u8,
     regions: Vec<f64>,
@@ -119,8 +119,8 @@ impl Tracking {
 
     /// The label of every pixel of the next frame, `[height_px, width_px]`.
     ///
-    /// As in DINO's evaluation, every class' map is stretched to 0..=1 before the largest is taken, so that a thing which fades
-    /// is not swallowed by what surrounds it.
+    /// As in DINO's evaluation, every class's map is stretched to 0..=1 before the largest is taken, so that an object that fades
+    /// is not absorbed by its surroundings.
     pub(crate) fn next(&mut self, patches: &[f32], size: (usize, usize)) -> Result<Vec<u8>, TrackingError> {
         self.propagation.propagate(patches, &mut self.shares)?;
         let first = self.labels.first().copied().unwrap_or_default();
@@ -144,7 +144,7 @@ impl Tracking {
         Ok(found)
     }
 
-    /// Adds J and F of a frame. Ignored pixels belong to nothing.
+    /// Adds J and F of a frame. Ignored pixels belong to no object.
     pub(crate) fn score(&mut self, found: &[u8], (truth, width_px): (&[u8], usize), ignore: Option<u8>) {
         let counted = |labels: &[u8], label: u8| -> Vec<bool> {
             let pixels = labels.iter().zip(truth);

@@ -24,7 +24,7 @@ const MANIFEST: &str = "cache.json";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CacheError {
-    /// Images.
+    /// Number of images.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The teacher.
