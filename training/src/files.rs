@@ -1,7 +1,7 @@
 //! How the library writes files: whole or not at all, and durable. A file appears under its name only when the disk has all of it;
 //! a run that is killed leaves at most a temporary name, which [`remove_partial`] clears.
 //!
-//! Files that grow line by line while a run goes on (metrics, scans) are not written here.
+//! Files that grow line by line during a run (metrics, scans) are not written here.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

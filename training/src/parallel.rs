@@ -41,7 +41,7 @@ pub enum ParallelError {
         variable: &'static str,
         /// What is possible.
         expected: String,
-        /// What stands there.
+        /// The value found.
         got: String,
     },
     /// Process 0 cannot listen, or cannot be reached.

@@ -51,7 +51,7 @@ impl Bar {
         self.drawn.is_none()
     }
 
-    /// Begins anew, with another message.
+    /// Restarts at 0 with another message.
     pub fn restart(&self, message: impl Into<Cow<'static, str>>) {
         if let Some(bar) = &self.drawn {
             bar.reset();
@@ -111,7 +111,7 @@ impl Bar {
     }
 }
 
-/// A bar for `total` of `unit` that a task of an evaluation looks at. Elsewhere than on a terminal one line says what has begun.
+/// A bar for a task of an evaluation over `total` of `unit`. Without a terminal, one line reports the start.
 pub(crate) fn task_bar(task: &str, model: &str, total: usize, unit: &str) -> Bar {
     let template = format!("{{bar:30}} {{pos}}/{{len}} {unit} ETA {{eta}} {{msg}}");
     let mut bar = Bar::new(total as u64, &template, Duration::MAX);
@@ -120,7 +120,7 @@ pub(crate) fn task_bar(task: &str, model: &str, total: usize, unit: &str) -> Bar
     bar
 }
 
-/// A line on standard error. One that nobody can read any more is no reason to end a run.
+/// A line on standard error. A closed standard error must not fail a run.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

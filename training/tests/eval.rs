@@ -181,7 +181,7 @@ fn masks_of_davis_are_what_they_are() {
             && message.contains("labels 0, 38 and 255"),
         "{message}"
     );
-    // Then the other sequence shows nothing, which is message.
+    // Then the other sequence has no object, which is noted.
     let mut model = load("int8");
     let sequences = Sequences::open(&frames, &labels, Some(0), Ignore::Label(255), Size::Native).unwrap();
     assert_eq!(sequences.evaluate(&mut model).unwrap(), with_void);

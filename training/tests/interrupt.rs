@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use support::Bench;
 
-/// Enough steps that none of these runs is over before it is stderr to end.
+/// Enough steps that no run ends before its signal.
 const RECIPE: &str = r#"
 seed = 3
 validation_images = 2
@@ -79,7 +79,7 @@ fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     }
 }
 
-/// Steps that a run has stderr of.
+/// Steps in the metrics of a run.
 fn steps(run: &Path) -> usize {
     let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     metrics.lines().filter(|line| line.contains("\"loss\"")).count()

@@ -95,7 +95,7 @@ pub(crate) struct Args {
 }
 
 /// Calibrated with the bundled model on 900 unlike photographs, 120 of which came in ten altered versions. Of their 404,550 pairs,
-/// one lies at .7 or above, and none has hashes within 10 bits. Above .7 lie all versions encoded anew, 99 % of those resized, cropped to .9
+/// one lies at .7 or above, and none has hashes within 10 bits. Above .7 lie all versions encoded again, 99 % of those resized, cropped to .9
 /// or made lighter, 96 % of the mirrored, 78 % of those cropped to .75; hashes find the small and the grey.
 const DUPLICATES: Sameness = Sameness { cosine: 0.7, hashed_cosine: 0.3, hash_distance: 8 };
 /// An image that should have stayed costs less than an evaluation that was seen in training: ten times as many pairs of unlike photographs.

@@ -30,9 +30,9 @@ pub enum CurateError {
     Config {
         /// Which.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// A file that cannot be written or read.

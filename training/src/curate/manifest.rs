@@ -36,7 +36,7 @@ pub enum Reason {
     },
     /// A frame of a video that hardly differs from one before.
     Frame {
-        /// The frame that stands for it.
+        /// The kept frame that represents it.
         of: String,
         /// Cosine to it.
         cosine: f32,
@@ -45,7 +45,7 @@ pub enum Reason {
     Leak {
         /// That image.
         of: String,
-        /// Cosine to it, of whoever is nearest.
+        /// Cosine of the nearest of the duplicates to it.
         cosine: f32,
     },
     /// Another image that shows the same was chosen.

@@ -176,7 +176,7 @@ fn examples(title: &str, summary: &Summary, example: fn(&Reason) -> Option<Strin
     text
 }
 
-/// The largest groups of duplicates, and the least alike pairs: what a threshold that is too low would show first.
+/// The largest groups of duplicates, and the least similar pairs, which show first whether a threshold is too low.
 fn duplicates(summary: &Summary) -> String {
     let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
     let mut pairs = Vec::new();

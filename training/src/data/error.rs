@@ -29,11 +29,11 @@ pub enum DataError {
     /// An invalid archive or manifest.
     #[error("{what}: expected {expected}, got {got} in {path}")]
     Format {
-        /// What was being read.
+        /// The kind of file.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
         /// The file.
         path: String,
@@ -41,9 +41,9 @@ pub enum DataError {
     /// A source without usable images.
     #[error("data: expected {expected}, got {got}")]
     Input {
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// A folder or a pattern that cannot be listed.
@@ -52,7 +52,7 @@ pub enum DataError {
     /// An object store, or a shard there, that is out of reach after all retries.
     #[error("object store: {reason}: {path}")]
     Remote {
-        /// What it says.
+        /// The store's message.
         reason: String,
         /// The address.
         path: String,
@@ -62,9 +62,9 @@ pub enum DataError {
     Plan {
         /// Which of the plan's values.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// Invalid view settings.

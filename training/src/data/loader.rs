@@ -15,7 +15,7 @@ use crate::views::{Renderer, ViewConfig};
 
 /// An endless stream of batches, made ahead by threads. They end when it is dropped.
 ///
-/// The stream is epoch after epoch, each a random order of all samples; a batch in which an epoch ends goes on with the next.
+/// The stream is epoch after epoch, each a random order of all samples; a batch may span two epochs.
 /// In epoch `e` a sample is shown by its view number `e`.
 pub struct Loader {
     shared: Arc<Shared>,

@@ -20,7 +20,7 @@ const MAX_LINE_BYTES: u64 = 1 << 16;
 pub(crate) struct ManifestEntry {
     /// Path of the image, or how it is called in a shard. Relative to the manifest's folder.
     pub(crate) name: String,
-    /// Where it lies in a shard.
+    /// Its place in a shard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) member: Option<Member>,
     /// Size of the encoded image; a member must have it.

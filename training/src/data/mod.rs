@@ -1,8 +1,8 @@
 //! Training images from folders, archives and object stores, and batches of views of them.
 //!
 //! [`Dataset`] lists encoded images and reads any of them: files, folders, globs, tar shards (WebDataset) and manifests that
-//! `training curate` wrote. [`Loader`] turns it into an endless stream of batches of views, made by threads ahead of whoever
-//! trains. Batch `step` is a pure function of (dataset, views, plan, step): a resumed run gets the batches of an uninterrupted
+//! `training curate` wrote. [`Loader`] turns it into an endless stream of batches of views, made ahead by threads.
+//! Batch `step` is a pure function of (dataset, views, plan, step): a resumed run gets the batches of an uninterrupted
 //! one, whatever the number of threads.
 //!
 //! Unreadable images do not end a run: another sample replaces each, and they are counted and listed.

@@ -38,7 +38,7 @@ pub(super) fn is_wanted(path: &Path) -> bool {
     has_extension(path, "tar") || is_image_name(&path.to_string_lossy())
 }
 
-/// `s-{000..012}.tar` as the names that it stands for; the digits of the first number say how wide all are.
+/// Expands braces: `s-{000..012}.tar` is 13 names. The digits of the first number are the width of all.
 pub(super) fn expand_braces(name: &str) -> Result<Vec<String>, DataError> {
     let Some((before, (range, after))) =
         name.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))

@@ -27,7 +27,7 @@ pub(super) struct MemoryCheck<'a> {
 }
 
 impl MemoryCheck<'_> {
-    /// Refuses a stage that does not fit into free memory, and says what would.
+    /// Refuses a stage that does not fit into free memory, with advice.
     pub(super) fn check(&self, device: &Device) -> Result<(), DistillError> {
         if !matches!(device, Device::Cpu) || self.recipe.precision != ComputePrecision::F32 {
             return Ok(());

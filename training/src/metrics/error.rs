@@ -18,7 +18,7 @@ pub enum MetricsError {
     Line {
         /// What a line holds.
         expected: &'static str,
-        /// What stands there.
+        /// The value found.
         got: String,
         /// Counted from 1.
         line: usize,

@@ -27,7 +27,7 @@ pub(super) struct EventFile {
 
 impl EventFile {
     /// A new file in `folder`. With `resume_step`, the events of later steps are cut from the files that are there, and a
-    /// reader that already has them is told to forget them.
+    /// reader that has them already is told to drop them.
     pub(super) fn open(folder: &Path, resume_step: Option<u64>, unix_s: f64) -> Result<Self, MetricsError> {
         let earlier = event_files(folder)?;
         if let Some(step) = resume_step {

@@ -39,7 +39,7 @@ impl Kept {
     }
 }
 
-/// Tensors with some of the blocks, numbered anew.
+/// Tensors of some blocks, renumbered.
 pub(super) fn keep_blocks(parameters: &Parameters, blocks: &[usize]) -> Parameters {
     let renamed = parameters.iter().filter_map(|(name, tensor)| {
         let Some(rest) = name.strip_prefix("blocks.") else { return Some((name.to_owned(), tensor.clone())) };

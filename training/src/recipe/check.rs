@@ -36,12 +36,12 @@ pub enum RecipeError {
         key: String,
         /// What is possible.
         expected: String,
-        /// What stands there.
+        /// The value found.
         got: String,
     },
 }
 
-/// A key, what is possible there, and what it says.
+/// A key, its valid values, and the value found.
 type Problem = (&'static str, &'static str, String);
 
 impl Recipe {

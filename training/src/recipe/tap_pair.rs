@@ -47,7 +47,7 @@ impl TryFrom<Keys> for TapPair {
     }
 }
 
-/// Converts the pairs of a stored recipe that count from 1. Anything else is left for deserialization to judge.
+/// Converts the pairs of a stored recipe that count from 1. Anything else is left to deserialization.
 pub(crate) fn upgrade_taps(recipe: &mut Value) {
     let pairs = recipe.pointer_mut("/loss/taps").and_then(Value::as_array_mut);
     for pair in pairs.into_iter().flatten() {

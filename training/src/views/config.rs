@@ -1,4 +1,4 @@
-//! How views are drawn, as it stands in recipes.
+//! How views are drawn, as a part of recipes.
 
 use serde::{Deserialize, Serialize};
 
@@ -61,9 +61,9 @@ pub struct ColourJitter {
 pub struct ViewError {
     /// Key as in a recipe.
     pub key: &'static str,
-    /// What it may be.
+    /// The valid values.
     pub expected: String,
-    /// What it is.
+    /// The value found.
     pub got: String,
 }
 

@@ -105,7 +105,7 @@ fn colours_are_those_of_torchvision() {
     assert_eq!(grey, colours.grey);
 }
 
-/// The formula stands in `make_data.py`.
+/// The same formula as in `make_data.py`.
 fn image() -> Image {
     let (width_px, height_px) = (61, 47);
     let pixel = |x: usize, y: usize| {

@@ -109,7 +109,7 @@ impl RemoteObject {
     /// The shard's images.
     ///
     /// # Errors
-    /// As [`shard::images`], and what the store says.
+    /// As [`shard::images`], and errors of the store.
     pub(super) fn images(&self) -> Result<Vec<shard::Located>, DataError> {
         let options = GetOptions { range: Some(GetRange::Bounded(0..WINDOW_BYTES)), ..GetOptions::default() };
         let first = async {
@@ -130,7 +130,7 @@ impl RemoteObject {
     /// At most `bytes` bytes from `offset` on: fewer where the shard ends before.
     ///
     /// # Errors
-    /// What the store says after all retries.
+    /// Errors of the store after all retries.
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, DataError> {
         // A request for nothing is an error to stores.
         if bytes == 0 {
