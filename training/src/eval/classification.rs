@@ -1,10 +1,10 @@
 //! Images of classes: nearest neighbours and a linear classifier.
 
+use dinov2_eval::{Bank, Embeddings, Measure, NEIGHBOURS, Unit, held_out, mean};
 use dinov2_heads::ProbeConfig;
 use dinov2_io::Size;
 
 use super::images::Reader;
-use super::measures::{Bank, Embeddings, Measure, NEIGHBOURS, Unit, held_out, mean};
 use super::skipped::Skipped;
 use super::{ClassFolders, EvalError, LoadedModel};
 use crate::progress::task_bar;

@@ -8,12 +8,12 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use dinov2_core::{ImageView, PatchGrid};
+use dinov2_eval::{DepthMap, DepthScore, Measure, Unit, patch_targets};
 use dinov2_heads::{RidgeProbe, RidgeSums, upsample};
 use dinov2_io::{Frame, PairedImages, Size, read_still};
 
 use super::depth_map::read_depth_map;
 use super::images::{fitted, grid};
-use super::measures::{DepthMap, DepthScore, Measure, Unit, patch_targets};
 use super::pairs::{TRAINING, VALIDATION, check_size};
 use super::segmentation::new_fit;
 use super::skipped::Skipped;

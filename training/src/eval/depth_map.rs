@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use dinov2_eval::DepthMap;
 use dinov2_io::limits::{MAX_DECODER_BYTES, MAX_IMAGE_FILE_BYTES, check_frame_size};
 use dinov2_io::{FormatError, SourceError};
 
 use super::EvalError;
-use super::measures::DepthMap;
 
 /// The expected format.
 const EXPECTED: &str = "a grey PNG of 16 bits";

@@ -2,11 +2,10 @@
 
 use dinov2_core::ExtractError;
 use dinov2_cpu::LoadError;
+use dinov2_eval::TrackingError;
 use dinov2_heads::{LabelError, ProbeError, RidgeError, UpsampleError};
 use dinov2_io::{FitError, SourceError};
 use dinov2_weights::ModelError;
-
-use super::measures::TrackingError;
 
 /// Errors of evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +16,7 @@ pub enum EvalError {
     Input {
         /// The task, or what it reads.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
         /// What it is; a path last.
         got: String,

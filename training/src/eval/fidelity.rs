@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Features, PatchGrid};
+use dinov2_eval::{LinearCka, Measure, Unit};
 use dinov2_io::{Fit, Frame, Size, read_still};
 
 use super::images::{fitted, grid, short_side};
-use super::measures::{LinearCka, Measure, Unit};
 use super::segmentation::new_fit;
 use super::skipped::Skipped;
 use super::{EvalError, LoadedModel};

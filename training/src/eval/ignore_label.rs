@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use dinov2_eval::{LabelSet, labels_in};
 use dinov2_io::PairedImages;
 
 use super::EvalError;
-use super::measures::{LabelSet, labels_in};
 use super::pairs::read_labels;
 
 /// The void label of DAVIS 2017, and the object of DAVIS 2016.

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use dinov2_core::ImageView;
+use dinov2_eval::{Measure, Unit};
 use dinov2_io::Size;
 
 use super::images::short_side;
-use super::measures::{Measure, Unit};
 use super::{EvalError, LoadedModel};
 use crate::progress::task_bar;
 use crate::statistics::median;

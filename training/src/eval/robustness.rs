@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use dinov2_core::statistics::cosine;
 use dinov2_core::{Features, ImageView};
+use dinov2_eval::{Bank, Embeddings, Measure, NEIGHBOURS, Unit};
 use dinov2_io::Size;
 
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
-use super::measures::{Bank, Embeddings, Measure, NEIGHBOURS, Unit};
 use super::skipped::Skipped;
 use super::{ClassFolders, EvalError, LoadedModel};
 use crate::progress::task_bar;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use dinov2_core::{ImageView, PatchGrid};
+use dinov2_eval::{Measure, Unit};
 use dinov2_heads::{Confusion, LabelMap, LinearProbe, ProbeConfig};
 use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
 
 use super::images::{fitted, grid};
-use super::measures::{Measure, Unit};
 use super::pairs::{TRAINING, VALIDATION, read_pair};
 use super::skipped::Skipped;
 use super::{EvalError, LoadedModel};

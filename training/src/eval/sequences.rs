@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use dinov2_eval::{LabelSet, Measure, Tracking, TrackingError, Unit};
 use dinov2_heads::PropagationConfig;
 use dinov2_io::{Frame, PairedImages, Size};
 
 use super::ignore_label::{Ignore, in_words, name};
 use super::images::{fitted, grid};
-use super::measures::{LabelSet, Measure, Tracking, TrackingError, Unit};
 use super::pairs::read_pair;
 use super::segmentation::{covered, new_fit};
 use super::skipped::Skipped;
@@ -184,7 +184,7 @@ impl Sequences {
                         ));
                     }
                     let size = (labels.width_px, labels.height_px);
-                    let found = tracking.next(features.patches(), size).map_err(wrong(path))?;
+                    let found = tracking.next_labels(features.patches(), size).map_err(wrong(path))?;
                     if number < last {
                         tracking.score(&found, (&labels.pixels, labels.width_px), ignore);
                     }

@@ -11,10 +11,10 @@ use super::mask_scores::{Mask, boundary_measure, region_similarity};
 const NO_CLASS: u8 = u8::MAX;
 
 /// Labels of a sequence's maps: `[256]`, true where the label occurs.
-pub(crate) type LabelSet = [bool; 256];
+pub type LabelSet = [bool; 256];
 
 /// The labels of a set, ascending.
-pub(crate) fn labels_in(set: &LabelSet) -> Vec<u8> {
+pub fn labels_in(set: &LabelSet) -> Vec<u8> {
     (0..=u8::MAX).filter(|label| set[usize::from(*label)]).collect()
 }
 
@@ -42,7 +42,7 @@ pub enum TrackingError {
 }
 
 /// A sequence whose labels are propagated frame by frame.
-pub(crate) struct Tracking {
+pub struct Tracking {
     propagation: LabelPropagation,
     grid: PatchGrid,
     /// Of every class, ascending.
@@ -73,7 +73,7 @@ impl Tracking {
     ///
     /// # Errors
     /// More labels than classes, or features of another shape than the grid.
-    pub(crate) fn begin(
+    pub fn begin(
         config: PropagationConfig,
         grid: PatchGrid,
         features: (&[f32], usize),
@@ -107,12 +107,12 @@ impl Tracking {
     }
 
     /// Grid of every frame.
-    pub(crate) fn grid(&self) -> PatchGrid {
+    pub fn grid(&self) -> PatchGrid {
         self.grid
     }
 
     /// J and F of every object, each the mean over its frames.
-    pub(crate) fn means(&self) -> impl Iterator<Item = [f64; 2]> {
+    pub fn means(&self) -> impl Iterator<Item = [f64; 2]> {
         let mean = |samples: &[f64]| samples.iter().sum::<f64>() / samples.len() as f64;
         self.objects.iter().map(move |object| [mean(&object.regions), mean(&object.boundaries)])
     }
@@ -121,7 +121,7 @@ impl Tracking {
     ///
     /// As in DINO's evaluation, every class's map is stretched to 0..=1 before the largest is taken, so that an object that fades
     /// is not absorbed by its surroundings.
-    pub(crate) fn next(&mut self, patches: &[f32], size: (usize, usize)) -> Result<Vec<u8>, TrackingError> {
+    pub fn next_labels(&mut self, patches: &[f32], size: (usize, usize)) -> Result<Vec<u8>, TrackingError> {
         self.propagation.propagate(patches, &mut self.shares)?;
         let first = self.labels.first().copied().unwrap_or_default();
         let (mut found, mut largest) =
@@ -145,7 +145,7 @@ impl Tracking {
     }
 
     /// Adds J and F of a frame. Ignored pixels belong to no object.
-    pub(crate) fn score(&mut self, found: &[u8], (truth, width_px): (&[u8], usize), ignore: Option<u8>) {
+    pub fn score(&mut self, found: &[u8], (truth, width_px): (&[u8], usize), ignore: Option<u8>) {
         let counted = |labels: &[u8], label: u8| -> Vec<bool> {
             let pixels = labels.iter().zip(truth);
             pixels.map(|(own, truth)| *own == label && Some(*truth) != ignore).collect()

@@ -2,31 +2,33 @@
 
 use dinov2_heads::{LinearProbe, ProbeConfig, ProbeError};
 
-/// Neighbours that vote.
-pub(crate) const NEIGHBOURS: [usize; 2] = [10, 20];
+/// Numbers of neighbours that vote.
+pub const NEIGHBOURS: [usize; 2] = [10, 20];
 /// Without validation images, every fifth image of a class tests the classifier.
 const HELD_OUT_EVERY: usize = 5;
+
 /// A model's features of images with known classes.
+#[derive(Clone, Debug)]
 pub struct Embeddings {
     /// Width of a token.
-    pub(crate) dim: usize,
+    pub dim: usize,
     /// `[n, 2 * dim]`: the CLS token and the mean of the patch tokens.
-    pub(crate) values: Vec<f32>,
-    /// `[n]`
-    pub(crate) classes: Vec<u32>,
+    pub values: Vec<f32>,
+    /// Class of each image, `[n]`.
+    pub classes: Vec<u32>,
     /// `[n]`, places in the list of images: those that cannot be read are missing.
-    pub(crate) places: Vec<usize>,
+    pub places: Vec<usize>,
 }
 
 impl Embeddings {
-    /// `[n, dim]`
-    pub(crate) fn cls(&self) -> Vec<f32> {
+    /// The CLS tokens, `[n, dim]`.
+    pub fn cls(&self) -> Vec<f32> {
         let rows = self.values.chunks_exact(2 * self.dim);
         rows.flat_map(|row| &row[..self.dim]).copied().collect()
     }
 
     /// The features of some images.
-    pub(crate) fn part(&self, wanted: impl Fn(usize) -> bool) -> Self {
+    pub fn part(&self, wanted: impl Fn(usize) -> bool) -> Self {
         let width = 2 * self.dim;
         let chosen: Vec<usize> = (0..self.classes.len()).filter(|index| wanted(*index)).collect();
         Self {
@@ -41,7 +43,7 @@ impl Embeddings {
     ///
     /// # Errors
     /// A classifier that cannot be fitted.
-    pub(crate) fn probe_accuracy(
+    pub fn probe_accuracy(
         &self,
         tested: &Self,
         classes: usize,
@@ -67,7 +69,7 @@ impl Embeddings {
 }
 
 /// Mean of `rows: [n, dim]`.
-pub(crate) fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
+pub fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
     let mut sums = vec![0.0f64; dim];
     for row in rows.chunks_exact(dim) {
         sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
@@ -77,7 +79,7 @@ pub(crate) fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
 }
 
 /// True for the last of every five images of a class.
-pub(crate) fn held_out(classes: &[u32]) -> Vec<bool> {
+pub fn held_out(classes: &[u32]) -> Vec<bool> {
     let mut seen = std::collections::HashMap::new();
     let counted = classes.iter().map(|class| {
         let seen = seen.entry(*class).or_insert(0_usize);

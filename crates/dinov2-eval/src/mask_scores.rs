@@ -5,14 +5,15 @@ const REACH: f64 = 0.008;
 
 /// The mask of one object.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mask<'a> {
+pub struct Mask<'a> {
     /// `[height_px, width_px]`
-    pub(crate) inside: &'a [bool],
-    pub(crate) width_px: usize,
+    pub inside: &'a [bool],
+    /// Width of the image.
+    pub width_px: usize,
 }
 
 /// Region similarity J: intersection over union; 1 where neither mask has a pixel.
-pub(crate) fn region_similarity(found: Mask<'_>, truth: Mask<'_>) -> f64 {
+pub fn region_similarity(found: Mask<'_>, truth: Mask<'_>) -> f64 {
     let (mut both, mut either) = (0_usize, 0_usize);
     for (found, truth) in found.inside.iter().zip(truth.inside) {
         both += usize::from(*found && *truth);
@@ -23,7 +24,7 @@ pub(crate) fn region_similarity(found: Mask<'_>, truth: Mask<'_>) -> f64 {
 
 /// Boundary measure F: harmonic mean of the shares of each boundary that lie within reach of the other; 1 where neither mask has
 /// a boundary, 0 where only one has.
-pub(crate) fn boundary_measure(found: Mask<'_>, truth: Mask<'_>) -> f64 {
+pub fn boundary_measure(found: Mask<'_>, truth: Mask<'_>) -> f64 {
     let (width, height) = (found.width_px, found.inside.len() / found.width_px);
     let reach = (REACH * ((width * width + height * height) as f64).sqrt()).ceil() as usize;
     let (found, truth) = (boundary(found), boundary(truth));

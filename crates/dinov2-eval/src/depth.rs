@@ -12,16 +12,18 @@ const RIGHT_FACTOR: f64 = 1.25;
 
 /// The distance of every pixel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DepthMap {
+pub struct DepthMap {
     /// `[height_px, width_px]`
-    pub(crate) pixels: Vec<u16>,
-    pub(crate) width_px: usize,
-    pub(crate) height_px: usize,
+    pub pixels: Vec<u16>,
+    /// Width.
+    pub width_px: usize,
+    /// Height.
+    pub height_px: usize,
 }
 
 impl DepthMap {
     /// The centred part of this size; the odd pixel goes to the right and the bottom, as in `dinov2_io::Size::Native`.
-    pub(crate) fn centre(&self, width_px: usize, height_px: usize) -> Self {
+    pub fn centre(&self, width_px: usize, height_px: usize) -> Self {
         let (left, top) = ((self.width_px - width_px) / 2, (self.height_px - height_px) / 2);
         let lines = self.pixels.chunks_exact(self.width_px).skip(top).take(height_px);
         let pixels = lines.flat_map(|line| &line[left..left + width_px]).copied().collect();
@@ -29,24 +31,23 @@ impl DepthMap {
     }
 }
 
-/// Sums over images.
-#[derive(Default)]
-pub(crate) struct DepthScore {
-    pub(crate) images: usize,
-    pub(crate) rmse: f64,
-    pub(crate) relative: f64,
-    pub(crate) right: f64,
+/// Sums of scores over images.
+#[derive(Clone, Debug, Default)]
+pub struct DepthScore {
+    /// Images with a known distance.
+    pub images: usize,
+    /// Sum of root mean square errors in metres.
+    pub rmse: f64,
+    /// Sum of mean relative errors.
+    pub relative: f64,
+    /// Sum of shares of pixels within a factor of 1.25.
+    pub right: f64,
 }
 
 impl DepthScore {
-    /// logarithms: of the predicted metres, per pixel. Pixels without a distance do not count; images without any neither.
-    pub(crate) fn add(
-        &mut self,
-        logarithms: &[f32],
-        depth: &DepthMap,
-        unit_m: f64,
-        range: &RangeInclusive<f64>,
-    ) {
+    /// Adds an image. `logarithms`: of the predicted metres, per pixel. Pixels without a known distance are ignored, and so are images
+    /// without any.
+    pub fn add(&mut self, logarithms: &[f32], depth: &DepthMap, unit_m: f64, range: &RangeInclusive<f64>) {
         let (mut squares, mut relative, mut right, mut count) = (0.0, 0.0, 0_usize, 0_usize);
         for (logarithm, &value) in logarithms.iter().zip(&depth.pixels).filter(|(_, value)| **value > 0) {
             let truth = f64::from(value) * unit_m;
@@ -68,7 +69,7 @@ impl DepthScore {
 
 /// Mean logarithm of the metres in every patch, and the share of its pixels that have one: fitting these by weighted squares is
 /// fitting all pixels. A pixel belongs to the patch that its centre falls into.
-pub(crate) fn patch_targets(depth: &DepthMap, grid: PatchGrid, unit_m: f64) -> (Vec<f32>, Vec<f32>) {
+pub fn patch_targets(depth: &DepthMap, grid: PatchGrid, unit_m: f64) -> (Vec<f32>, Vec<f32>) {
     let cell = |position: usize, length: usize, cells: usize| (2 * position + 1) * cells / (2 * length);
     let (mut sums, mut known, mut all) =
         (vec![0.0f64; grid.len()], vec![0_u32; grid.len()], vec![0_u32; grid.len()]);

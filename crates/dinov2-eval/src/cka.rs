@@ -6,7 +6,8 @@ use nalgebra::{DMatrix, DMatrixView, DVector};
 /// and up to rotation and scale. 1 for features that are rotations of each other; 0 for unrelated ones.
 ///
 /// `|cov(x, y)|^2 / (|cov(x, x)| * |cov(y, y)|)`, Frobenius norms, from sums over patches.
-pub(crate) struct LinearCka {
+#[derive(Clone, Debug)]
+pub struct LinearCka {
     /// `[dim]` each, taken from every feature: near the means, so that no large sums are subtracted later.
     origins: Option<[Vec<f32>; 2]>,
     patches: usize,
@@ -16,7 +17,8 @@ pub(crate) struct LinearCka {
 }
 
 impl LinearCka {
-    pub(crate) fn new(left: usize, right: usize) -> Self {
+    /// For features of these widths, without patches.
+    pub fn new(left: usize, right: usize) -> Self {
         Self {
             origins: None,
             patches: 0,
@@ -25,8 +27,11 @@ impl LinearCka {
         }
     }
 
-    /// left: `[n, left dim]`; right: `[n, right dim]`.
-    pub(crate) fn add(&mut self, left: &[f32], right: &[f32]) {
+    /// Adds patches. `left: [n, left dim]`, `right: [n, right dim]`.
+    ///
+    /// # Panics
+    /// If both are not of as many patches.
+    pub fn add(&mut self, left: &[f32], right: &[f32]) {
         let sides = [left, right];
         let dims = [self.sums[0].len(), self.sums[1].len()];
         let patches = left.len() / dims[0];
@@ -54,8 +59,8 @@ impl LinearCka {
         self.patches += patches;
     }
 
-    /// NaN without patches.
-    pub(crate) fn value(&self) -> f64 {
+    /// The alignment of all patches so far; NaN without patches.
+    pub fn value(&self) -> f64 {
         let count = self.patches as f64;
         let squared = |product: &DMatrix<f64>, from: usize, to: usize| {
             let centred = product - &self.sums[from] * self.sums[to].transpose() / count;

@@ -66,7 +66,7 @@ impl Measure {
     }
 
     /// The size of the images that a task shows to a model.
-    pub(crate) fn image_side(task: &str, side_px: usize) -> Self {
+    pub fn image_side(task: &str, side_px: usize) -> Self {
         Self::new(task, "short side of the images", Unit::Pixels, side_px as f64)
     }
 }
