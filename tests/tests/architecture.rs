@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("dinov2-wgpu", &["dinov2-core", "dinov2-files", "dinov2-weights"]),
     ("dinov2-onnx", &["dinov2-core", "dinov2-files", "dinov2-weights"]),
     ("dinov2-heads", &["dinov2-core", "dinov2-kernels"]),
+    ("dinov2-eval", &["dinov2-core", "dinov2-heads"]),
     ("dinov2-io", &["dinov2-core", "dinov2-files"]),
     ("dinov2-view", &["dinov2-core", "dinov2-heads", "dinov2-io"]),
     (
@@ -46,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "dinov2-kernels",
             "dinov2-weights",
             "dinov2-cpu",
+            "dinov2-eval",
             "dinov2-heads",
             "dinov2-io",
         ],

@@ -1,32 +1,32 @@
-//! What of a task's data cannot be read: it is left out, told, and noted beside the figures.
+//! Unreadable data of a task: left out, reported, and noted beside the figures.
 
 use std::path::Path;
 
 use dinov2_files::chain;
 
-use super::progress::note;
-use super::{EvalError, Judged};
+use super::{EvalError, LoadedModel};
+use crate::progress::note;
 
-/// What was left out of a part of a task's data.
-pub(super) struct LeftOut {
+/// Unreadable items of a part of a task's data.
+pub(super) struct Skipped {
     task: &'static str,
-    /// Parts that are left out whole, in the plural.
+    /// Unit of the items, in the plural.
     unit: &'static str,
     total: usize,
     names: Vec<String>,
-    /// Why the first one was.
+    /// The first error.
     first: Option<EvalError>,
 }
 
-impl LeftOut {
-    /// Nothing yet of `total` of `unit`.
+impl Skipped {
+    /// For `total` items of `unit`.
     pub(super) fn new(task: &'static str, unit: &'static str, total: usize) -> Self {
         Self { task, unit, total, names: Vec::new(), first: None }
     }
 
-    /// Leaves out the part of this path and tells why, where a file of it cannot be read. Any other error is handed back.
+    /// Skips the item of this path and reports why, if a file is unreadable. Returns any other error.
     pub(super) fn add(&mut self, path: &Path, error: EvalError) -> Result<(), EvalError> {
-        if !matches!(error, EvalError::Source(_)) {
+        if !matches!(error, EvalError::Unreadable(_)) {
             return Err(error);
         }
         note(&format!("skipped: {}", chain(&error)));
@@ -37,7 +37,7 @@ impl LeftOut {
     }
 
     /// # Errors
-    /// Everything was left out.
+    /// All items are unreadable.
     pub(super) fn check(&self) -> Result<(), EvalError> {
         if self.names.len() < self.total {
             return Ok(());
@@ -46,15 +46,15 @@ impl LeftOut {
         Err(EvalError::input(self.task, format!("{} that can be read", self.unit), format!("none{why}")))
     }
 
-    /// Tells what was left out, and notes it for the table.
+    /// Reports what was left out, and notes it for the table.
     ///
     /// # Errors
-    /// Everything was left out.
-    pub(super) fn finish(self, judged: &mut Judged) -> Result<(), EvalError> {
+    /// All items are unreadable.
+    pub(super) fn finish(self, model: &mut LoadedModel) -> Result<(), EvalError> {
         self.check()?;
         if let Some(line) = self.line() {
             note(&line);
-            judged.note(line);
+            model.note(line);
         }
         Ok(())
     }

@@ -1,3 +1,5 @@
+//! The student: its shape by the recipe, its first weights, its variables.
+
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 use dinov2_weights::layout::slots;
@@ -16,22 +18,22 @@ const DEVIATION: f32 = 0.02;
 /// Grid of a fresh position table: 224 pixels at patch size 14.
 const TABLE_SIDE: usize = 16;
 
-/// A model that learns.
+/// The trainable model.
 #[derive(Debug)]
 pub struct Student {
-    /// Its shape; its parameters are those at the start.
+    /// Shape and initial parameters.
     pub vit: Vit,
-    /// Backbone and heads; scales, where matrices are rounded.
+    /// Variables of backbone and heads, and scales of rounded matrices.
     pub variables: Variables,
-    /// How matrices are rounded in quantization-aware training.
+    /// Roundings of quantization-aware training.
     pub rounding: Option<Rounding>,
 }
 
-/// The shape that a recipe asks for. `source`: of the model that it starts from.
+/// The student's shape. `start`: shape of the model that it starts from.
 ///
 /// # Errors
 /// Sizes that do not fit together.
-pub fn student_spec(recipe: &StudentRecipe, source: Option<&VitSpec>) -> Result<VitSpec, DistillError> {
+pub fn student_spec(recipe: &StudentRecipe, start: Option<&VitSpec>) -> Result<VitSpec, DistillError> {
     let scratch = VitSpec {
         dim: 384,
         depth: 12,
@@ -45,9 +47,9 @@ pub fn student_spec(recipe: &StudentRecipe, source: Option<&VitSpec>) -> Result<
         position_table: PatchGrid { rows: TABLE_SIDE, cols: TABLE_SIDE },
         position_convention: PositionConvention::ExactSizeAntialias,
     };
-    let base = match (recipe.start, source) {
+    let base = match (recipe.start, start) {
         (Start::Scratch, _) => scratch,
-        (Start::Model, Some(source)) => source.clone(),
+        (Start::Model, Some(start)) => start.clone(),
         (Start::Model, None) => {
             return Err(DistillError::Student("start = \"model\": expected a model, got none".into()));
         }
@@ -66,8 +68,8 @@ pub fn student_spec(recipe: &StudentRecipe, source: Option<&VitSpec>) -> Result<
 }
 
 impl Student {
-    /// A student of this shape. `first`: tensors that it starts with, the rest is drawn from the recipe's seed; `heads`: the
-    /// tensors of the loss's heads.
+    /// A student of this shape. `first`: initial tensors, missing ones are drawn from the recipe's seed; `heads`: the
+    /// tensors of the loss heads.
     ///
     /// # Errors
     /// Those of candle.
@@ -100,7 +102,7 @@ impl Student {
         Ok(Self { vit, variables, rounding })
     }
 
-    /// The network with these tensors, and with roundings where the student learns with them.
+    /// The network with these tensors, rounded in quantization-aware training.
     ///
     /// # Errors
     /// Those of candle.
@@ -138,6 +140,35 @@ fn truncated_normal(random: &mut ChaCha8Rng) -> f32 {
             if normal.abs() <= 2.0 {
                 return normal;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Whatever a student is cut out of, here a ViT-S with registers, it has the shape that its recipe is named after.
+    #[test]
+    fn recipes_are_named_after_what_they_make() {
+        let read = |name: &str| {
+            let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"));
+            Recipe::read(&folder.join(name)).unwrap()
+        };
+        let scratch = toml::from_str("start = \"scratch\"\nregisters = 4").unwrap();
+        let source = student_spec(&scratch, None).unwrap();
+        for (name, dim, depth, heads, mlp_hidden, registers, patch_size) in [
+            ("vits14-from-vitg14.toml", 384, 12, 6, 1_536, 4, 14),
+            ("vits14-6-blocks.toml", 384, 6, 6, 1_536, 4, 14),
+            ("vitti14.toml", 192, 12, 3, 768, 4, 14),
+            ("micro.toml", 96, 4, 3, 192, 0, 14),
+            ("vits21.toml", 384, 12, 6, 1_536, 4, 21),
+        ] {
+            let spec = student_spec(&read(name).student, Some(&source)).unwrap();
+            let shape = (spec.dim, spec.depth, spec.heads, spec.mlp_hidden, spec.registers, spec.patch_size);
+            assert_eq!(shape, (dim, depth, heads, mlp_hidden, registers, patch_size), "{name}");
         }
     }
 }

@@ -1,36 +1,35 @@
-//! Which pixels of a sequence's label maps do not count.
+//! The ignored label of a sequence's label maps.
 
 use std::path::Path;
 
+use dinov2_eval::{LabelSet, labels_in};
 use dinov2_io::PairedImages;
 
 use super::EvalError;
 use super::pairs::read_labels;
 
-/// What DAVIS 2017 calls void, and DAVIS 2016 the object.
+/// The void label of DAVIS 2017, and the object of DAVIS 2016.
 pub(super) const VOID: u8 = 255;
 
-/// The label of pixels that do not count.
+/// The label of ignored pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ignore {
-    /// 255, except in a sequence whose label maps hold nothing but 0 (the background) and 255: there 255 is the object, as in DAVIS
-    /// 2016. Refused where both are found in one set.
+    /// 255, except in a sequence whose label maps hold only 0 (the background) and 255: there 255 is the object, as in DAVIS
+    /// 2016. An error if both kinds occur in one set.
     #[default]
     ByContent,
-    /// All pixels count.
+    /// No pixel is ignored.
     Nothing,
-    /// This one.
+    /// A given label.
     Label(u8),
 }
-
-/// What the label maps of a sequence hold: `[256]`, by label.
-pub(super) type Held = [bool; 256];
 
 impl Ignore {
     /// The ignored label of every sequence.
     ///
     /// # Errors
-    /// Label maps of colours, and sequences that contradict each other about what 255 is.
+    /// Label maps in colour, and sequences in which 255 means different things.
     pub(super) fn decide(
         self,
         sequences: &[PairedImages],
@@ -41,10 +40,10 @@ impl Ignore {
             Self::Label(label) => return Ok(vec![Some(label); sequences.len()]),
             Self::ByContent => {}
         }
-        let held = sequences.iter().map(held).collect::<Result<Vec<_>, _>>()?;
-        let is_mask = |held: &Held| background == Some(0) && labels(held) == [0, VOID];
-        let has_void = |held: &Held| held[usize::from(VOID)] && labels(held).len() > 2;
-        let (mask, void) = (held.iter().position(is_mask), held.iter().position(has_void));
+        let set = sequences.iter().map(all_labels).collect::<Result<Vec<_>, _>>()?;
+        let is_mask = |set: &LabelSet| background == Some(0) && labels_in(set) == [0, VOID];
+        let has_void = |set: &LabelSet| set[usize::from(VOID)] && labels_in(set).len() > 2;
+        let (mask, void) = (set.iter().position(is_mask), set.iter().position(has_void));
         if let (Some(mask), Some(void)) = (mask, void) {
             return Err(EvalError::input(
                 "sequences",
@@ -53,38 +52,33 @@ impl Ignore {
                     "{} with nothing but 0 and 255, {} with {}",
                     name(&sequences[mask]).display(),
                     name(&sequences[void]).display(),
-                    in_words(&held[void])
+                    in_words(&set[void])
                 ),
             ));
         }
-        Ok(held.iter().map(|held| (!is_mask(held)).then_some(VOID)).collect())
+        Ok(set.iter().map(|set| (!is_mask(set)).then_some(VOID)).collect())
     }
 }
 
-/// Labels of all maps of a sequence that can be read; the others are told when their turn comes.
-fn held(sequence: &PairedImages) -> Result<Held, EvalError> {
-    let mut held = [false; 256];
+/// Labels of all readable maps of a sequence. The others are reported when they are used.
+fn all_labels(sequence: &PairedImages) -> Result<LabelSet, EvalError> {
+    let mut set = [false; 256];
     for (_, path) in sequence.iter() {
         match read_labels(path) {
-            Ok(labels) => labels.pixels.iter().for_each(|label| held[usize::from(*label)] = true),
-            Err(EvalError::Source(_)) => {}
+            Ok(labels) => labels.pixels.iter().for_each(|label| set[usize::from(*label)] = true),
+            Err(EvalError::Unreadable(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(held)
-}
-
-/// The labels that are held, ascending.
-pub(super) fn labels(held: &Held) -> Vec<u8> {
-    (0..=u8::MAX).filter(|label| held[usize::from(*label)]).collect()
+    Ok(set)
 }
 
 /// Most labels that a message names.
 const NAMED: usize = 8;
 
 /// `labels 0, 1 and 255`; of many the first ones and the last.
-pub(super) fn in_words(held: &Held) -> String {
-    let all = labels(held);
+pub(super) fn in_words(set: &LabelSet) -> String {
+    let all = labels_in(set);
     let words: Vec<String> = all.iter().map(u8::to_string).collect();
     match &words[..] {
         [] => "no labels".into(),

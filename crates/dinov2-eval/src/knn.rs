@@ -1,17 +1,18 @@
-//! Weighted nearest neighbours: DINO's protocol (arXiv 2104.14294, section 4.1), which asks of features whether things of one class
-//! lie together, without training anything.
+//! Weighted nearest neighbours: DINO's protocol (arXiv 2104.14294, section 4.1), which tests whether features of one class
+//! are close, without training.
 
 use nalgebra::DMatrixView;
 use rayon::prelude::*;
 
-/// Queries compared at once, and bank entries: 4 MiB of cosines.
+/// Queries and bank entries that are compared at once: 4 MiB of cosines.
 const BLOCK_QUERIES: usize = 256;
 const BLOCK_ENTRIES: usize = 4_096;
 /// A neighbour votes with `exp(cosine / 0.07)`.
-pub(super) const TEMPERATURE: f32 = 0.07;
+const TEMPERATURE: f32 = 0.07;
 
 /// Vectors of unit length with their classes.
-pub(super) struct Bank {
+#[derive(Clone, Debug)]
+pub struct Bank {
     dim: usize,
     /// `[n, dim]`
     directions: Vec<f32>,
@@ -21,26 +22,31 @@ pub(super) struct Bank {
 
 /// An entry of the bank and its cosine to the query.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Neighbour {
-    pub(super) cosine: f32,
-    pub(super) entry: usize,
+pub struct Neighbour {
+    /// Cosine to the query.
+    pub cosine: f32,
+    /// Index of the entry.
+    pub entry: usize,
 }
 
 impl Bank {
-    /// features: `[n, dim]`; classes: `[n]`.
-    pub(super) fn new(features: &[f32], dim: usize, classes: Vec<u32>) -> Self {
+    /// A bank of `features: [n, dim]` with `classes: [n]`.
+    ///
+    /// # Panics
+    /// If there is not one class per feature.
+    pub fn new(features: &[f32], dim: usize, classes: Vec<u32>) -> Self {
         assert_eq!(features.len(), classes.len() * dim, "a class for every feature");
         Self { dim, directions: directions(features, dim), classes }
     }
 
     /// Class of an entry.
-    pub(super) fn class(&self, entry: usize) -> u32 {
+    pub fn class(&self, entry: usize) -> u32 {
         self.classes[entry]
     }
 
-    /// The `most` nearest entries of each of `queries: [m, dim]`, nearest first; of equal ones the earlier. `excluded` tells which
-    /// entry a query must not find (itself).
-    pub(super) fn nearest(
+    /// The `most` nearest entries of each of `queries: [m, dim]`, nearest first; of equal ones the earlier. `excluded`: the
+    /// entry that a query must not find (itself).
+    pub fn nearest(
         &self,
         queries: &[f32],
         most: usize,
@@ -86,8 +92,8 @@ impl Bank {
         }
     }
 
-    /// The class for which the nearest `k` neighbours vote; of equal votes the smaller. None without neighbours.
-    pub(super) fn vote(&self, neighbours: &[Neighbour], k: usize) -> Option<u32> {
+    /// The class with the most votes of the nearest `k` neighbours; of equal votes the smaller. `None` without neighbours.
+    pub fn vote(&self, neighbours: &[Neighbour], k: usize) -> Option<u32> {
         let mut votes: Vec<(u32, f64)> = Vec::new();
         for neighbour in neighbours.iter().take(k) {
             let (class, weight) =
@@ -102,7 +108,10 @@ impl Bank {
     }
 
     /// Share of queries whose class the vote of `k` neighbours finds; NaN without queries.
-    pub(super) fn accuracy(&self, found: &[Vec<Neighbour>], classes: &[u32], k: usize) -> f64 {
+    ///
+    /// # Panics
+    /// If there is not one class per query.
+    pub fn accuracy(&self, found: &[Vec<Neighbour>], classes: &[u32], k: usize) -> f64 {
         assert_eq!(found.len(), classes.len(), "a class for every query");
         let right =
             found.iter().zip(classes).filter(|(found, class)| self.vote(found, k) == Some(**class)).count();

@@ -1,16 +1,21 @@
+//! Makes the views of a batch, and the batch of its views. Pure functions of dataset, views and plan; `loader` calls them from its
+//! threads.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use dinov2_files::chain;
+
 use super::{Batch, DataError, Dataset, Image, LoaderPlan, Pixels};
-use crate::views::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 use crate::views::{Mix, Renderer, Sides, View, ViewConfig, mix};
 
-/// Samples that are tried for one place of a batch before the loader gives up.
+/// Samples tried for one place of a batch before the loader gives up.
 const MAX_TRIES: usize = 1_000;
 
-/// Makes what batches consist of: pure functions of dataset, views and plan.
-pub(super) struct Maker {
+/// Makes views and batches: pure functions of dataset, views and plan.
+pub(super) struct BatchMaker {
     pub(super) dataset: Arc<Dataset>,
     pub(super) views: ViewConfig,
     pub(super) plan: LoaderPlan,
@@ -20,7 +25,7 @@ pub(super) struct Maker {
 
 /// Which view is wanted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Job {
+pub(super) struct ViewJob {
     pub(super) step: u64,
     /// Place in the batch.
     pub(super) slot: usize,
@@ -31,15 +36,15 @@ pub(super) struct Job {
 }
 
 /// A view before it is mixed.
-pub(super) struct Made {
+pub(super) struct UnmixedView {
     sample: u32,
     position: u64,
     student: Vec<u8>,
     teacher: Option<Vec<u8>>,
 }
 
-impl Maker {
-    /// Ranks of a step have the same sides, so that none waits for another's larger views.
+impl BatchMaker {
+    /// All ranks of a step use the same sides, so that none waits for larger views of another.
     fn sides(&self, step: u64) -> Sides {
         let mut random = Random::new(Purpose::Sides, self.plan.seed, step, 0);
         let sides = &self.views.sizes_px;
@@ -52,7 +57,7 @@ impl Maker {
     }
 
     /// A view of the sample, or of one that replaces it if it cannot be read.
-    pub(super) fn make(&self, job: Job, renderer: &mut Renderer) -> Result<Made, DataError> {
+    pub(super) fn make(&self, job: ViewJob, renderer: &mut Renderer) -> Result<UnmixedView, DataError> {
         let (sample, image) = self.readable(job)?;
         let seed = self.plan.seed;
         let view =
@@ -60,10 +65,10 @@ impl Maker {
         let sides = self.sides(job.step);
         let student = renderer.render(&view, &image, sides.student_px);
         let teacher = sides.teacher_px.map(|side_px| renderer.render(&view, &image, side_px));
-        Ok(Made { sample, position: job.position, student, teacher })
+        Ok(UnmixedView { sample, position: job.position, student, teacher })
     }
 
-    fn readable(&self, job: Job) -> Result<(u32, Image), DataError> {
+    fn readable(&self, job: ViewJob) -> Result<(u32, Image), DataError> {
         let mut replacements = Random::new(Purpose::Replacement, self.plan.seed, job.position, 0);
         let (mut sample, mut last) = (job.sample, String::new());
         for _ in 0..MAX_TRIES {
@@ -77,14 +82,14 @@ impl Maker {
         Err(DataError::Unreadable { tried: MAX_TRIES, last })
     }
 
-    /// Decodes; the inner error says why an image cannot be, and is remembered. A decoder that panics has met a broken image,
-    /// too. A store that is out of reach says nothing about the image: to go on without it would be another run.
+    /// Decodes a sample. The inner error is the reason why it is unreadable, which is remembered; a panic of the decoder counts as
+    /// one. A store out of reach is the outer error: the image may be fine, and a run without it would be another run.
     fn decode(&self, sample: u32) -> Result<Result<Image, String>, DataError> {
         let decoded = catch_unwind(AssertUnwindSafe(|| self.dataset.decode(sample as usize)));
         let reason = match decoded {
             Ok(Ok(image)) => return Ok(Ok(image)),
             Ok(Err(error @ DataError::Remote { .. })) => return Err(error),
-            Ok(Err(error)) => dinov2_files::chain(&error),
+            Ok(Err(error)) => chain(&error),
             Err(panic) => format!("the decoder panicked: {}", panic_text(&*panic)),
         };
         self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(sample, reason.clone());
@@ -92,7 +97,7 @@ impl Maker {
     }
 
     /// Puts a batch together. made: `[batch]`, in the order of the slots.
-    pub(super) fn assemble(&self, step: u64, made: &[Made]) -> Batch {
+    pub(super) fn assemble(&self, step: u64, made: &[UnmixedView]) -> Batch {
         let sides = self.sides(step);
         let mixes: Vec<_> = made
             .iter()
@@ -110,7 +115,7 @@ impl Maker {
     }
 }
 
-/// Lays views below each other and mixes them: partners are taken as they were before.
+/// Stacks views and mixes them; partners are taken unmixed.
 fn stack(side_px: usize, views: &[&[u8]], mixes: &[Option<Mix>]) -> Pixels {
     let view_bytes = side_px * side_px * 3;
     let mut data = vec![0; views.len() * view_bytes];
@@ -123,7 +128,7 @@ fn stack(side_px: usize, views: &[&[u8]], mixes: &[Option<Mix>]) -> Pixels {
     Pixels { side_px, data }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".into())

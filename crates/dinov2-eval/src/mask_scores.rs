@@ -1,18 +1,19 @@
-//! The measures of DAVIS (Perazzi et al., CVPR 2016): how well the mask of an object agrees with the true one.
+//! The measures of DAVIS (Perazzi et al., CVPR 2016): agreement of an object's mask with the true one.
 
 /// Reach of the boundary measure, as a share of the image's diagonal.
 const REACH: f64 = 0.008;
 
 /// The mask of one object.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mask<'a> {
+pub struct Mask<'a> {
     /// `[height_px, width_px]`
-    pub(super) inside: &'a [bool],
-    pub(super) width_px: usize,
+    pub inside: &'a [bool],
+    /// Width of the image.
+    pub width_px: usize,
 }
 
 /// Region similarity J: intersection over union; 1 where neither mask has a pixel.
-pub(super) fn region_similarity(found: Mask<'_>, truth: Mask<'_>) -> f64 {
+pub fn region_similarity(found: Mask<'_>, truth: Mask<'_>) -> f64 {
     let (mut both, mut either) = (0_usize, 0_usize);
     for (found, truth) in found.inside.iter().zip(truth.inside) {
         both += usize::from(*found && *truth);
@@ -23,7 +24,7 @@ pub(super) fn region_similarity(found: Mask<'_>, truth: Mask<'_>) -> f64 {
 
 /// Boundary measure F: harmonic mean of the shares of each boundary that lie within reach of the other; 1 where neither mask has
 /// a boundary, 0 where only one has.
-pub(super) fn boundary_measure(found: Mask<'_>, truth: Mask<'_>) -> f64 {
+pub fn boundary_measure(found: Mask<'_>, truth: Mask<'_>) -> f64 {
     let (width, height) = (found.width_px, found.inside.len() / found.width_px);
     let reach = (REACH * ((width * width + height * height) as f64).sqrt()).ceil() as usize;
     let (found, truth) = (boundary(found), boundary(truth));
@@ -90,7 +91,7 @@ mod tests {
         (0..90 * 160).map(|index| inside(index / 160, index % 160)).collect()
     }
 
-    fn judge(found: &[bool], truth: &[bool]) -> [f64; 2] {
+    fn evaluate(found: &[bool], truth: &[bool]) -> [f64; 2] {
         let mask = |inside| Mask { inside, width_px: 160 };
         [region_similarity(mask(found), mask(truth)), boundary_measure(mask(found), mask(truth))]
     }
@@ -111,7 +112,7 @@ mod tests {
             (disk((40, 60), 25), nothing.clone(), [0.0, 0.0]),
         ];
         for (case, (found, truth, expected)) in cases.iter().enumerate() {
-            let got = judge(found, truth);
+            let got = evaluate(found, truth);
             let off = got.iter().zip(expected).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
             assert!(off < 1e-9, "case {case}: {got:?}, expected {expected:?}");
         }

@@ -1,10 +1,13 @@
+//! Linear centred kernel alignment, from sums over patches.
+
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
 /// Linear centred kernel alignment (arXiv 1905.00414): how alike two sets of features of the same patches are, whatever their widths
 /// and up to rotation and scale. 1 for features that are rotations of each other; 0 for unrelated ones.
 ///
 /// `|cov(x, y)|^2 / (|cov(x, x)| * |cov(y, y)|)`, Frobenius norms, from sums over patches.
-pub(super) struct LinearCka {
+#[derive(Clone, Debug)]
+pub struct LinearCka {
     /// `[dim]` each, taken from every feature: near the means, so that no large sums are subtracted later.
     origins: Option<[Vec<f32>; 2]>,
     patches: usize,
@@ -14,7 +17,8 @@ pub(super) struct LinearCka {
 }
 
 impl LinearCka {
-    pub(super) fn new(left: usize, right: usize) -> Self {
+    /// For features of these widths, without patches.
+    pub fn new(left: usize, right: usize) -> Self {
         Self {
             origins: None,
             patches: 0,
@@ -23,8 +27,11 @@ impl LinearCka {
         }
     }
 
-    /// left: `[n, left dim]`; right: `[n, right dim]`.
-    pub(super) fn add(&mut self, left: &[f32], right: &[f32]) {
+    /// Adds patches. `left: [n, left dim]`, `right: [n, right dim]`.
+    ///
+    /// # Panics
+    /// If both are not of as many patches.
+    pub fn add(&mut self, left: &[f32], right: &[f32]) {
         let sides = [left, right];
         let dims = [self.sums[0].len(), self.sums[1].len()];
         let patches = left.len() / dims[0];
@@ -52,8 +59,8 @@ impl LinearCka {
         self.patches += patches;
     }
 
-    /// NaN without patches.
-    pub(super) fn value(&self) -> f64 {
+    /// The alignment of all patches so far; NaN without patches.
+    pub fn value(&self) -> f64 {
         let count = self.patches as f64;
         let squared = |product: &DMatrix<f64>, from: usize, to: usize| {
             let centred = product - &self.sums[from] * self.sums[to].transpose() / count;

@@ -1,15 +1,13 @@
-//! What was measured, as a table: a row per figure, a column per model.
+//! The table of results: a row per figure, a column per model.
 
 use std::fmt::Write;
 
-use dinov2_io::Size;
 use serde::Serialize;
 
-use super::{EvalError, ModelFacts};
-
-/// What a figure is, which decides how it is written.
+/// Unit of a figure, which decides its format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Unit {
     /// A share of 1, written in per cent.
     Share,
@@ -25,14 +23,37 @@ pub enum Unit {
     Ratio,
 }
 
+/// Properties of a model for the head of the table.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelFacts {
+    /// Stem of the file and the precision.
+    pub name: String,
+    /// The file.
+    pub path: String,
+    /// Precision: `f32`, `half` or `int8`.
+    pub precision: &'static str,
+    /// Architecture, such as `ViT-S/14`.
+    pub architecture: String,
+    /// Width of a feature.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Numbers in all tensors, scales not counted.
+    pub parameters: u64,
+    /// Size of the file.
+    pub file_bytes: usize,
+}
+
 /// One figure of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measure {
-    /// What was done, such as `segmentation 252`.
+    /// The task, such as `segmentation 252`.
     pub task: String,
-    /// What was measured, such as `mIoU`.
+    /// The measure, such as `mIoU`.
     pub name: String,
-    /// What the value is.
+    /// Unit of the value.
     pub unit: Unit,
     /// The figure.
     pub value: f64,
@@ -45,44 +66,32 @@ impl Measure {
     }
 
     /// The size of the images that a task shows to a model.
-    pub(super) fn image_side(task: &str, side_px: usize) -> Self {
+    pub fn image_side(task: &str, side_px: usize) -> Self {
         Self::new(task, "short side of the images", Unit::Pixels, side_px as f64)
     }
-}
-
-/// Short side in pixels of a square picture that is brought to a size for patches of `patch_size`.
-pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalError> {
-    let side = match size {
-        Size::Short(side) => side,
-        Size::Exact { width_px, height_px } => width_px.max(height_px),
-        Size::Native => return Err(EvalError::input("size", "one in pixels", "native")),
-    };
-    let target = size.target(side, side, patch_size);
-    let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
-    Ok(width.min(height))
 }
 
 /// A row of a [`Report`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// What was done.
+    /// The task.
     pub task: String,
-    /// What was measured.
+    /// The measure.
     pub measure: String,
-    /// What the values are.
+    /// Unit of the values.
     pub unit: Unit,
-    /// One per model, in the order of [`Report::models`]; none where it was not measured.
+    /// One per model, in the order of [`Report::models`]; `None` where it was not measured.
     pub values: Vec<Option<f64>>,
 }
 
-/// Everything that was measured of some models.
+/// Results of several models.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The columns.
     pub models: Vec<ModelFacts>,
     /// The rows, in the order in which they were first measured.
     pub rows: Vec<Row>,
-    /// How it was measured, in words: data, sizes, protocols.
+    /// Notes on data, sizes and protocols.
     pub notes: Vec<String>,
 }
 
@@ -164,7 +173,7 @@ fn line(task: &str, measure: &str, values: Vec<String>) -> String {
     format!("| {task} | {measure} | {} |", values.join(" | "))
 }
 
-/// Text that cannot end a cell.
+/// Text with the characters escaped that would end a cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }

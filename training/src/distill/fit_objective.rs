@@ -1,3 +1,5 @@
+//! Fits the standardisation of a teacher's features to the first views.
+
 use candle_core::Device;
 
 use super::DistillError;
@@ -6,7 +8,7 @@ use crate::loss::{Objective, Standardiser, Statistics};
 use crate::recipe::{LossRecipe, Standardise};
 use crate::teacher::Teacher;
 
-/// Measures what the teacher makes of the first views and standardises it. The loader stands at step 0: a cache has no other
+/// Fits the standardisation to the teacher's features of the first views. The loader must stand at step 0: a cache has no other
 /// views.
 ///
 /// # Errors
@@ -34,7 +36,7 @@ pub fn fit_objective(
         seen += batch.samples.len();
     }
     let fit = |statistics: &Statistics| Standardiser::fit(recipe.standardise, statistics, device);
-    // There are too few CLS tokens for a covariance.
+    // There are too few CLS tokens to estimate a covariance.
     let cls = match recipe.standardise {
         Standardise::PhiS => Standardiser::fit(Standardise::MeanStd, &cls, device)?,
         _ => fit(&cls)?,

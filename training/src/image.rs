@@ -1,3 +1,5 @@
+//! A decoded image.
+
 use dinov2_core::ImageView;
 use dinov2_io::{FormatError, Frame, decode_still};
 
