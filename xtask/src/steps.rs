@@ -109,7 +109,8 @@ fn rustdoc() -> Result<()> {
 /// file outside of its crate is found here.
 fn package() -> Result<()> {
     let unpublished = UNPUBLISHED.iter().flat_map(|name| ["--exclude", name]);
-    let arguments = ["package", "--workspace", "--no-verify", "--locked", "--allow-dirty", "--quiet"];
+    let arguments =
+        ["package", "--workspace", "--no-verify", "--locked", "--offline", "--allow-dirty", "--quiet"];
     cargo(&arguments.into_iter().chain(unpublished).collect::<Vec<_>>())
 }
 
