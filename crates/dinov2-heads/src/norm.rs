@@ -1,4 +1,4 @@
-//! The head `norm`: the length of each patch's feature. Patches whose length stands out are artefacts of models without registers
+//! The head `norm`: the Euclidean norm of each patch feature. Outliers are artefacts of models without registers
 //! (Darcet et al., "Vision Transformers Need Registers", 2024, figure 3).
 
 use dinov2_core::{HeadOutputs, VitSpec};
