@@ -9,7 +9,7 @@ use crate::head::config_of;
 use crate::{Head, HeadError, HeadInput, HeadKind};
 
 pub(crate) const KIND: HeadKind =
-    HeadKind { name: "norm", summary: "map of the lengths of the patches' features", open };
+    HeadKind { name: "norm", summary: "map of the Euclidean norms of the patch features", open };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

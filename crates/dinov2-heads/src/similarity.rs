@@ -9,7 +9,7 @@ use crate::{Head, HeadError, HeadInput, HeadKind};
 
 pub(crate) const KIND: HeadKind = HeadKind {
     name: "similarity",
-    summary: "map of the cosine to the patch at x=0..1,y=0..1 of each camera's first frame",
+    summary: "map of the cosine similarity to the patch at x=0..1,y=0..1 of each camera's first frame",
     open,
 };
 
