@@ -1,8 +1,8 @@
-//! Places for connections: how many there may be, and which one is ended when all are taken.
+//! The limit on connections: how many may be open, and which one is closed when the limit is reached.
 //!
-//! A connection either waits (it has sent no complete request that may be answered) or is answered. Only those that wait are ended for
-//! others, so whoever opens many connections and says nothing, or says it slowly, loses them to whoever comes with a request.
-//! Requests for anything but health and metrics leave [`RESERVED_CONNECTIONS`] places alone.
+//! A connection is idle (it has sent no complete, authorised request) or has active requests. Only idle connections are closed to
+//! make room, so a client that opens many connections and sends nothing, or sends slowly, loses them to clients that send
+//! requests. Requests for anything but health and metrics leave [`RESERVED_CONNECTIONS`] connections free.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -18,55 +18,55 @@ use tokio::task::AbortHandle;
 use crate::limits::{MAX_CONNECTIONS, MAX_WAITING_PER_PEER, RESERVED_CONNECTIONS};
 use crate::shared::lock;
 
-/// All connections. Clones share them.
+/// The open connections. Clones share one table.
 #[derive(Clone, Default)]
-pub(crate) struct Places(Arc<Mutex<Table>>);
+pub(crate) struct Connections(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 struct Table {
-    held: Vec<Held>,
+    open: Vec<Connection>,
     next_id: u64,
 }
 
-/// What is known of a connection.
-struct Held {
+/// One open connection.
+struct Connection {
     id: u64,
     peer: Peer,
-    /// Requests that are being answered: one, and the socket that came of it.
-    answering: usize,
-    /// Of these, the ones for anything but health and metrics.
+    /// Active requests: at most one, plus the web socket that it was upgraded to.
+    active: usize,
+    /// Active requests for anything but health and metrics.
     ordinary: usize,
-    /// When it was accepted, or when its last answer ended.
-    waiting_since: Instant,
-    /// Ends it.
+    /// When it was accepted, or when its last request ended.
+    idle_since: Instant,
+    /// Closes the connection when aborted.
     task: Option<AbortHandle>,
 }
 
-/// A machine that connects: an IPv4 address, or the network part of an IPv6 address, since one machine has all of its 2^64.
+/// A client machine: an IPv4 address, or the /64 network of an IPv6 address, because one machine may use all addresses of its network.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Peer(IpAddr);
 
-/// What a request is for.
+/// The class of a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Health or metrics: always answered.
+    /// Health or metrics: always served.
     Monitoring,
     /// Anything else.
     Ordinary,
 }
 
-/// The place of a connection, given back when the last clone is dropped.
+/// The slot of one connection; freed when the last clone is dropped.
 #[derive(Clone)]
-pub(crate) struct Place(Arc<Taken>);
+pub(crate) struct Slot(Arc<SlotOwner>);
 
-struct Taken {
+struct SlotOwner {
     id: u64,
-    places: Places,
+    connections: Connections,
 }
 
-/// A request is being answered: until this is dropped, its connection is not ended for others.
-pub(crate) struct Answering {
-    place: Place,
+/// An active request: until this is dropped, its connection is not closed to make room for others.
+pub(crate) struct ActiveRequest {
+    slot: Slot,
     purpose: Purpose,
 }
 
@@ -80,109 +80,120 @@ impl Peer {
         })
     }
 
-    /// A reverse proxy on this machine stands for everyone that it serves.
-    fn may_stand_for_many(self) -> bool {
+    /// A loopback peer may be a reverse proxy, which connects for many clients.
+    fn may_be_proxy(self) -> bool {
         self.0.is_loopback()
     }
 }
 
-impl Held {
-    fn waits(&self) -> bool {
-        self.answering == 0
+impl Connection {
+    fn is_idle(&self) -> bool {
+        self.active == 0
     }
 }
 
 impl Table {
-    fn waiting_of(&self, peer: Peer) -> usize {
-        self.held.iter().filter(|held| held.waits() && held.peer == peer).count()
+    fn idle_of(&self, peer: Peer) -> usize {
+        self.open.iter().filter(|connection| connection.is_idle() && connection.peer == peer).count()
     }
 
-    /// Ends the connection of `peer` that has waited longest.
-    fn end_longest_of(&mut self, peer: Peer) {
-        let waiting = self.held.iter().enumerate().filter(|(_, held)| held.waits() && held.peer == peer);
-        if let Some((at, _)) = waiting.min_by_key(|(_, held)| held.waiting_since)
-            && let Some(task) = self.held.swap_remove(at).task
+    /// Closes the connection of `peer` that has been idle longest.
+    fn end_longest_idle(&mut self, peer: Peer) {
+        let idle = self
+            .open
+            .iter()
+            .enumerate()
+            .filter(|(_, connection)| connection.is_idle() && connection.peer == peer);
+        if let Some((at, _)) = idle.min_by_key(|(_, connection)| connection.idle_since)
+            && let Some(task) = self.open.swap_remove(at).task
         {
             task.abort();
         }
     }
 
-    /// The peer with the most connections that wait; of several, the one that has waited longest.
-    fn greediest(&self) -> Option<Peer> {
-        let waiting = self.held.iter().filter(|held| held.waits());
-        let key = |held: &&Held| (self.waiting_of(held.peer), std::cmp::Reverse(held.waiting_since));
-        waiting.max_by_key(key).map(|held| held.peer)
+    /// The peer with the most idle connections; among equals, the one with the longest idle connection.
+    fn most_idle_peer(&self) -> Option<Peer> {
+        let idle = self.open.iter().filter(|connection| connection.is_idle());
+        let key = |connection: &&Connection| {
+            (self.idle_of(connection.peer), std::cmp::Reverse(connection.idle_since))
+        };
+        idle.max_by_key(key).map(|connection| connection.peer)
     }
 }
 
-impl Places {
-    /// A place for a new connection. Where its peer has too many that wait, or all places are taken, one that waits is ended for
-    /// it. None if every connection is being answered.
-    pub(crate) fn take(&self, address: IpAddr) -> Option<Place> {
+impl Connections {
+    /// A slot for a new connection. If its peer has too many idle connections, or the limit is reached, an idle one is closed.
+    /// None if the limit is reached and no connection is idle.
+    pub(crate) fn open(&self, address: IpAddr) -> Option<Slot> {
         let peer = Peer::of(address);
         let mut table = lock(&self.0);
-        if !peer.may_stand_for_many() && table.waiting_of(peer) >= MAX_WAITING_PER_PEER {
-            table.end_longest_of(peer);
+        if !peer.may_be_proxy() && table.idle_of(peer) >= MAX_WAITING_PER_PEER {
+            table.end_longest_idle(peer);
         }
-        if table.held.len() >= MAX_CONNECTIONS {
-            let greediest = table.greediest()?;
-            table.end_longest_of(greediest);
+        if table.open.len() >= MAX_CONNECTIONS {
+            let peer = table.most_idle_peer()?;
+            table.end_longest_idle(peer);
         }
         let id = table.next_id;
         table.next_id += 1;
-        let waiting_since = Instant::now();
-        table.held.push(Held { id, peer, answering: 0, ordinary: 0, waiting_since, task: None });
-        Some(Place(Arc::new(Taken { id, places: self.clone() })))
+        let idle_since = Instant::now();
+        table.open.push(Connection { id, peer, active: 0, ordinary: 0, idle_since, task: None });
+        Some(Slot(Arc::new(SlotOwner { id, connections: self.clone() })))
     }
 }
 
-impl Place {
-    /// Says what is to be ended when the place is needed for another connection.
-    pub(crate) fn ends(&self, task: AbortHandle) {
-        match lock(&self.0.places.0).held.iter_mut().find(|held| held.id == self.0.id) {
-            Some(held) => held.task = Some(task),
+impl Slot {
+    /// Sets the task that is aborted when the slot is needed for another connection.
+    pub(crate) fn set_task(&self, task: AbortHandle) {
+        match lock(&self.0.connections.0).open.iter_mut().find(|connection| connection.id == self.0.id) {
+            Some(connection) => connection.task = Some(task),
             None => task.abort(),
         }
     }
 
-    /// Begins an answer. None if the places that are left are for monitoring.
-    pub(crate) fn answer(&self, purpose: Purpose) -> Option<Answering> {
-        let mut table = lock(&self.0.places.0);
-        let others = table.held.iter().filter(|held| held.ordinary > 0 && held.id != self.0.id).count();
+    /// Begins a request. None if the connection was closed or the remaining slots are reserved for monitoring.
+    pub(crate) fn begin_request(&self, purpose: Purpose) -> Option<ActiveRequest> {
+        let mut table = lock(&self.0.connections.0);
+        let others = table
+            .open
+            .iter()
+            .filter(|connection| connection.ordinary > 0 && connection.id != self.0.id)
+            .count();
         if purpose == Purpose::Ordinary && others >= MAX_CONNECTIONS - RESERVED_CONNECTIONS {
             return None;
         }
-        let held = table.held.iter_mut().find(|held| held.id == self.0.id)?;
-        held.answering += 1;
-        held.ordinary += usize::from(purpose == Purpose::Ordinary);
-        Some(Answering { place: self.clone(), purpose })
+        let connection = table.open.iter_mut().find(|connection| connection.id == self.0.id)?;
+        connection.active += 1;
+        connection.ordinary += usize::from(purpose == Purpose::Ordinary);
+        Some(ActiveRequest { slot: self.clone(), purpose })
     }
 }
 
-impl Drop for Taken {
+impl Drop for SlotOwner {
     fn drop(&mut self) {
-        lock(&self.places.0).held.retain(|held| held.id != self.id);
+        lock(&self.connections.0).open.retain(|connection| connection.id != self.id);
     }
 }
 
-impl Drop for Answering {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let taken = &self.place.0;
-        if let Some(held) = lock(&taken.places.0).held.iter_mut().find(|held| held.id == taken.id) {
-            held.answering -= 1;
-            held.ordinary -= usize::from(self.purpose == Purpose::Ordinary);
-            held.waiting_since = Instant::now();
+        let owner = &self.slot.0;
+        let mut table = lock(&owner.connections.0);
+        if let Some(connection) = table.open.iter_mut().find(|connection| connection.id == owner.id) {
+            connection.active -= 1;
+            connection.ordinary -= usize::from(self.purpose == Purpose::Ordinary);
+            connection.idle_since = Instant::now();
         }
     }
 }
 
-/// The body of an answer, which lasts until it is sent.
-pub(crate) struct AnsweringBody {
+/// A response body that keeps its request active until it is sent.
+pub(crate) struct TrackedBody {
     pub(crate) body: Body,
-    pub(crate) _answering: Answering,
+    pub(crate) _request: ActiveRequest,
 }
 
-impl HttpBody for AnsweringBody {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -213,64 +224,65 @@ mod tests {
         IpAddr::V4(Ipv4Addr::new(192, 168, 1, last))
     }
 
-    fn is_held(place: &Place) -> bool {
-        lock(&place.0.places.0).held.iter().any(|held| held.id == place.0.id)
+    fn is_open(slot: &Slot) -> bool {
+        lock(&slot.0.connections.0).open.iter().any(|connection| connection.id == slot.0.id)
     }
 
     #[test]
-    fn the_longest_wait_ends_first_and_answers_never() {
-        let places = Places::default();
-        let all: Vec<Place> = (0..MAX_CONNECTIONS).map(|_| places.take(PROXY).unwrap()).collect();
-        let answered = all[0].answer(Purpose::Ordinary).unwrap();
-        // Answered and waiting anew: its wait begins now.
-        drop(all[1].answer(Purpose::Monitoring).unwrap());
-        let more: Vec<Place> = (0..3).map(|_| places.take(PROXY).unwrap()).collect();
-        let ended: Vec<usize> = (0..all.len()).filter(|&at| !is_held(&all[at])).collect();
-        assert_eq!(ended, [2, 3, 4]);
-        assert!(more.iter().all(is_held));
-        assert!(all[2].answer(Purpose::Monitoring).is_none(), "an answer on an ended connection");
+    fn the_longest_idle_connection_is_closed_and_active_ones_are_kept() {
+        let connections = Connections::default();
+        let all: Vec<Slot> = (0..MAX_CONNECTIONS).map(|_| connections.open(PROXY).unwrap()).collect();
+        let answered = all[0].begin_request(Purpose::Ordinary).unwrap();
+        // Served and idle again: its idle time begins now.
+        drop(all[1].begin_request(Purpose::Monitoring).unwrap());
+        let more: Vec<Slot> = (0..3).map(|_| connections.open(PROXY).unwrap()).collect();
+        let closed: Vec<usize> = (0..all.len()).filter(|&at| !is_open(&all[at])).collect();
+        assert_eq!(closed, [2, 3, 4]);
+        assert!(more.iter().all(is_open));
+        assert!(all[2].begin_request(Purpose::Monitoring).is_none(), "a request on a closed connection");
         drop(answered);
         drop(more);
-        assert_eq!(lock(&places.0).held.len(), MAX_CONNECTIONS - 3);
+        assert_eq!(lock(&connections.0).open.len(), MAX_CONNECTIONS - 3);
     }
 
     #[test]
     fn a_greedy_peer_loses_its_own() {
-        let places = Places::default();
-        let modest = places.take(v4(1)).unwrap();
-        let greedy: Vec<Place> = (0..2 * MAX_WAITING_PER_PEER).map(|_| places.take(v4(2)).unwrap()).collect();
-        assert_eq!(greedy.iter().filter(|place| is_held(place)).count(), MAX_WAITING_PER_PEER);
-        assert!(greedy[MAX_WAITING_PER_PEER..].iter().all(is_held), "not the longest wait");
-        // Many peers take what is left and more: the greedy one pays for it.
-        let crowd: Vec<Place> =
-            (10..7 + MAX_CONNECTIONS as u8).map(|last| places.take(v4(last)).unwrap()).collect();
-        assert!(is_held(&modest) && crowd.iter().all(is_held));
-        assert_eq!(greedy.iter().filter(|place| is_held(place)).count(), 2);
+        let connections = Connections::default();
+        let modest = connections.open(v4(1)).unwrap();
+        let greedy: Vec<Slot> =
+            (0..2 * MAX_WAITING_PER_PEER).map(|_| connections.open(v4(2)).unwrap()).collect();
+        assert_eq!(greedy.iter().filter(|slot| is_open(slot)).count(), MAX_WAITING_PER_PEER);
+        assert!(greedy[MAX_WAITING_PER_PEER..].iter().all(is_open), "not the longest idle one");
+        // Many peers need more than the free slots: the greedy peer's connections are closed.
+        let crowd: Vec<Slot> =
+            (10..7 + MAX_CONNECTIONS as u8).map(|last| connections.open(v4(last)).unwrap()).collect();
+        assert!(is_open(&modest) && crowd.iter().all(is_open));
+        assert_eq!(greedy.iter().filter(|slot| is_open(slot)).count(), 2);
     }
 
     #[test]
     fn a_network_of_ipv6_is_one_peer_and_a_proxy_is_many() {
         let v6 = |host: u16| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, host));
         assert!(Peer::of(v6(1)) == Peer::of(v6(2)));
-        assert!(Peer::of(IpAddr::V6(Ipv6Addr::LOCALHOST)).may_stand_for_many());
-        assert!(Peer::of("::ffff:127.0.0.1".parse().unwrap()).may_stand_for_many());
+        assert!(Peer::of(IpAddr::V6(Ipv6Addr::LOCALHOST)).may_be_proxy());
+        assert!(Peer::of("::ffff:127.0.0.1".parse().unwrap()).may_be_proxy());
         assert!(Peer::of("::ffff:192.168.1.1".parse().unwrap()) == Peer::of(v4(1)));
-        let places = Places::default();
-        let behind: Vec<Place> = (0..MAX_CONNECTIONS).map(|_| places.take(PROXY).unwrap()).collect();
-        assert!(behind.iter().all(is_held));
+        let connections = Connections::default();
+        let behind: Vec<Slot> = (0..MAX_CONNECTIONS).map(|_| connections.open(PROXY).unwrap()).collect();
+        assert!(behind.iter().all(is_open));
     }
 
     #[test]
-    fn monitoring_has_places_that_nothing_else_takes() {
-        let places = Places::default();
-        let all: Vec<Place> = (0..MAX_CONNECTIONS).map(|_| places.take(PROXY).unwrap()).collect();
-        let answers: Vec<_> = all.iter().map(|place| place.answer(Purpose::Ordinary)).collect();
+    fn slots_are_reserved_for_monitoring() {
+        let connections = Connections::default();
+        let all: Vec<Slot> = (0..MAX_CONNECTIONS).map(|_| connections.open(PROXY).unwrap()).collect();
+        let answers: Vec<_> = all.iter().map(|slot| slot.begin_request(Purpose::Ordinary)).collect();
         let answered = answers.iter().flatten().count();
         assert_eq!(answered, MAX_CONNECTIONS - RESERVED_CONNECTIONS);
-        // The request and the socket that comes of it are one connection.
-        assert!(all[0].answer(Purpose::Ordinary).is_some());
-        let monitoring: Vec<_> = all.iter().map(|place| place.answer(Purpose::Monitoring)).collect();
+        // A request and the socket that it is upgraded to are one connection.
+        assert!(all[0].begin_request(Purpose::Ordinary).is_some());
+        let monitoring: Vec<_> = all.iter().map(|slot| slot.begin_request(Purpose::Monitoring)).collect();
         assert!(monitoring.iter().all(Option::is_some));
-        assert!(places.take(PROXY).is_none(), "a place where every connection is answered");
+        assert!(connections.open(PROXY).is_none(), "a slot although every connection is active");
     }
 }

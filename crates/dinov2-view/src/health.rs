@@ -1,29 +1,31 @@
+//! The health of the pipeline, judged by the statistics that it reports: time since the last report and since the last new frame.
+
 use std::time::{Duration, Instant};
 
 use dinov2_io::LiveStats;
 
-/// Whether the pipeline lives.
-pub(crate) struct Pulse {
+/// The newest statistics of the pipeline, and when they came.
+pub(crate) struct Health {
     silence_timeout: Duration,
     stats: Option<LiveStats>,
-    /// When statistics came last.
-    updated: Instant,
-    /// When statistics last told of a new frame.
-    moved: Option<Instant>,
+    /// Time of the last report.
+    last_update: Instant,
+    /// Time of the last report with a new frame.
+    last_frame: Option<Instant>,
 }
 
-impl Pulse {
+impl Health {
     pub(crate) fn new(silence_timeout: Duration) -> Self {
-        Self { silence_timeout, stats: None, updated: Instant::now(), moved: None }
+        Self { silence_timeout, stats: None, last_update: Instant::now(), last_frame: None }
     }
 
     pub(crate) fn update(&mut self, stats: &LiveStats) {
         let now = Instant::now();
         let before = self.stats.as_ref().map_or(0, |stats| stats.frames);
         if stats.frames != before {
-            self.moved = Some(now);
+            self.last_frame = Some(now);
         }
-        self.updated = now;
+        self.last_update = now;
         match &mut self.stats {
             Some(kept) => kept.clone_from(stats),
             None => self.stats = Some(stats.clone()),
@@ -34,16 +36,16 @@ impl Pulse {
         self.stats.as_ref()
     }
 
-    /// What is wrong, in words; None if frames come.
+    /// The problem as text; None while frames arrive.
     pub(crate) fn trouble(&self) -> Option<String> {
-        let silent = self.updated.elapsed();
-        if silent > self.silence_timeout {
-            return Some(format!("the pipeline has told nothing for {:.1} s", silent.as_secs_f64()));
+        let silence = self.last_update.elapsed();
+        if silence > self.silence_timeout {
+            return Some(format!("no statistics from the pipeline for {:.1} s", silence.as_secs_f64()));
         }
-        match self.moved.map(|moved| moved.elapsed()) {
-            None => Some(String::from("no frame has come yet")),
-            Some(still) if still > self.silence_timeout => {
-                Some(format!("no frame for {:.1} s", still.as_secs_f64()))
+        match self.last_frame.map(|last| last.elapsed()) {
+            None => Some(String::from("no frame yet")),
+            Some(gap) if gap > self.silence_timeout => {
+                Some(format!("no frame for {:.1} s", gap.as_secs_f64()))
             }
             Some(_) => None,
         }
