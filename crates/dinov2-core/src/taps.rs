@@ -32,7 +32,7 @@ pub enum Tap {
     Facet {
         /// Block index, from 0.
         layer: usize,
-        /// Which projection.
+        /// The projection.
         facet: Facet,
     },
     /// Attention of the CLS token in the last block, after softmax: `[heads, n]`.

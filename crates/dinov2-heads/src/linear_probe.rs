@@ -21,7 +21,7 @@ pub enum ProbeError {
     /// An array whose length is not a multiple of the values per patch.
     #[error("{what}: expected a positive multiple of {width} values, got {got}")]
     Shape {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
         /// Values per patch.
         width: usize,
@@ -39,9 +39,9 @@ pub enum ProbeError {
     /// NaN or infinity among the features, or a negative target.
     #[error("{what}: expected {expected} values, got {value} in patch {patch}")]
     Value {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
-        /// What it may hold.
+        /// Allowed values.
         expected: &'static str,
         /// Index of the patch.
         patch: usize,

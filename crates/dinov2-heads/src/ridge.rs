@@ -12,7 +12,7 @@ pub enum RidgeError {
     /// An array of the wrong length.
     #[error("{what}: expected {expected} values, got {got}")]
     Shape {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
         /// Expected number of values.
         expected: String,
@@ -22,9 +22,9 @@ pub enum RidgeError {
     /// NaN or infinity, or a negative weight.
     #[error("{what}: expected {expected} values, got {value} in patch {patch}")]
     Value {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
-        /// What it may hold.
+        /// Allowed values.
         expected: &'static str,
         /// Index of the patch.
         patch: usize,
