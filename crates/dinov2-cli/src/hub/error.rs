@@ -29,11 +29,11 @@ pub(crate) enum HubError {
         "{file}: not found (404) in {repository} at revision {revision} on {endpoint}; check the name and the revision"
     )]
     NotFound {
-        /// File asked for.
+        /// Requested file.
         file: String,
-        /// Repository asked for.
+        /// Requested repository.
         repository: String,
-        /// Revision asked for.
+        /// Requested revision.
         revision: String,
         /// Address of the hub.
         endpoint: String,
@@ -43,7 +43,7 @@ pub(crate) enum HubError {
         "{repository}: {endpoint} refused access ({status}); if the repository is private or gated, request access there and set HF_TOKEN{}", if *.had_token { " to a token with access" } else { "" }
     )]
     Denied {
-        /// Repository asked for.
+        /// Requested repository.
         repository: String,
         /// Address of the hub.
         endpoint: String,
@@ -65,7 +65,7 @@ pub(crate) enum HubError {
     /// A response that violates the hub's protocol.
     #[error("{file}: unexpected response from {endpoint}: {reason}")]
     Protocol {
-        /// File asked for.
+        /// Requested file.
         file: String,
         /// Address of the hub.
         endpoint: String,
@@ -75,13 +75,13 @@ pub(crate) enum HubError {
     /// Offline, and the cache is incomplete.
     #[error("HF_HUB_OFFLINE is set, and the cache does not hold all files of revision {revision}")]
     Offline {
-        /// Revision asked for.
+        /// Requested revision.
         revision: String,
     },
     /// A file exceeds the size limit of its kind.
     #[error("{file}: expected at most {limit_bytes} bytes, the hub announces {announced_bytes}")]
     TooLarge {
-        /// File asked for.
+        /// Requested file.
         file: String,
         /// Maximum size of such a file.
         limit_bytes: u64,
