@@ -11,7 +11,7 @@ use super::test_server::{Behaviour, BodyFault, Server};
 use super::tests::{Machine, REPOSITORY, fixture, hub, request};
 use super::{HubError, PullRequest};
 
-/// Timeouts of about a second, shorter than those of users.
+/// Short timeouts, for tests.
 const SHORT: Timeouts = Timeouts {
     connect: Duration::from_millis(500),
     idle: Duration::from_millis(300),
