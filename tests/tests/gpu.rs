@@ -7,7 +7,6 @@ use common::gpu::{gpu, gpu_with};
 use common::{Picture, cases, cosine, relative_l2};
 use dinov2_core::{ExtractError, Extractor, Facet, Features, Tap, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
-use dinov2_heads::Pca;
 use dinov2_weights::Model;
 use dinov2_wgpu::{Gpu, GpuConfig, GpuPrecision, Stage, Tuning, WgpuEngine};
 
@@ -286,29 +285,4 @@ fn measured_choices_are_kept_and_change_little() {
     let mut engine = engine(&second, &model, GpuPrecision::F32);
     tokens(&mut engine, &picture);
     assert_eq!(second.products(), products);
-}
-
-#[test]
-fn projections_equal_those_of_the_whole_features() {
-    let Some(gpu) = gpu() else { return };
-    let model = small_model();
-    let side = model.spec().patch_size;
-    let mut engine = engine(&gpu, &model, GpuPrecision::F32);
-    let mut projected = Vec::new();
-    let picture = Picture::pattern(7 * side, 5 * side);
-    assert!(engine.extract_projected(picture.view(), &mut projected).is_err(), "no basis");
-    for at in [1, 6] {
-        let picture = Picture::pattern((6 + at) * side, 5 * side);
-        let mut features = Features::new();
-        engine.extract(picture.view(), &Taps::none(), &mut features).unwrap();
-        let pca = Pca::fit(features.patches(), features.dim(), 3 * at).unwrap();
-        engine.set_basis(pca.mean(), pca.directions()).unwrap();
-        let mut want = Vec::new();
-        pca.project_into(features.patches(), &mut want).unwrap();
-        let grid = engine.extract_projected(picture.view(), &mut projected).unwrap();
-        assert_eq!(grid, features.grid());
-        let distance = relative_l2(&projected, &want);
-        assert!(distance < 1e-5, "{distance}");
-    }
-    assert!(engine.set_basis(&[0.0], &[0.0]).is_err());
 }

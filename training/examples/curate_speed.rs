@@ -1,4 +1,4 @@
-//! How fast and how large curation's two heavy steps are, on random embeddings.
+//! Time and memory of curation's two expensive steps on random embeddings.
 //!
 //!     cargo run --release -p training --example curate_speed -- 100000 384 32
 

@@ -1,17 +1,18 @@
-//! Writes the metrics of a made-up run that was killed and resumed, for `tests/check_events.py`.
+//! Writes the metrics of a simulated run that is killed and resumed, for `tests/check_events.py`.
 //!
 //!     cargo run -p training --example metrics -- FOLDER
 
 use std::path::Path;
 
 use dinov2_core::{ImageView, PatchGrid};
-use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
+use training::metrics::{Metrics, PatchFeatures, SheetRow, contact_sheet};
+use training::progress::RunProgress;
 
 const GRID: PatchGrid = PatchGrid { rows: 6, cols: 8 };
 const STEPS: u64 = 40;
 const SHEET_EVERY: u64 = 10;
 
-/// A picture of patches that drift with the step.
+/// A contact sheet whose student differs from its teacher by the step.
 fn sheet(step: u64) -> anyhow::Result<Vec<u8>> {
     let (width_px, height_px) = (8 * 14, 6 * 14);
     let pixels: Vec<u8> = (0..width_px * height_px * 3).map(|index| (index % 255) as u8).collect();
@@ -27,7 +28,7 @@ fn sheet(step: u64) -> anyhow::Result<Vec<u8>> {
 fn train(folder: &Path, resume_step: Option<u64>, last: u64) -> anyhow::Result<()> {
     let mut metrics = Metrics::create(folder, resume_step)?;
     let first = resume_step.unwrap_or(0);
-    let mut progress = Progress::new(STEPS, first);
+    let mut progress = RunProgress::new(STEPS, first);
     for step in first + 1..=last {
         let loss = (-(step as f64) / 10.0).exp();
         metrics.scalar(step, "loss/patch", loss)?;

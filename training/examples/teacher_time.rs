@@ -2,8 +2,8 @@
 //!
 //!     cargo run --release -p training --features cuda --example teacher_time -- g cuda 224 16 20
 //!
-//! Size (s, b, l or g), device, side of the images, images at once, passes. On GPUs in bf16, on a CPU in f32. Memory is what the
-//! driver's own tool shows meanwhile.
+//! Arguments: size (s, b, l or g), device, side of the images, images at once, passes. On GPUs in bf16, on a CPU in f32. For memory, see the
+//! driver's own tool.
 
 use std::error::Error;
 use std::time::Instant;
@@ -42,7 +42,7 @@ fn spec(size: &str) -> Result<VitSpec, Box<dyn Error>> {
     })
 }
 
-/// Of one image's matrix products, two per multiplication and addition.
+/// Operations of one image's matrix products, two per multiplication and addition.
 fn operations(spec: &VitSpec, grid: PatchGrid) -> f64 {
     let (tokens, dim) = (spec.tokens(grid) as f64, spec.dim as f64);
     let matrices = if spec.mlp == MlpKind::SwiGlu { 3.0 } else { 2.0 };
@@ -52,7 +52,7 @@ fn operations(spec: &VitSpec, grid: PatchGrid) -> f64 {
     spec.depth as f64 * block + embedding
 }
 
-/// Seconds that `work` takes at the median of some times, after one that does not count.
+/// Median seconds of `work` over `times` runs, after one that is not counted.
 fn median(
     times: usize,
     device: &Device,

@@ -1,21 +1,52 @@
-//! Files that are whole or not there.
+//! How the library writes files: whole or not at all, and durable. A file appears under its name only when the disk has all of it;
+//! a run that is killed leaves at most a temporary name, which [`remove_partial`] clears.
+//!
+//! Files that grow line by line during a run (metrics, scans) are not written here.
 
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use dinov2_files::{Durability, Kind, WholeFile};
+use dinov2_files::{Kind, WholeFile};
 
-/// Writes a file under a temporary name beside it, makes it durable and gives it its name.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    Ok(dinov2_files::write_whole(path, Kind::Any, Durability::Synced, |file| file.write_all(bytes))
-        .map(drop)?)
+/// Writes a file in the place of whatever has its name.
+pub(crate) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
+) -> io::Result<()> {
+    Ok(dinov2_files::write_whole(path, Kind::Any, write).map(drop)?)
 }
 
-/// The same for what `write` writes under the temporary name that it gets.
-pub(crate) fn write_whole_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+/// The same for bytes that are there already.
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(path, |file| file.write_all(bytes))
+}
+
+/// The same for code that opens files itself: `write` gets the temporary name.
+pub(crate) fn write_by_name(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let file = WholeFile::create(path, Kind::Any)?;
     write(file.temporary())?;
-    Ok(file.finish(Durability::Synced).map(drop)?)
+    file.finish()?;
+    Ok(())
+}
+
+/// Removes temporary files that a killed run left in a folder that only one run writes to: hidden files that end in `.partial` or
+/// `.part`. A folder that does not exist holds none.
+pub(crate) fn remove_partial(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_partial = name.starts_with('.') && (name.ends_with(".partial") || name.ends_with(".part"));
+        if is_partial && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A PNG of `pixels: [height, width, 3]`.

@@ -1,7 +1,7 @@
-//! Curation, distillation, quantization-aware training and evaluation of students.
+//! Curation of images, distillation, quantization-aware training and evaluation of students.
 //!
-//! Way of the data: [`data`] lists encoded images and loads them; [`views`] makes what the networks see of them; a teacher and
-//! a student look at the same views, and the student learns. [`curate`] chooses images before, [`eval`] judges models after.
+//! Data flow: [`data`] lists encoded images and loads them; [`views`] crops and changes them; a teacher and
+//! a student see the same views, and the student learns. [`curate`] selects images before, [`eval`] measures models after.
 
 pub mod allocator;
 pub mod curate;
@@ -9,12 +9,13 @@ pub mod data;
 pub mod distill;
 pub mod eval;
 mod files;
+mod image;
 pub mod loss;
 pub mod metrics;
 pub mod ops;
 pub mod optimise;
 pub mod parallel;
-mod partial;
+pub mod progress;
 pub mod prune;
 pub mod qat;
 pub mod random;

@@ -4,7 +4,7 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// Steps allocate and free the same large tensors over and over; the system's allocator would give their pages back each time.
+/// Each step allocates and frees the same large tensors; the system's allocator would return their pages each time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

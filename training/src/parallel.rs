@@ -1,12 +1,12 @@
-//! Data parallel training: several processes, each with its part of every batch, whose gradients are added up before the step.
+//! Data-parallel training: several processes, each with its part of every batch, whose gradients are summed before the step.
 //!
-//! Processes find each other by the variables that `torchrun`, Kubernetes' training operators and most SLURM scripts set: `RANK`,
-//! `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens there; the others send it their numbers and get the
-//! sums back. It adds in the order of the ranks, so that all processes have the same bits, and the same as one process that
+//! Processes find each other by the environment variables of `torchrun`, Kubernetes' training operators and most SLURM scripts: `RANK`,
+//! `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`. Process 0 listens; the others send it their numbers and receive the
+//! sums. It adds in the order of ranks, so that all processes have the same bits, which are those of one process that
 //! computes the parts one after the other.
 //!
-//! With the feature `nccl`, tensors on GPUs are added up there (`nccl.rs`); all processes have the same bits then too, but not
-//! those of one. Everything else still goes through process 0.
+//! With the feature `nccl`, tensors on GPUs are summed there (`nccl.rs`); all processes then have the same bits, but not
+//! those of one process. All other data goes through process 0.
 
 #[cfg_attr(not(feature = "nccl"), path = "parallel/without_nccl.rs")]
 mod nccl;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 
-/// Time for all processes to be there.
-const JOIN_PATIENCE: Duration = Duration::from_secs(300);
-/// Time that one process may lag behind: the first one measures held-out images and writes checkpoints meanwhile.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// Time for all processes to connect.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest wait for another process: the first one validates and writes checkpoints meanwhile.
+const IO_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Time between attempts to reach process 0.
 const RETRY: Duration = Duration::from_millis(200);
 /// First bytes of a connection.
@@ -30,31 +30,32 @@ const MAX_WORLD: usize = 1 << 12;
 /// Bytes that are converted at a time.
 const CHUNK: usize = 1 << 16;
 
-/// Why processes do not work together.
+/// Errors between processes.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParallelError {
-    /// A variable that says nothing, or is missing.
+    /// A missing or invalid environment variable.
     #[error("{variable}: expected {expected}, got {got}")]
     Variable {
         /// Its name.
         variable: &'static str,
         /// What is possible.
         expected: String,
-        /// What stands there.
+        /// The value found.
         got: String,
     },
-    /// Process 0 cannot listen, or not be reached.
-    #[error("{what} {address}: {reason}")]
+    /// Process 0 cannot listen, or cannot be reached.
+    #[error("cannot {action} {address}")]
     Address {
         /// What was to be done.
-        what: &'static str,
+        action: &'static str,
         /// Address and port.
         address: String,
-        /// Reason.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
     },
-    /// Not everybody came.
-    #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_PATIENCE.as_secs())]
+    /// Processes that did not connect in time.
+    #[error("expected {world} processes at {address} within {} s, got {got}", JOIN_TIMEOUT.as_secs())]
     Missing {
         /// Number expected.
         world: usize,
@@ -63,23 +64,23 @@ pub enum ParallelError {
         /// Number there.
         got: usize,
     },
-    /// Somebody else answers, or a process of another run.
+    /// Another program, or a process of another run, answers.
     #[error("process at {address}: expected one of this run, got {got}")]
-    Stranger {
+    UnexpectedPeer {
         /// Address and port.
         address: String,
-        /// What was said.
+        /// The answer.
         got: String,
     },
-    /// A process is gone.
-    #[error("process {rank} is gone: {reason}")]
-    Gone {
+    /// The connection to a process is lost.
+    #[error("process {rank} is gone")]
+    Disconnected {
         /// Its rank.
         rank: usize,
-        /// Reason.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
     },
-    /// Processes that do not do the same.
+    /// Processes with different parameters.
     #[error(
         "process {rank}: expected {expected} numbers, got {got}: do all processes have the same recipe and images?"
     )]
@@ -91,7 +92,7 @@ pub enum ParallelError {
         /// Numbers that it sends.
         got: u64,
     },
-    /// NCCL does not work.
+    /// NCCL fails.
     #[error("nccl: {0}: does each process have a GPU of its own?")]
     Nccl(String),
     /// The device.
@@ -99,7 +100,7 @@ pub enum ParallelError {
     Candle(#[from] candle_core::Error),
 }
 
-/// What a launcher says about this process.
+/// This process's place in a run, as the launcher states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Which of the processes this is, below `world`.
@@ -118,7 +119,7 @@ impl Launch {
     /// From the environment; one process where `WORLD_SIZE` is not set or 1.
     ///
     /// # Errors
-    /// Variables that are missing or do not fit.
+    /// Missing or invalid variables.
     pub fn from_env() -> Result<Option<Self>, ParallelError> {
         Self::read(&|name| std::env::var(name).ok())
     }
@@ -152,7 +153,7 @@ impl Launch {
             expected: "the host of process 0".into(),
             got: "nothing".into(),
         })?;
-        // torchrun listens on the port itself, for PyTorch's processes; the one after it is ours.
+        // torchrun itself listens on the port for PyTorch's processes, so the next port is used.
         let is_taken = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text == "True");
         let port =
             number("MASTER_PORT", usize::from(u16::MAX) - usize::from(is_taken))? + usize::from(is_taken);
@@ -165,13 +166,13 @@ impl Launch {
 pub struct Group {
     rank: usize,
     world: usize,
-    /// Of process 0 to all others, by rank; of the others to process 0.
+    /// Process 0: to all others, by rank. Others: to process 0.
     links: Vec<TcpStream>,
-    /// Of the GPUs with each other.
+    /// Sums between GPUs, with NCCL.
     ring: Option<nccl::Ring>,
 }
 
-/// A number that goes over the wire, little-endian.
+/// A number that is sent in little-endian bytes.
 pub trait Number: Copy + std::ops::AddAssign {
     /// Its bytes.
     type Bytes: AsRef<[u8]> + AsMut<[u8]> + Default + Copy;
@@ -211,16 +212,16 @@ impl Group {
         Self { rank, world, links, ring: None }
     }
 
-    /// Waits until all processes are there. `device`: where this one's tensors are.
+    /// Waits until all processes are connected. `device`: that of this process's tensors.
     ///
     /// # Errors
-    /// An address that cannot be had, processes that do not come, GPUs that do not reach each other.
+    /// An address that cannot be used, processes that do not connect, GPUs that do not reach each other.
     pub fn join(launch: &Launch, device: &Device) -> Result<Self, ParallelError> {
         let links = if launch.rank == 0 { listen(launch)? } else { vec![connect(launch)?] };
         for link in &links {
-            let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(PATIENCE)));
-            set.and_then(|()| link.set_write_timeout(Some(PATIENCE)))
-                .map_err(|reason| ParallelError::Gone { rank: 0, reason })?;
+            let set = link.set_nodelay(true).and_then(|()| link.set_read_timeout(Some(IO_TIMEOUT)));
+            set.and_then(|()| link.set_write_timeout(Some(IO_TIMEOUT)))
+                .map_err(|source| ParallelError::Disconnected { rank: 0, source })?;
         }
         let mut group = Self::new(launch.rank, launch.world, links);
         group.ring = nccl::Ring::join(&mut group, device)?;
@@ -232,18 +233,18 @@ impl Group {
         self.rank
     }
 
-    /// How many there are.
+    /// Number of processes.
     pub fn world(&self) -> usize {
         self.world
     }
 
-    /// Adds up the numbers of all processes; all get the sums.
+    /// Sums the numbers of all processes; all receive the sums.
     ///
     /// # Errors
-    /// A process that is gone, or has another number of numbers.
+    /// A lost process, or one with another count of numbers.
     pub fn sum<T: Number>(&mut self, numbers: &mut [T]) -> Result<(), ParallelError> {
         if self.rank != 0 {
-            let gone = |reason| ParallelError::Gone { rank: 0, reason };
+            let gone = |source| ParallelError::Disconnected { rank: 0, source };
             let Some(link) = self.links.first_mut() else { return Ok(()) };
             send(link, numbers).map_err(gone)?;
             return receive(link, 0, numbers, |number, got| *number = got);
@@ -252,12 +253,12 @@ impl Group {
             receive(link, rank, numbers, |number, got| *number += got)?;
         }
         for (link, rank) in self.links.iter_mut().zip(1..) {
-            send(link, numbers).map_err(|reason| ParallelError::Gone { rank, reason })?;
+            send(link, numbers).map_err(|source| ParallelError::Disconnected { rank, source })?;
         }
         Ok(())
     }
 
-    /// As [`Self::sum`], for a tensor in f32; the sums are where it is.
+    /// As [`Self::sum`], for an f32 tensor; the sums are on its device.
     ///
     /// # Errors
     /// As [`Self::sum`], and those of candle.
@@ -274,7 +275,7 @@ impl Group {
 /// Process 0: the links to all others, by rank.
 fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
     let Launch { world, address, .. } = launch;
-    let failed = |reason| ParallelError::Address { what: "listen on", address: address.clone(), reason };
+    let failed = |source| ParallelError::Address { action: "listen on", address: address.clone(), source };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let begun = Instant::now();
@@ -282,8 +283,8 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
     while links.iter().any(Option::is_none) {
         match listener.accept() {
             Ok((mut link, _)) => {
-                // Whoever is no process of this run is not waited for.
-                if let Ok(rank) = greeted(&mut link, *world)
+                // A connection that is no process of this run is dropped.
+                if let Ok(rank) = read_greeting(&mut link, *world)
                     && let Some(place @ None) = links.get_mut(rank.wrapping_sub(1))
                     && link.write_all(&GREETING).is_ok()
                 {
@@ -291,20 +292,20 @@ fn listen(launch: &Launch) -> Result<Vec<TcpStream>, ParallelError> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if begun.elapsed() > JOIN_PATIENCE {
+                if begun.elapsed() > JOIN_TIMEOUT {
                     let got = 1 + links.iter().flatten().count();
                     return Err(ParallelError::Missing { world: *world, address: address.clone(), got });
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            Err(reason) => return Err(failed(reason)),
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(links.into_iter().flatten().collect())
 }
 
-/// The rank of a process that greets.
-fn greeted(link: &mut TcpStream, world: usize) -> io::Result<usize> {
+/// Reads the rank of a connecting process.
+fn read_greeting(link: &mut TcpStream, world: usize) -> io::Result<usize> {
     link.set_nonblocking(false)?;
     link.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut hello = [0; 24];
@@ -323,11 +324,11 @@ fn connect(launch: &Launch) -> Result<TcpStream, ParallelError> {
     let mut link = loop {
         match TcpStream::connect(address) {
             Ok(link) => break link,
-            Err(reason) if begun.elapsed() > JOIN_PATIENCE => {
+            Err(source) if begun.elapsed() > JOIN_TIMEOUT => {
                 return Err(ParallelError::Address {
-                    what: "reach process 0 at",
+                    action: "reach process 0 at",
                     address: address.clone(),
-                    reason,
+                    source,
                 });
             }
             Err(_) => std::thread::sleep(RETRY),
@@ -338,13 +339,15 @@ fn connect(launch: &Launch) -> Result<TcpStream, ParallelError> {
     hello.extend((*world as u64).to_le_bytes());
     let mut answer = [0; 8];
     let answered = link
-        .set_read_timeout(Some(JOIN_PATIENCE))
+        .set_read_timeout(Some(JOIN_TIMEOUT))
         .and_then(|()| link.write_all(&hello))
         .and_then(|()| link.read_exact(&mut answer));
     match answered {
         Ok(()) if answer == GREETING => Ok(link),
-        Ok(()) => Err(ParallelError::Stranger { address: address.clone(), got: format!("{answer:?}") }),
-        Err(reason) => Err(ParallelError::Stranger { address: address.clone(), got: reason.to_string() }),
+        Ok(()) => Err(ParallelError::UnexpectedPeer { address: address.clone(), got: format!("{answer:?}") }),
+        Err(reason) => {
+            Err(ParallelError::UnexpectedPeer { address: address.clone(), got: reason.to_string() })
+        }
     }
 }
 
@@ -365,7 +368,7 @@ fn receive<T: Number>(
     numbers: &mut [T],
     put: impl Fn(&mut T, T),
 ) -> Result<(), ParallelError> {
-    let gone = |reason| ParallelError::Gone { rank, reason };
+    let gone = |source| ParallelError::Disconnected { rank, source };
     let mut length = [0; 8];
     link.read_exact(&mut length).map_err(gone)?;
     let (got, expected) = (u64::from_le_bytes(length), numbers.len() as u64);

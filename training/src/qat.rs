@@ -1,9 +1,9 @@
-//! Quantization-aware training: a student that learns with the roundings of the runtime's int8 engine.
+//! Quantization-aware training: the student is trained with the roundings of the runtime's int8 engine.
 //!
-//! In every forward pass matrices are what a file in int8 will hold, and what goes into them is rounded token by token as the
+//! In every forward pass matrices have the values of an int8 file, and their inputs are rounded token by token as the
 //! engine rounds it; scales of weights learn (LSQ, Esser et al. 2020, arXiv 1902.08153), those of activations follow from each
-//! token as they do in the engine, and so do those of attention, which it computes in 16 bits. The result is a file in int8 that
-//! nothing has to be fitted to afterwards.
+//! token as in the engine, and so do those of attention, which the engine computes in 16 bits. The result is an int8 file that
+//! needs no calibration.
 
 use candle_core::{DType, Result, Tensor};
 use dinov2_core::VitSpec;
@@ -17,7 +17,7 @@ use crate::vit::Parameters;
 /// Smallest scale, so that rows of zeros have a logarithm.
 const LEAST_SCALE: f32 = 1e-20;
 
-/// Which matrices are rounded, and to how many steps.
+/// The matrices that are rounded, and the largest integer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rounding {
     limit: u8,
@@ -25,7 +25,7 @@ pub struct Rounding {
     matrices: Vec<String>,
 }
 
-/// Ends the names of variables with the logarithms of a weight's scales.
+/// Suffix of the variables that hold the logarithms of a weight's scales.
 pub(crate) const LOG_SCALE: &str = ".log_scale";
 
 fn log_scale(weight: &str) -> String {
@@ -44,8 +44,8 @@ impl Rounding {
         self.limit
     }
 
-    /// Scales to begin with: of a few clippings of a row, the one with the least squared error. A row that holds the numbers of
-    /// an int8 file gets its old scale back, if one of its weights has the largest magnitude.
+    /// Initial scales: per row, the clipping of least squared error. A row with the values of
+    /// an int8 file gets its old scale back if one of its weights has the largest magnitude.
     ///
     /// # Errors
     /// A matrix that is missing.
@@ -76,7 +76,7 @@ impl Rounding {
         Ok(all)
     }
 
-    /// The integers and scales of a matrix; `None` for what is none.
+    /// The integers and scales of a matrix; `None` for other tensors.
     ///
     /// # Errors
     /// Parameters without it or its scales.

@@ -1,11 +1,11 @@
-//! Ending a run early with its work kept.
+//! Stopping a run early without losing its work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A request to end, shared by whoever asks (a signal handler) and the run.
+/// A request to stop, shared by the requester (a signal handler) and the run.
 ///
-/// A run heeds it once it has work to keep: before, the program can end at once and nothing is lost.
+/// A run honours requests once it has work to save. Before that, the program can exit at once and nothing is lost.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<Flags>);
 
@@ -16,18 +16,18 @@ struct Flags {
 }
 
 impl Stop {
-    /// Asks the run to end. Whether it heeds that: false before it has work to keep.
+    /// Requests the stop. Returns whether the run honours it: false before it has work to save.
     pub fn request(&self) -> bool {
         self.0.requested.store(true, Ordering::SeqCst);
         self.0.heeded.load(Ordering::SeqCst)
     }
 
-    /// Whether the run is to end.
+    /// Whether a stop is requested.
     pub fn is_requested(&self) -> bool {
         self.0.requested.load(Ordering::SeqCst)
     }
 
-    /// From now on the run looks at requests.
+    /// From now on the run honours requests.
     pub(crate) fn heed(&self) {
         self.0.heeded.store(true, Ordering::SeqCst);
     }

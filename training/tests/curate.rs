@@ -1,10 +1,11 @@
-//! A whole curation with the bundled model.
+//! Whole curations with the bundled model, on mosaics.
 
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 use dinov2_cpu::CpuPrecision;
+use dinov2_files::chain;
 use training::curate::{CurateConfig, CurateError, CurateModel, Reason, Sameness, Summary, curate};
 use training::data::Dataset;
 
@@ -52,7 +53,7 @@ fn write_shard(path: &Path, images: &[Vec<u8>]) {
 
 fn config(folder: &Path) -> CurateConfig {
     let source = |name: &str| vec![folder.join(name).display().to_string()];
-    // By hashes: how near mosaics are to each other is the model's secret. Hashes of unlike ones differ in 32 bits, give or take 4.
+    // Duplicates by hashes, because the model's cosines of mosaics are unknown. Hashes of different mosaics differ in 32 ± 4 bits.
     let same = Sameness { cosine: 0.999, hashed_cosine: 0.5, hash_distance: 10 };
     CurateConfig {
         data: source("pool"),
@@ -141,7 +142,7 @@ fn write_mosaics(folder: &Path, name: &str, numbers: std::ops::Range<u32>) {
     numbers.for_each(|at| fs::write(folder.join(format!("{name}/{at:03}.ppm")), mosaic(at, 10)).unwrap());
 }
 
-/// Only what is asked of the pool.
+/// A curation of the pool alone.
 fn plain(folder: &Path) -> CurateConfig {
     CurateConfig { evaluation: Vec::new(), seeds: Vec::new(), count: None, ..config(folder) }
 }
@@ -157,7 +158,7 @@ fn few_images_are_told_apart_by_what_many_have_in_common() {
     assert!(alone.kept() < 4, "class tokens of the bundled model are alike: {}", alone.kept());
     assert!(alone.advice.is_some_and(|advice| advice.contains("--reference")));
 
-    // At the usual size, what the bundled model's own file says is known of it.
+    // At the default size, the bundled model's own common part is used.
     let usual = CurateConfig { side_px: 224, out: folder.path().join("usual"), ..few.clone() };
     let (usual, _) = run(&usual);
     assert!(usual.advice.is_none() && usual.common.contains("vits14-focus-int8.common.json"), "{usual:?}");
@@ -169,7 +170,7 @@ fn few_images_are_told_apart_by_what_many_have_in_common() {
     let kept = CurateConfig { reference: source("with/common.json"), ..few.clone() };
     assert!(run(&kept).1 == manifest);
 
-    let refused = |config: CurateConfig| curate(&config, &mut |_, _| {}).unwrap_err().to_string();
+    let refused = |config: CurateConfig| chain(&curate(&config, &mut |_, _| {}).unwrap_err());
     let other = CurateConfig {
         side_px: 70,
         reference: source("with/common.json"),
@@ -187,7 +188,7 @@ fn few_images_are_told_apart_by_what_many_have_in_common() {
     assert!(refused(too_few).contains("reference: expected at least 64 images"));
 }
 
-/// A drive that comes back to where it began, another one through one of its places, one in a shard; a photograph of another of these
+/// A drive that returns to its start, another one through one of its places, one in a shard; a photograph of another of these
 /// places, and a shard of photographs.
 fn make_drives(folder: &Path) {
     write_mosaics(folder, "drives/a", 0..4);
@@ -217,7 +218,7 @@ fn frames_show_the_same_by_a_threshold_of_their_own() {
         };
         summary.names.iter().zip(&summary.reasons).filter_map(of).collect::<Vec<_>>()
     };
-    // Whatever hashes say.
+    // Independently of hashes.
     let all_differ = CurateConfig { thin_cosine: 1.0, ..plain.clone() };
     assert!(left_out(&all_differ).is_empty());
     // Mosaics have cosines up to .991 here, the same at another size from .997 on.
@@ -225,20 +226,20 @@ fn frames_show_the_same_by_a_threshold_of_their_own() {
     let by_cosine = ["000.ppm like back.ppm", "001.ppm like other.ppm", "c.tar!1.ppm after c.tar!0.ppm"]
         .map(String::from);
     assert_eq!(left_out(&same), by_cosine);
-    // As they are, class tokens of the bundled model are alike.
+    // Without a reference, class tokens of the bundled model are similar.
     let alike = CurateConfig { thin_cosine: 0.5, ..plain.clone() };
     let after_first =
         ["001.ppm", "002.ppm", "003.ppm", "back.ppm"].map(|name| format!("{name} after 000.ppm"));
     let got = left_out(&alike);
     assert!(after_first.iter().all(|words| got.contains(words)), "{got:?}");
 
-    // A photograph and a frame are the same as photographs are: by their hashes.
+    // A photograph and a frame are compared like photographs: by their hashes.
     let pool = vec![folder.path().join("pool").display().to_string()];
     let mixed = CurateConfig { data: pool.clone(), out: folder.path().join("mixed"), ..same };
     let mut all = by_cosine.to_vec();
     all.insert(2, "002.ppm like photo.ppm".into());
     assert_eq!(left_out(&mixed), all);
-    // What is in an evaluation set goes, however like its neighbours it is.
+    // Images of an evaluation set are removed, however similar their neighbours are.
     let leaking = CurateConfig { evaluation: pool, ..alike };
     assert!(left_out(&leaking).contains(&"002.ppm leaks photo.ppm".to_string()), "{:?}", left_out(&leaking));
 }
@@ -248,7 +249,7 @@ fn values_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     make_images(folder.path());
     let config = config(folder.path());
-    let refused = |config: CurateConfig| curate(&config, &mut |_, _| {}).unwrap_err().to_string();
+    let refused = |config: CurateConfig| chain(&curate(&config, &mut |_, _| {}).unwrap_err());
     assert_eq!(
         refused(CurateConfig { neighbours: 0, ..config.clone() }),
         "curate: neighbours: expected 1..=256, got 0"

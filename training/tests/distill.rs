@@ -1,4 +1,4 @@
-//! The distiller on small models: it learns, it resumes bit for bit, it says what goes wrong.
+//! Distillation of small models: learning, resuming bit for bit, errors.
 
 #[path = "support/fidelity.rs"]
 mod fidelity;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_files::chain;
 use dinov2_weights::Model;
 use training::data::Dataset;
 use training::distill::{CheckpointEvery, DistillError, Event, RunConfig};
@@ -22,7 +23,7 @@ const RECIPE: &str = r#"
 seed = 3
 validation_images = 4
 student = { start = "model", depth = 2 }
-loss = { head = "identity", statistics_images = 16, taps = [{ student = 1, teacher = 1 }], masked_steps = 0.5 }
+loss = { head = "identity", statistics_images = 16, taps = [{ student_block = 0, teacher_block = 0 }], masked_steps = 0.5 }
 optimiser = { learning_rate = 1e-3, warm_up_steps = 2, average = 0.9 }
 [[stages]]
 steps = 5
@@ -42,7 +43,7 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     let (path, losses, _) = bench.run(&whole).unwrap();
     assert_eq!(losses.len(), 8);
     let want = std::fs::read(&path).unwrap();
-    // Stopped in the first stage and in the second; the third run has nothing left to do but to write the student.
+    // Stopped in the first stage and in the second; the last run only writes the student.
     let mut parts = bench.config(bench.recipe(RECIPE), "parts");
     let mut again = Vec::new();
     for stop_after in [Some(3), Some(7), None, None] {
@@ -55,13 +56,13 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
         }
     }
     assert_eq!(again, losses);
-    // As many checkpoints as are kept.
+    // The number of checkpoints that are kept.
     assert_eq!(std::fs::read_dir(parts.output.join("checkpoints")).unwrap().count(), 2);
     let student = Model::open(path).unwrap();
     assert_eq!((student.spec().depth, student.spec().dim), (2, 48));
 }
 
-/// Time decides when checkpoints are written, and nothing else.
+/// Times of checkpoints do not change the result.
 #[test]
 fn checkpoints_by_time_change_nothing() {
     let bench = Bench::new(14);
@@ -70,14 +71,15 @@ fn checkpoints_by_time_change_nothing() {
         let mut config = bench.config(bench.recipe(RECIPE), run);
         config.checkpoint_every = CheckpointEvery { steps: None, time };
         let mut checkpoints = 0;
-        let told = &mut |event: &Event<'_>| checkpoints += u32::from(matches!(event, Event::Checkpoint(_)));
-        students.push(std::fs::read(bench.run_and(&config, told).unwrap().0).unwrap());
+        let message =
+            &mut |event: &Event<'_>| checkpoints += u32::from(matches!(event, Event::Checkpoint(_)));
+        students.push(std::fs::read(bench.run_and(&config, message).unwrap().0).unwrap());
         assert_eq!(checkpoints, count, "{run}");
     }
     assert!(students[0] == students[1], "another student");
 }
 
-/// A batch in two parts is the batch as a whole, but for the order of sums.
+/// Two parts of a batch give the loss of the whole batch, up to the order of sums.
 #[test]
 fn parts_of_a_batch_add_up_to_it() {
     let bench = Bench::new(14);
@@ -90,8 +92,8 @@ fn parts_of_a_batch_add_up_to_it() {
     assert!(near && whole.len() == 8, "{whole:?} {parts:?}");
 }
 
-/// Students narrower than their teacher, with every head and standardisation: the loss falls, and whatever there is to learn has
-/// had gradients, heads included.
+/// Students narrower than their teacher, with every head and standardisation: the loss falls, and every variable, heads
+/// included, has received gradients.
 #[test]
 fn narrow_students_learn_through_every_head() {
     let bench = Bench::new(14);
@@ -105,7 +107,7 @@ fn narrow_students_learn_through_every_head() {
             .replace("learning_rate = 1e-3", "learning_rate = 3e-3");
         let config = bench.config(bench.recipe(&recipe), &format!("{head}-{standardise}"));
         let (_, losses, agreement) = bench.run(&config).unwrap();
-        // Measured through the heads; after so few steps it has learnt what is common to all patches.
+        // Measured through the heads; after so few steps the student has only learnt what patches have in common.
         let agreement = agreement.unwrap();
         assert!(agreement.patch_median > 0.0 && agreement.patch_median < 1.0, "{agreement:?}");
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
@@ -122,13 +124,13 @@ fn narrow_students_learn_through_every_head() {
     }
 }
 
-/// As on a full disk. Steps that were done since are done again.
+/// As on a full disk. The steps since the previous checkpoint are repeated.
 #[test]
 fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
     let bench = Bench::new(14);
     let (path, losses, _) = bench.run(&bench.config(bench.recipe(RECIPE), "whole")).unwrap();
     let mut config = bench.config(bench.recipe(RECIPE), "run");
-    // Where the second checkpoint belongs lies a folder.
+    // A folder has the name of the second checkpoint.
     let in_the_way = config.output.join("checkpoints/step-000000004.safetensors");
     let mut done = 0;
     let failed = bench.run_and(&config, &mut |event| match event {
@@ -136,8 +138,11 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
         Event::Checkpoint(_) => std::fs::create_dir(&in_the_way).unwrap(),
         _ => {}
     });
-    let told = failed.unwrap_err().to_string();
-    assert!(done == 4 && told.starts_with("write: ") && told.contains("step-000000004"), "{done}: {told}");
+    let message = chain(&failed.unwrap_err());
+    assert!(
+        done == 4 && message.starts_with("cannot write ") && message.contains("step-000000004"),
+        "{done}: {message}"
+    );
     std::fs::remove_dir(&in_the_way).unwrap();
     config.resume = true;
     let (again, rest, _) = bench.run(&config).unwrap();
@@ -151,20 +156,44 @@ fn a_checkpoint_of_another_run_is_refused() {
     let mut config = bench.config(bench.recipe(RECIPE), "run");
     config.stop_after = Some(2);
     bench.run(&config).unwrap();
-    let told = |config: &RunConfig| bench.run(config).unwrap_err().to_string();
-    assert!(told(&config).contains("--resume"));
+    let message = |config: &RunConfig| chain(&bench.run(config).unwrap_err());
+    assert!(message(&config).contains("--resume"));
     config.resume = true;
     let other = RunConfig { recipe: bench.recipe(&RECIPE.replace("seed = 3", "seed = 4")), ..config.clone() };
-    assert!(told(&other).contains("recipe that the run began with"));
+    assert!(message(&other).contains("recipe that the run began with"));
     let other = RunConfig { teacher: "another".into(), ..config.clone() };
-    assert!(told(&other).contains("teacher that the run began with"));
+    assert!(message(&other).contains("teacher that the run began with"));
     let checkpoint = config.output.join("checkpoints/step-000000002.safetensors");
     let bytes = std::fs::read(&checkpoint).unwrap();
     std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(told(&config).starts_with("checkpoint: "), "{}", told(&config));
+    assert!(message(&config).starts_with("checkpoint: "), "{}", message(&config));
     pictures(bench.folder.path(), 11);
     std::fs::write(&checkpoint, &bytes).unwrap();
-    assert!(told(&config).contains("images that the run began with"));
+    assert!(message(&config).contains("images that the run began with"));
+}
+
+/// Older checkpoints count blocks from 1.
+#[test]
+fn a_checkpoint_that_counts_blocks_from_1_is_resumed() {
+    let bench = Bench::new(10);
+    let whole = bench.run(&bench.config(bench.recipe(RECIPE), "whole")).unwrap();
+    let mut config = bench.config(bench.recipe(RECIPE), "run");
+    config.stop_after = Some(2);
+    bench.run(&config).unwrap();
+    let checkpoint = config.output.join("checkpoints/step-000000002.safetensors");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..end].to_vec()).unwrap();
+    let [today, before] = [r#"{"student_block":0,"teacher_block":0}"#, r#"{"student":1,"teacher":1}"#]
+        .map(|pair| pair.replace('"', "\\\""));
+    assert!(header.contains(&today), "{header}");
+    // Padded to its old length: a header may end with white space.
+    let header = format!("{:1$}", header.replace(&today, &before), header.len());
+    std::fs::write(&checkpoint, [&bytes[..8], header.as_bytes(), &bytes[end..]].concat()).unwrap();
+    (config.stop_after, config.resume) = (None, true);
+    let resumed = bench.run(&config).unwrap();
+    assert_eq!(resumed.1, whole.1[2..]);
+    assert!(std::fs::read(resumed.0).unwrap() == std::fs::read(whole.0).unwrap(), "another student");
 }
 
 #[test]
@@ -193,20 +222,20 @@ fn images_that_cannot_be_read_are_listed() {
         std::fs::write(bench.images.join(format!("broken-{number}.png")), b"no picture").unwrap();
     }
     let mut config = bench.config(bench.recipe(RECIPE), "run");
-    // Held-out ones, those of a run that was stopped, and those of both stages.
+    // Of held-out images, of a stopped run, and of both stages.
     config.stop_after = Some(1);
     let list = |config: &RunConfig| std::fs::read_to_string(config.output.join("unreadable.txt"));
     let mut counts = Vec::new();
-    let told = &mut |event: &Event<'_>| {
+    let message = &mut |event: &Event<'_>| {
         if let Event::Unreadable(count) = event {
             counts.push(*count);
         }
     };
-    bench.run_and(&config, told).unwrap();
+    bench.run_and(&config, message).unwrap();
     assert!(list(&config).unwrap().contains("broken-"));
     config.stop_after = None;
     config.resume = true;
-    bench.run_and(&config, told).unwrap();
+    bench.run_and(&config, message).unwrap();
     let list = list(&config).unwrap();
     let names: Vec<_> = list.lines().map(|line| line.split_once('\t').unwrap().0).collect();
     let all: Vec<_> = (0..4).map(|number| format!("broken-{number}.png")).collect();
@@ -236,7 +265,7 @@ fn sixty_four_images_are_learnt_by_heart() {
     assert!(median >= 0.99, "{median}");
 }
 
-/// By the engine, from the files of both, on the images that were held out.
+/// Compares with the engine's results on the files of both models and the held-out images.
 #[test]
 fn students_are_measured_at_the_largest_side_of_every_stage() {
     let bench = Bench::new(14);
@@ -263,7 +292,7 @@ fn students_are_measured_at_the_largest_side_of_every_stage() {
     }
 }
 
-/// Rows of what two teachers say about the same batches, stage after stage, and about held-out images in both sizes.
+/// Targets of a teacher and of its cache, for all batches of both stages and for held-out images of both sizes.
 #[test]
 fn a_cache_says_what_its_teacher_said() {
     use std::sync::Arc;
@@ -274,7 +303,7 @@ fn a_cache_says_what_its_teacher_said() {
     let text = RECIPE.replacen("[56]", "[42]", 1);
     let recipe = bench.recipe(&text);
     let dataset = || bench.dataset();
-    let mut teacher = EngineTeacher::new(&bench.model, CpuConfig::default(), &[1], &Device::Cpu).unwrap();
+    let mut teacher = EngineTeacher::new(&bench.model, CpuConfig::default(), &[0], &Device::Cpu).unwrap();
     for (compression, limit) in [(Compression::F16, 1e-3), (Compression::Int8, 1e-2)] {
         let config = CacheConfig {
             recipe: recipe.clone(),
@@ -317,12 +346,12 @@ fn a_cache_says_what_its_teacher_said() {
         for batch in batches {
             near(&cached.held_out(&batch).unwrap(), &teacher.held_out(&batch).unwrap(), 1e-3, "held out");
         }
-        let told =
+        let message =
             |teacher: &str, recipe: &Recipe| open(teacher, recipe).err().expect("another's").to_string();
-        assert!(told("another", &recipe).contains("expected the teacher of this run"));
+        assert!(message("another", &recipe).contains("expected the teacher of this run"));
         let other = bench.recipe(&text.replace("seed = 3", "seed = 4"));
-        assert!(told("golden", &other).contains("expected the views"));
-        // What is not seen may differ.
+        assert!(message("golden", &other).contains("expected the views"));
+        // The rest of the recipe may differ.
         assert!(open("golden", &bench.recipe(&text.replace("1e-3", "2e-3"))).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! `training distill` as its users meet it.
+//! The command `training distill`.
 
 #[expect(dead_code, reason = "other tests call the library")]
 mod support;
@@ -19,7 +19,7 @@ batch = 2
 views = { sizes_px = [28], scale = [0.5, 1.0], ratio = [0.8, 1.25], flip = 0.5, grey = 0.0, mixup = 0.0 }
 "#;
 
-/// Runs `distill` in the bench's folder with these words besides; whether it succeeded, standard output and standard error.
+/// Runs `distill` in the bench's folder with more arguments. Returns success, standard output and standard error.
 fn distill(bench: &Bench, recipe: &str, more: &[&str]) -> (bool, String, String) {
     let folder = bench.folder.path();
     std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
@@ -38,16 +38,16 @@ fn distill(bench: &Bench, recipe: &str, more: &[&str]) -> (bool, String, String)
 fn a_run_that_ended_before_its_first_checkpoint_is_resumed() {
     let bench = Bench::new(6);
     let run = bench.folder.path().join("run");
-    // Where checkpoints belong lies a file, as if the disk were full.
+    // A file has the name of the checkpoint folder, as if the disk were full.
     std::fs::create_dir(&run).unwrap();
     std::fs::write(run.join("checkpoints"), b"").unwrap();
-    let (succeeded, _, told) = distill(&bench, RECIPE, &["--checkpoint-every", "1"]);
-    assert!(!succeeded && told.lines().last().unwrap().contains("checkpoints"), "{told}");
+    let (succeeded, _, stderr) = distill(&bench, RECIPE, &["--checkpoint-every", "1"]);
+    assert!(!succeeded && stderr.lines().last().unwrap().contains("checkpoints"), "{stderr}");
     std::fs::remove_file(run.join("checkpoints")).unwrap();
-    let (succeeded, _, told) = distill(&bench, RECIPE, &[]);
-    assert!(!succeeded && told.lines().last().unwrap().contains("--resume"), "{told}");
-    let (succeeded, printed, told) = distill(&bench, RECIPE, &["--resume"]);
-    assert!(succeeded, "{told}");
+    let (succeeded, _, stderr) = distill(&bench, RECIPE, &[]);
+    assert!(!succeeded && stderr.lines().last().unwrap().contains("--resume"), "{stderr}");
+    let (succeeded, printed, stderr) = distill(&bench, RECIPE, &["--resume"]);
+    assert!(succeeded, "{stderr}");
     assert_eq!(printed.trim(), "run/student.safetensors");
     let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let losses = metrics.lines().filter(|line| line.contains("\"loss\"")).count();
@@ -58,27 +58,27 @@ fn a_run_that_ended_before_its_first_checkpoint_is_resumed() {
 fn a_teacher_may_compute_in_16_bits_and_is_another_one_then() {
     let bench = Bench::new(6);
     let half = ["--teacher", "teacher.safetensors:half"];
-    let (succeeded, _, told) = distill(&bench, RECIPE, &[&half[..], &["--stop-after", "1"]].concat());
-    assert!(succeeded, "{told}");
-    let (succeeded, _, told) = distill(&bench, RECIPE, &["--resume"]);
-    assert!(!succeeded && told.contains("expected the teacher that the run began with"), "{told}");
-    let (succeeded, _, told) = distill(&bench, RECIPE, &[&half[..], &["--resume"]].concat());
-    assert!(succeeded, "{told}");
+    let (succeeded, _, stderr) = distill(&bench, RECIPE, &[&half[..], &["--stop-after", "1"]].concat());
+    assert!(succeeded, "{stderr}");
+    let (succeeded, _, stderr) = distill(&bench, RECIPE, &["--resume"]);
+    assert!(!succeeded && stderr.contains("expected the teacher that the run began with"), "{stderr}");
+    let (succeeded, _, stderr) = distill(&bench, RECIPE, &[&half[..], &["--resume"]].concat());
+    assert!(succeeded, "{stderr}");
 }
 
-/// Most of a terabyte, with parts of a batch that would be small enough.
+/// A step of most of a terabyte, of which smaller parts would fit.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_step_that_does_not_fit_is_refused_before_anything_is_computed() {
     let bench = Bench::new(4);
     let text = RECIPE.replace("batch = 2", "batch = 1024").replace("sizes_px = [28]", "sizes_px = [980]");
-    let (succeeded, _, told) = distill(&bench, &text, &[]);
-    let line = told.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let (succeeded, _, stderr) = distill(&bench, &text, &[]);
+    let line = stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
     let expected =
         ["memory: expected some ", " GB for a step of stage 1, got ", "accumulate = ", "recipe.toml"];
-    assert!(!succeeded && expected.iter().all(|part| line.contains(part)), "{told}");
-    // Training says nothing else before.
-    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(!succeeded && expected.iter().all(|part| line.contains(part)), "{stderr}");
+    // No other output before.
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
 #[test]
@@ -88,14 +88,19 @@ fn mistakes_get_one_line_that_says_what_and_where() {
     for (recipe, more, expected) in [
         (misspelt.as_str(), &[][..], ["batches", "recipe.toml"]),
         (
-            &RECIPE.replace("masked = 0.0", "taps = [{ student = 1, teacher = 9 }]"),
+            &RECIPE.replace("masked = 0.0", "taps = [{ student_block = 0, teacher_block = 3 }]"),
             &[],
             ["loss.taps", "recipe.toml"],
         ),
         (
-            &RECIPE.replace("masked = 0.0", "taps = [{ student = 3, teacher = 1 }]"),
+            &RECIPE.replace("masked = 0.0", "taps = [{ student_block = 2, teacher_block = 0 }]"),
             &[],
             ["loss.taps", "recipe.toml"],
+        ),
+        (
+            &RECIPE.replace("masked = 0.0", "taps = [{ student = 1, teacher = 1 }]"),
+            &[],
+            ["write { student_block = 0, teacher_block = 0 }", "recipe.toml"],
         ),
         (&RECIPE.replace("sizes_px = [28]", "sizes_px = [30]"), &[], ["sizes_px", "recipe.toml"]),
         (&RECIPE.replace("depth = 2", "depth = 9"), &[], ["depth", "recipe.toml"]),
@@ -109,10 +114,10 @@ fn mistakes_get_one_line_that_says_what_and_where() {
         (RECIPE, &["--device", "gpu"], ["expected cpu, cuda or cuda:N", "gpu"]),
         (RECIPE, &["--cache", "absent"], ["absent", "cache"]),
     ] {
-        let (succeeded, printed, told) = distill(&bench, recipe, more);
+        let (succeeded, printed, stderr) = distill(&bench, recipe, more);
         assert!(!succeeded && printed.is_empty());
         let _ = std::fs::remove_dir_all(bench.folder.path().join("run"));
-        let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
-        assert!(matches!(errors[..], [line] if expected.iter().all(|word| line.contains(word))), "{told}");
+        let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert!(matches!(errors[..], [line] if expected.iter().all(|word| line.contains(word))), "{stderr}");
     }
 }

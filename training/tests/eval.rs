@@ -1,19 +1,20 @@
-//! Every task of `eval` with the bundled model, on drawn pictures whose truth is known.
+//! Every task of `eval` with the bundled model, on drawn images with known truth.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dinov2_core::ImageView;
+use dinov2_files::chain;
 use dinov2_io::{JpegEncoder, Labels, PairedImages, Size};
 use training::eval::{
-    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Ignore, Judged, Latency, Measure,
-    ModelChoice, Pictures, Robustness, Segmentation, Sequences,
+    ClassFolders, Classification, Corruption, Depth, EvalError, Fidelity, Ignore, Latency, LoadedModel,
+    Measure, ModelChoice, Pictures, Robustness, Segmentation, Sequences,
 };
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/vits14-focus-int8.safetensors");
 
-fn load(precision: &str) -> Judged {
+fn load(precision: &str) -> LoadedModel {
     format!("{MODEL}:{precision}").parse::<ModelChoice>().unwrap().load(None).unwrap()
 }
 
@@ -36,7 +37,7 @@ fn write_png(
     encoder.write_header().unwrap().write_image_data(bytes).unwrap();
 }
 
-/// A picture of what `texture` says of every pixel: 0 for grey cloth, 1 for orange stripes.
+/// Draws `texture` per pixel: 0 for grey cloth, 1 for orange stripes.
 fn draw(path: &Path, (width, height): (usize, usize), shift: usize, texture: impl Fn(usize, usize) -> u8) {
     let mut pixels = Vec::with_capacity(width * height * 3);
     for index in 0..width * height {
@@ -71,7 +72,7 @@ fn labelled_halves(folder: &Path, set: &str, count: usize) {
     for (name, boundary) in halves(folder, set, count) {
         let at = |kind: &str| folder.join(format!("{set}{kind}")).join(&name);
         write_labels(&at("annot"), (112, 84), |x, _| u8::from(x >= boundary));
-        // Cloth at one metre, stripes at four; of the upper rows nothing is known.
+        // Cloth at one metre, stripes at four; the upper rows are unknown.
         let millimetres = |x: usize, y: usize| match (y < 20, x < boundary) {
             (true, _) => 0_u16,
             (false, true) => 1_000,
@@ -97,7 +98,7 @@ fn pairs(folder: &Path, set: &str, kind: &str) -> PairedImages {
     PairedImages::open(&folder.join(set), &folder.join(format!("{set}{kind}"))).unwrap()
 }
 
-/// Frames and labels/NAME of a thing that walks to the right before cloth.
+/// Frames and labels/NAME of an object that moves to the right in front of cloth.
 fn walk(folder: &Path, name: &str, count: usize) {
     for number in 0..count {
         let inside = |x: usize, y: usize| {
@@ -121,9 +122,9 @@ fn a_thing_that_moves_is_followed() {
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
     walk(folder.path(), "walk", 7);
     let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native);
-    let measures = open().unwrap().judge(&mut load("int8")).unwrap();
+    let measures = open().unwrap().evaluate(&mut load("int8")).unwrap();
     let [both, region, boundary] = ["J&F", "J", "F"].map(|name| value(&measures, name));
-    // A mask that stays where it was would have a J of 0.4 on the mean of these frames.
+    // A mask that does not move would have a mean J of 0.4.
     assert!(region > 0.75 && region < 1.0, "{measures:?}");
     assert!((both - (region + boundary) / 2.0).abs() < 1e-12 && boundary > 0.2, "{measures:?}");
 
@@ -137,17 +138,17 @@ fn a_thing_that_moves_is_followed() {
     assert!(open().unwrap_err().to_string().contains("expected sequences of at least 3 frames, got 2"));
 }
 
-/// Masks as DAVIS has them: 2016's hold 0 and 255 for the one object, 2017's a number per object and 255 for what does not count.
+/// Masks of DAVIS: 2016 has 0 and 255 for the one object, 2017 a number per object and 255 for ignored pixels.
 #[test]
 fn masks_of_davis_are_what_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
-    let judge = |background, ignore| {
+    let evaluate = |background, ignore| {
         let sequences = Sequences::open(&frames, &labels, background, ignore, Size::Native)?;
-        sequences.judge(&mut load("int8"))
+        sequences.evaluate(&mut load("int8"))
     };
-    let told = |background, ignore| judge(background, ignore).unwrap_err().to_string();
-    // The same thing under another number.
+    let message = |background, ignore| chain(&evaluate(background, ignore).unwrap_err());
+    // The same object with another label.
     let relabel = |name: &str, of: &dyn Fn(u8, usize, usize) -> u8| {
         for number in 0..5 {
             let path = labels.join(format!("{name}/{number}.png"));
@@ -156,35 +157,36 @@ fn masks_of_davis_are_what_they_are() {
         }
     };
     walk(folder.path(), "walk", 5);
-    let want = judge(Some(0), Ignore::ByContent).unwrap();
+    let want = evaluate(Some(0), Ignore::ByContent).unwrap();
     relabel("walk", &|label, _, _| label * 255);
-    assert_eq!(judge(Some(0), Ignore::ByContent).unwrap(), want);
-    assert_eq!(judge(Some(0), Ignore::Nothing).unwrap(), want);
+    assert_eq!(evaluate(Some(0), Ignore::ByContent).unwrap(), want);
+    assert_eq!(evaluate(Some(0), Ignore::Nothing).unwrap(), want);
     let expected = "sequences: expected objects in the first frames, got labels 0 and 255; 0 is the background \
                     (--background); 255 does not count (--ignore)";
-    assert_eq!(told(Some(0), Ignore::Label(255)), expected);
+    assert_eq!(message(Some(0), Ignore::Label(255)), expected);
     relabel("walk", &|label, _, _| if label == 255 { 38 } else { label });
-    assert_eq!(judge(Some(0), Ignore::ByContent).unwrap(), want, "numbers may be far apart");
-    // A rim that does not count makes the measures of what is left, not of another object.
+    assert_eq!(evaluate(Some(0), Ignore::ByContent).unwrap(), want, "numbers may be far apart");
+    // With an ignored rim, the measures are those of the rest of the object.
     relabel("walk", &|label, _, y| if y >= 100 { 255 } else { label });
-    let with_void = judge(Some(0), Ignore::ByContent).unwrap();
+    let with_void = evaluate(Some(0), Ignore::ByContent).unwrap();
     assert!(value(&with_void, "J") > 0.75, "{with_void:?}");
-    assert_eq!(judge(Some(0), Ignore::Label(255)).unwrap(), with_void);
-    assert!(value(&judge(Some(0), Ignore::Nothing).unwrap(), "J") != value(&with_void, "J"));
+    assert_eq!(evaluate(Some(0), Ignore::Label(255)).unwrap(), with_void);
+    assert!(value(&evaluate(Some(0), Ignore::Nothing).unwrap(), "J") != value(&with_void, "J"));
 
     walk(folder.path(), "other", 5);
     relabel("other", &|label, _, _| label * 255);
-    let told = told(Some(0), Ignore::ByContent);
+    let message = message(Some(0), Ignore::ByContent);
     assert!(
-        told.contains("expected --ignore 255 or --ignore none") && told.contains("labels 0, 38 and 255"),
-        "{told}"
+        message.contains("expected --ignore 255 or --ignore none")
+            && message.contains("labels 0, 38 and 255"),
+        "{message}"
     );
-    // Then the other sequence shows nothing, which is told.
-    let mut judged = load("int8");
+    // Then the other sequence has no object, which is noted.
+    let mut model = load("int8");
     let sequences = Sequences::open(&frames, &labels, Some(0), Ignore::Label(255), Size::Native).unwrap();
-    assert_eq!(sequences.judge(&mut judged).unwrap(), with_void);
+    assert_eq!(sequences.evaluate(&mut model).unwrap(), with_void);
     let note = "sequences: 1 of 2 without an object in the first frame, which do not count: other";
-    assert!(judged.take_notes().contains(&note.to_owned()));
+    assert!(model.take_notes().contains(&note.to_owned()));
 }
 
 #[test]
@@ -193,21 +195,21 @@ fn textures_are_segmented_and_their_distance_is_found() {
     let at = |name: &str| folder.path().join(name);
     labelled_halves(folder.path(), "train", 8);
     labelled_halves(folder.path(), "val", 3);
-    let mut judged = load("int8");
+    let mut model = load("int8");
 
-    let measures = segmentation(folder.path()).unwrap().judge(&mut judged).unwrap();
+    let measures = segmentation(folder.path()).unwrap().evaluate(&mut model).unwrap();
     assert!(value(&measures, "mIoU") > 0.85 && value(&measures, "pixel accuracy") > 0.9, "{measures:?}");
 
     let depth = depth(folder.path());
-    let measures = depth.judge(&mut judged).unwrap();
-    // Without looking at the picture nothing is better than 1.5 m.
+    let measures = depth.evaluate(&mut model).unwrap();
+    // The best constant prediction has 1.5 m.
     assert!(value(&measures, "RMSE") < 0.6, "{measures:?}");
     assert!(value(&measures, "within a factor of 1.25") > 0.8, "{measures:?}");
 
     fs::copy(at("valannot/0.png"), at("valdepth/0.png")).unwrap();
-    let error = depth.judge(&mut judged).unwrap_err().to_string();
-    assert!(error.contains("expected a grey PNG of 16 bits, got Grayscale of 8 bits in "), "{error}");
-    let refused = || segmentation(folder.path()).unwrap_err().to_string();
+    let error = chain(&depth.evaluate(&mut model).unwrap_err());
+    assert!(error.contains("expected a grey PNG of 16 bits, got Grayscale of 8 bits"), "{error}");
+    let refused = || chain(&segmentation(folder.path()).unwrap_err());
     for number in 0..8 {
         write_labels(
             &at(&format!("trainannot/{number}.png")),
@@ -222,7 +224,7 @@ fn textures_are_segmented_and_their_distance_is_found() {
     write_labels(&at("valannot/0.png"), (84, 112), |_, _| 0);
     assert!(refused().contains("label map: expected 112x84 as the image, got 84x112 in "), "{}", refused());
     fs::copy(at("val/0.png"), at("valannot/0.png")).unwrap();
-    assert!(refused().contains("class ids, got Rgb of 8 bits in "), "{}", refused());
+    assert!(refused().contains("class ids, got Rgb of 8 bits"), "{}", refused());
 }
 
 #[test]
@@ -232,7 +234,7 @@ fn pairs_that_cannot_be_read_are_left_out_and_noted() {
         labelled_halves(folder.path(), "train", 4 + more);
         labelled_halves(folder.path(), "val", 2 + more);
     }
-    // One of the training images, and one of the maps to score on.
+    // A training image, and validation maps.
     let at = |name: &str| broken.path().join(name);
     let pixels = vec![90; 112 * 84 * 3];
     let mut encoder = JpegEncoder::new(90);
@@ -241,27 +243,30 @@ fn pairs_that_cannot_be_read_are_left_out_and_noted() {
     for name in ["train/4.jpg", "valannot/2.png", "valdepth/2.png"] {
         cut_short(&at(name));
     }
-    let mut judged = load("int8");
-    let expected = segmentation(whole.path()).unwrap().judge(&mut judged).unwrap();
-    assert_eq!(judged.take_notes(), [""; 0]);
-    assert_eq!(segmentation(broken.path()).unwrap().judge(&mut judged).unwrap(), expected);
+    let mut model = load("int8");
+    let expected = segmentation(whole.path()).unwrap().evaluate(&mut model).unwrap();
+    assert_eq!(model.take_notes(), [""; 0]);
+    assert_eq!(segmentation(broken.path()).unwrap().evaluate(&mut model).unwrap(), expected);
     let notes = |task: &str| {
         [("1 of 5 training", "4.jpg"), ("1 of 3 validation", "2.png")]
             .map(|(pairs, name)| format!("{task}: {pairs} pairs could not be read and was left out: {name}"))
     };
-    assert_eq!(judged.take_notes(), notes("segmentation"));
-    let expected = depth(whole.path()).judge(&mut judged).unwrap();
-    assert_eq!(depth(broken.path()).judge(&mut judged).unwrap(), expected);
-    assert_eq!(judged.take_notes(), notes("depth"));
+    assert_eq!(model.take_notes(), notes("segmentation"));
+    let expected = depth(whole.path()).evaluate(&mut model).unwrap();
+    assert_eq!(depth(broken.path()).evaluate(&mut model).unwrap(), expected);
+    assert_eq!(model.take_notes(), notes("depth"));
 
     for number in 0..2 {
         cut_short(&at(&format!("val/{number}.png")));
     }
     let errors =
-        [segmentation(broken.path()).unwrap_err(), depth(broken.path()).judge(&mut judged).unwrap_err()];
-    for error in errors.map(|error| error.to_string()) {
-        assert!(error.contains(": expected validation pairs that can be read, got none: image: "), "{error}");
-        assert!(!error.contains('\n') && error.ends_with("val/0.png"), "{error}");
+        [segmentation(broken.path()).unwrap_err(), depth(broken.path()).evaluate(&mut model).unwrap_err()];
+    for error in errors.map(|error| chain(&error)) {
+        let expected = ": expected validation pairs that can be read, got none: cannot decode ";
+        assert!(
+            error.contains(expected) && error.contains("val/0.png: ") && !error.contains('\n'),
+            "{error}"
+        );
     }
 }
 
@@ -270,20 +275,23 @@ fn a_sequence_that_cannot_be_read_is_left_out_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (frames, labels) = (folder.path().join("frames"), folder.path().join("labels"));
     let open = || Sequences::open(&frames, &labels, Some(0), Ignore::ByContent, Size::Native).unwrap();
-    let mut judged = load("int8");
+    let mut model = load("int8");
     walk(folder.path(), "whole", 3);
-    let expected = open().judge(&mut judged).unwrap();
+    let expected = open().evaluate(&mut model).unwrap();
     walk(folder.path(), "broken", 4);
     cut_short(&labels.join("broken/2.png"));
-    assert_eq!(open().judge(&mut judged).unwrap(), expected);
+    assert_eq!(open().evaluate(&mut model).unwrap(), expected);
     let note = "sequences: 1 of 2 sequences could not be read and was left out: broken";
     let objects = "sequences: 1 objects";
-    assert_eq!(judged.take_notes(), [objects, note, objects]);
+    assert_eq!(model.take_notes(), [objects, note, objects]);
 
     cut_short(&frames.join("whole/1.png"));
-    let error = open().judge(&mut judged).unwrap_err().to_string();
-    let told = "sequences: expected sequences that can be read, got none: label map: expected a whole PNG";
-    assert!(error.starts_with(told) && !error.contains('\n'), "{error}");
+    let error = chain(&open().evaluate(&mut model).unwrap_err());
+    let message = "sequences: expected sequences that can be read, got none: cannot decode ";
+    assert!(
+        error.starts_with(message) && error.contains("2.png: label map: expected a whole PNG"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -300,38 +308,37 @@ fn classes_are_found_and_a_broken_picture_is_left_out() {
     fs::write(folder.path().join("cloth/broken.png"), "no picture").unwrap();
     let train = ClassFolders::open(folder.path()).unwrap();
     let classification = Classification { train: train.clone(), val: None, size: Size::Native };
-    let mut judged = load("int8");
-    let seen = classification.embed(&mut judged).unwrap();
+    let mut model = load("int8");
+    let seen = classification.embed(&mut model).unwrap();
     let note = "classes: 1 of 25 images could not be read and was left out: broken.png";
-    assert_eq!(judged.take_notes(), [note]);
-    let measures = classification.judge(&seen, &mut judged).unwrap();
-    for name in ["kNN, k = 10", "kNN, k = 20", "linear probe"] {
-        // With k = 20 nearly all other pictures vote, and there are more of the other class than of the own.
-        let least = if name == "kNN, k = 20" { 0.0 } else { 0.9 };
-        assert!(value(&measures, name) >= least, "{measures:?}");
+    assert_eq!(model.take_notes(), [note]);
+    let measures = classification.evaluate(&seen, &mut model).unwrap();
+    // With k = 20 nearly all other images vote, most of them of the other class.
+    for name in ["kNN, k = 10", "linear probe"] {
+        assert!(value(&measures, name) >= 0.9, "{measures:?}");
     }
     let apart = Classification { val: Some(train.clone()), ..classification };
     assert_eq!(
-        value(&apart.judge(&seen, &mut judged).unwrap(), "kNN, k = 10"),
+        value(&apart.evaluate(&seen, &mut model).unwrap(), "kNN, k = 10"),
         1.0,
         "of a picture that is in the bank"
     );
 
     let robustness = Robustness { pictures: Pictures::Classes(train.clone()), count: 1, size: Size::Native };
-    let measures = robustness.judge(&mut judged, Some(&seen)).unwrap();
+    let measures = robustness.evaluate(&mut model, Some(&seen)).unwrap();
     assert_eq!(measures.len(), 3 + 2 * Corruption::ALL.len());
     assert!(measures.iter().all(|measure| (-1.0..=1.0).contains(&measure.value)), "{measures:?}");
     let pixelate = value(&measures, "patch cosine, pixelate");
     assert!((0.05..0.9999).contains(&pixelate), "{measures:?}");
-    assert_eq!(robustness.judge(&mut judged, Some(&seen)).unwrap(), measures, "the same every time");
+    assert_eq!(robustness.evaluate(&mut model, Some(&seen)).unwrap(), measures, "the same every time");
 
     let other = tempfile::tempdir().unwrap();
     for class in ["cloth", "wood"] {
         draw(&other.path().join(class).join("0.png"), (56, 56), 0, |_, _| 0);
     }
-    let error = ClassFolders::open_as(other.path(), &train).unwrap_err().to_string();
+    let error = chain(&ClassFolders::open_as(other.path(), &train).unwrap_err());
     assert!(error.contains("expected those of the training images, got \"wood\""), "{error}");
-    let error = ClassFolders::open(&other.path().join("wood")).unwrap_err().to_string();
+    let error = chain(&ClassFolders::open(&other.path().join("wood")).unwrap_err());
     assert!(error.contains("folders of images, one per class, got 0"), "{error}");
 }
 
@@ -344,16 +351,16 @@ fn a_model_is_itself_and_int8_is_nearly_f32() {
         .collect();
     let fidelity = Fidelity { images, sizes: vec![Size::Short(56)] };
     let (mut exact, mut student) = (load("f32"), load("int8"));
-    let own = fidelity.judge(&mut exact, &mut load("f32")).unwrap();
+    let own = fidelity.evaluate(&mut exact, &mut load("f32")).unwrap();
     assert!(own.iter().all(|measure| (measure.value - 1.0).abs() < 1e-6), "{own:?}");
-    let measures = fidelity.judge(&mut exact, &mut student).unwrap();
+    let measures = fidelity.evaluate(&mut exact, &mut student).unwrap();
     let median = value(&measures, "patch cosine, median");
     assert!((0.98..1.0).contains(&median), "{measures:?}");
-    assert!(value(&measures, "patch cosine, 5th percentile") <= median, "{measures:?}");
+    assert!((0.9..median).contains(&value(&measures, "patch cosine, 5th percentile")), "{measures:?}");
     assert!((0.95..1.0).contains(&value(&measures, "linear CKA of patches")), "{measures:?}");
 
     let latency = Latency { sizes: vec![Size::Short(28)], rounds: 2 };
-    let measures = latency.judge(&mut [exact, student]).unwrap();
+    let measures = latency.evaluate(&mut [exact, student]).unwrap();
     assert_eq!(value(&measures[0], "ratio to the first"), 1.0);
     assert!(measures.iter().all(|of_model| value(of_model, "median") > 0.0), "{measures:?}");
 }
@@ -400,7 +407,7 @@ fn the_command_writes_a_table() {
         serde_json::from_slice(&fs::read(out.join("eval.json")).unwrap()).unwrap();
     assert_eq!(written, report);
 
-    // A student whose patches are half as large again sees images that are, too.
+    // A student with patches 1.5 times as large gets images 1.5 times as large.
     let larger = MODEL.replace("vits14", "vits21") + ":int8";
     let settings = ["--fidelity-size", "28", "--latency", "70", "--rounds", "1", "--json"];
     let output = run(&[&["--teacher", models[1], "--model", &larger][..], &settings].concat());
@@ -412,7 +419,7 @@ fn the_command_writes_a_table() {
     let text = fs::read_to_string(out.join("eval.md")).unwrap();
     assert!(text.contains("|  | short side of the images | 28 px | 42 px |"), "{text}");
 
-    for (words, told) in [
+    for (words, message) in [
         (&["--model", "no-such-file"][..], "expected something to measure"),
         (&["--model", "no-such-file", "--latency", "28"], "no-such-file"),
         (&["--model", models[1], "--teacher", models[0], "--fidelity-size", "15x15"], "15x15"),
@@ -420,6 +427,6 @@ fn the_command_writes_a_table() {
     ] {
         let output = run(words);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && error.contains(told), "{words:?}: {error}");
+        assert!(!output.status.success() && error.contains(message), "{words:?}: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Signals to the program: work is kept, and what goes on from it ends in the same bytes.
+//! Signals to the program: work is saved, and a resumed run ends in the same bytes.
 #![cfg(unix)]
 
 #[expect(dead_code, reason = "other tests call the library")]
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use support::Bench;
 
-/// Enough steps that none of these runs is over before it is told to end.
+/// Enough steps that no run ends before its signal.
 const RECIPE: &str = r#"
 seed = 3
 validation_images = 2
@@ -32,10 +32,10 @@ steps = 150
 batch = 4
 views = { sizes_px = [42], scale = [0.5, 1.0], ratio = [0.8, 1.25], flip = 0.5, grey = 0.0, mixup = 0.0 }
 "#;
-/// What no wait exceeds unless something hangs.
+/// Longest wait before a test counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A process that does not outlive its test.
+/// A process that is killed at the end of its test.
 struct Process(Child);
 
 impl Drop for Process {
@@ -65,9 +65,9 @@ impl Process {
             assert!(began.elapsed() < PATIENCE, "the process does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
-        let mut told = String::new();
-        self.0.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-        (self.0.wait().unwrap().code().expect("an exit status, not a death by signal"), told)
+        let mut stderr = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        (self.0.wait().unwrap().code().expect("an exit status, not a death by signal"), stderr)
     }
 }
 
@@ -79,7 +79,7 @@ fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
     }
 }
 
-/// Steps that a run has told of.
+/// Steps in the metrics of a run.
 fn steps(run: &Path) -> usize {
     let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     metrics.lines().filter(|line| line.contains("\"loss\"")).count()
@@ -102,9 +102,9 @@ fn training(bench: &Bench, command: &str, output: &str) -> Command {
 
 fn finish(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{told}");
-    told
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    stderr
 }
 
 /// The number after a word.
@@ -130,29 +130,29 @@ fn a_run_that_signals_end_goes_on_bit_for_bit() {
         let process = Process::start(if before > 0 { command.arg("--resume") } else { &mut command });
         wait_for("steps", || steps(&run) >= before + later);
         process.send(signal);
-        let (code, told) = process.end();
-        assert_eq!(code, status, "{told}");
-        let done = number_after(&told, "stopped after step ");
-        assert!(done >= before + later && done < 300 && steps(&run) == done, "{done}: {told}");
+        let (code, stderr) = process.end();
+        assert_eq!(code, status, "{stderr}");
+        let done = number_after(&stderr, "stopped after step ");
+        assert!(done >= before + later && done < 300 && steps(&run) == done, "{done}: {stderr}");
         let checkpoint = format!("run/checkpoints/step-{done:09}.safetensors");
-        let last = told.lines().last().unwrap();
+        let last = stderr.lines().last().unwrap();
         assert!(
             last.contains(" of 300; ") && last.contains("--resume") && last.ends_with(&checkpoint),
-            "{told}"
+            "{stderr}"
         );
         assert!(!run.join("student.safetensors").exists(), "a student before the end");
         if before > 0 {
-            assert!(told.contains(&format!("going on after step {before} of 300\n")), "{told}");
+            assert!(stderr.contains(&format!("going on after step {before} of 300\n")), "{stderr}");
         }
         before = done;
     }
-    let told = finish(training(&bench, "distill", "run").arg("--resume"));
-    assert!(told.contains(&format!("going on after step {before} of 300\n")), "{told}");
+    let stderr = finish(training(&bench, "distill", "run").arg("--resume"));
+    assert!(stderr.contains(&format!("going on after step {before} of 300\n")), "{stderr}");
     assert!(student(&bench, "run") == student(&bench, "whole"), "another student");
     assert_eq!(steps(&run), 300);
 }
 
-/// Images that are pipes, into which nobody writes, keep a step from its end. What was being written by a run that was killed is
+/// Pipes without a writer in the place of images block a step. Temporary files of a killed run are
 /// removed.
 #[test]
 fn a_second_signal_ends_the_program_at_once() {
@@ -165,7 +165,7 @@ fn a_second_signal_ends_the_program_at_once() {
         fs::rename(&path, path.with_extension("kept")).unwrap();
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     }
-    // What was loaded ahead is soon learnt.
+    // Wait until the batches loaded ahead are used up.
     let mut done = (0, Instant::now());
     wait_for("standstill", || {
         if steps(&run) != done.0 {
@@ -175,14 +175,17 @@ fn a_second_signal_ends_the_program_at_once() {
     });
     process.send(Signal::SIGTERM);
     std::thread::sleep(Duration::from_millis(100));
-    // As launchers pass it on: the same request.
+    // Repeated by a launcher: the same request.
     process.send(Signal::SIGTERM);
     std::thread::sleep(Duration::from_millis(700));
     let mut process = process;
     assert!(process.0.try_wait().unwrap().is_none(), "one request ends no step");
     process.send(Signal::SIGTERM);
-    let (code, told) = process.end();
-    assert!(code == 143 && told.contains("a second signal ends") && !told.contains("stopped"), "{told}");
+    let (code, stderr) = process.end();
+    assert!(
+        code == 143 && stderr.contains("a second signal ends") && !stderr.contains("stopped"),
+        "{stderr}"
+    );
 
     fs::create_dir_all(run.join("checkpoints")).unwrap();
     fs::write(run.join("checkpoints/.training-1.partial"), "part of a checkpoint").unwrap();
@@ -192,8 +195,8 @@ fn a_second_signal_ends_the_program_at_once() {
             fs::rename(&path, path.with_extension("png")).unwrap();
         }
     }
-    let told = finish(training(&bench, "distill", "run").arg("--resume"));
-    assert!(told.contains("note: no checkpoint in run/checkpoints, starting over\n"), "{told}");
+    let stderr = finish(training(&bench, "distill", "run").arg("--resume"));
+    assert!(stderr.contains("note: no checkpoint in run/checkpoints, starting over\n"), "{stderr}");
     let left = fs::read_dir(run.join("checkpoints")).unwrap();
     assert!(
         left.map(|file| file.unwrap().file_name()).all(|name| name.to_string_lossy().starts_with("step-"))
@@ -217,11 +220,11 @@ fn what_the_program_was_started_to_ignore_ends_nothing() {
     let before = steps(&run);
     wait_for("more steps", || steps(&run) >= before + 10);
     process.send(Signal::SIGTERM);
-    let (code, told) = process.end();
-    assert_eq!(code, 143, "{told}");
+    let (code, stderr) = process.end();
+    assert_eq!(code, 143, "{stderr}");
 }
 
-/// A signal to one of two processes, which is not the one that writes.
+/// A signal to either of two processes stops both at the same step.
 #[test]
 fn processes_end_at_the_same_step() {
     let bench = bench();
@@ -260,7 +263,7 @@ fn processes_end_at_the_same_step() {
     assert!(student(&bench, "run") == student(&bench, "whole"), "another student");
 }
 
-/// Files of a cache with what is in them.
+/// Files of a cache and their contents.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let mut files: Vec<_> = entries
@@ -278,16 +281,19 @@ fn a_cache_that_signals_end_is_completed() {
     let process = Process::start(&mut training(&bench, "cache", "cache"));
     wait_for("part", || cache.join("targets-000000000.safetensors").exists());
     process.send(Signal::SIGTERM);
-    let (code, told) = process.end();
-    assert_eq!(code, 143, "{told}");
-    let kept = number_after(&told, "features of ");
-    assert!(kept > 0 && kept < 300 && told.trim_end().ends_with("the same command goes on: cache"), "{told}");
+    let (code, stderr) = process.end();
+    assert_eq!(code, 143, "{stderr}");
+    let kept = number_after(&stderr, "features of ");
+    assert!(
+        kept > 0 && kept < 300 && stderr.trim_end().ends_with("the same command goes on: cache"),
+        "{stderr}"
+    );
     fs::write(cache.join(".training-1.partial"), "of a process that was killed").unwrap();
     finish(&mut training(&bench, "cache", "cache"));
     assert!(files(&cache) == files(&bench.folder.path().join("whole")));
 }
 
-/// From another folder than the repository's, with the bundled model.
+/// In another folder than the repository, with the bundled model.
 #[test]
 fn a_curation_that_signals_end_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -303,8 +309,8 @@ fn a_curation_that_signals_end_goes_on() {
     let process = Process::start(&mut curate("out"));
     wait_for("facts", || facts() >= 64);
     process.send(Signal::SIGTERM);
-    let (code, told) = process.end();
-    assert!(code == 143 && told.contains("the same command goes on: out/scan"), "{told}");
+    let (code, stderr) = process.end();
+    assert!(code == 143 && stderr.contains("the same command goes on: out/scan"), "{stderr}");
     assert!((64..700).contains(&facts()), "{}", facts());
     finish(&mut curate("out"));
     let manifest = |run: &str| fs::read(folder.path().join(run).join("manifest.jsonl")).unwrap();

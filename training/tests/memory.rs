@@ -1,4 +1,4 @@
-//! What a step is foreseen to take is what it takes. A binary of its own: the allocator counts the whole process.
+//! The predicted memory of a step against a counting allocator. A binary of its own, because the allocator counts the whole process.
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its signature; this one only counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -13,7 +13,7 @@ use training::parallel::Group;
 use training::recipe::Recipe;
 use training::vit::Parameters;
 
-/// Counts bytes that are held, and the most that ever were.
+/// Counts allocated bytes and their peak.
 struct Counting;
 
 static HELD: AtomicIsize = AtomicIsize::new(0);
@@ -89,7 +89,7 @@ fn tensor(shape: &[usize]) -> Tensor {
     Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
 }
 
-/// Most bytes that the first steps of a fresh learner add to what is held before them.
+/// Peak of additional bytes in the first steps of a fresh learner.
 fn measured(spec: &VitSpec, recipe: &Recipe) -> u64 {
     let (device, stage) = (Device::Cpu, &recipe.stages[0]);
     let (batch, patches) = (stage.batch, SIDE * SIDE);
@@ -127,7 +127,7 @@ fn a_step_takes_what_is_foreseen() {
     let recompute = ("[[stages]]", "recompute = true\n[[stages]]");
     let rounded = ("[[stages]]", "quantize = { weight_limit = 64 }\n[[stages]]");
     let masked = ("masked = 0.0", "masked = 0.5, masked_steps = 1.0");
-    let taps = "\"mlp\", taps = [{ student = 1, teacher = 2 }, { student = 2, teacher = 4 }]";
+    let taps = "\"mlp\", taps = [{ student_block = 0, teacher_block = 1 }, { student_block = 1, teacher_block = 3 }]";
     for (depth, mlp, changes) in [
         (2, MlpKind::Gelu, vec![]),
         (4, MlpKind::Gelu, vec![]),

@@ -1,4 +1,4 @@
-//! Several processes that train together.
+//! Training in several processes.
 
 mod support;
 
@@ -15,7 +15,7 @@ const RECIPE: &str = r#"
 seed = 3
 validation_images = 4
 student = { start = "model", depth = 2 }
-loss = { head = "identity", statistics_images = 16, taps = [{ student = 1, teacher = 1 }], masked_steps = 0.7 }
+loss = { head = "identity", statistics_images = 16, taps = [{ student_block = 0, teacher_block = 0 }], masked_steps = 0.7 }
 optimiser = { learning_rate = 1e-3, warm_up_steps = 2, average = 0.9 }
 [[stages]]
 steps = 5
@@ -28,7 +28,7 @@ fn address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Three processes with a part of every batch each learn what one learns that goes through the parts in turn: the same bytes.
+/// Three processes, each with a part of every batch, end in the same bytes as one process that computes the parts in turn.
 #[test]
 fn processes_learn_what_one_learns() {
     let bench = Bench::new(22);
@@ -96,18 +96,21 @@ fn the_program_reads_what_launchers_say() {
     let output = bench.folder.path().join("run");
     let processes =
         [start("0", &output), start("1", &output)].map(|process| process.wait_with_output().unwrap());
-    let told = processes.each_ref().map(|process| String::from_utf8_lossy(&process.stderr).into_owned());
-    assert!(processes.iter().all(|process| process.status.success()), "{told:?}");
+    let stderr = processes.each_ref().map(|process| String::from_utf8_lossy(&process.stderr).into_owned());
+    assert!(processes.iter().all(|process| process.status.success()), "{stderr:?}");
     assert!(
         String::from_utf8_lossy(&processes[0].stdout).contains("student.safetensors")
             && processes[1].stdout.is_empty()
     );
-    assert!(told[1].is_empty(), "{}", told[1]);
+    assert!(stderr[1].is_empty(), "{}", stderr[1]);
     let lines = std::fs::read_to_string(output.join("metrics.jsonl")).unwrap();
     assert_eq!(lines.matches("\"loss\"").count(), 5, "{lines}");
 
-    // A batch that cannot be shared out, and a launcher that says too little.
+    // A rank beyond the world size.
     let odd = start("7", &output).wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&odd.stderr).into_owned();
-    assert!(!odd.status.success() && told == "error: RANK: expected a number up to 1, got \"7\"\n", "{told}");
+    let stderr = String::from_utf8_lossy(&odd.stderr).into_owned();
+    assert!(
+        !odd.status.success() && stderr == "error: RANK: expected a number up to 1, got \"7\"\n",
+        "{stderr}"
+    );
 }

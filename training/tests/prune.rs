@@ -1,4 +1,4 @@
-//! Cutting models down: what does not matter is found, and its absence is not noticed.
+//! Pruning: useless parts are found, and their removal does not change the output.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use training::prune::prune;
 
 const SIDE_PX: usize = 56;
 
-/// A golden model with 3 blocks of dim 48 and 96 units, in which something is made useless.
+/// A golden model with 3 blocks of dim 48 and 96 units, changed by `spoil`.
 fn model(folder: &Path, spoil: impl Fn(&str, &mut [f32])) -> Model {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden/hf_mlp");
     let whole = folder.join("whole.safetensors");
@@ -68,7 +68,7 @@ fn with_patches_of(image: &[u8], to: usize) -> Vec<u8> {
     let mut out = vec![0; side * side * 3];
     for patch in 0..count * count {
         let (top, left) = (patch / count, patch % count);
-        // A table has a token before its places, which stays as it is.
+        // A position table begins with a token, which is not resampled.
         let mut table = vec![0.0; 3];
         for at in 0..14 * 14 {
             let pixel = (top * 14 + at / 14) * SIDE_PX + left * 14 + at % 14;
@@ -87,7 +87,7 @@ fn with_patches_of(image: &[u8], to: usize) -> Vec<u8> {
     out
 }
 
-/// What a model sees in patches of 14 pixels, its resized sibling sees in the same patches enlarged.
+/// A model with a resized patch embedding has the same tokens on enlarged patches.
 #[test]
 fn patches_can_be_larger() {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +99,7 @@ fn patches_can_be_larger() {
     };
     let image: Vec<u8> = (0..SIDE_PX * SIDE_PX * 3).map(|at| wave(at).round() as u8).collect();
     let want = tokens(&model, &image, SIDE_PX);
-    // Larger patches hold what smaller ones do; smaller ones have fewer numbers.
+    // Larger patches keep all information; smaller ones lose some.
     for (patch_size, limit) in [(21, 0.01), (16, 0.01), (8, 0.15)] {
         let spec = VitSpec { patch_size, ..model.spec().clone() };
         let side_px = SIDE_PX / 14 * patch_size;
@@ -147,14 +147,69 @@ fn units_that_nothing_reads_go_first() {
     assert_same(&before, &after);
 }
 
+/// Numbers of `source: [.., cols]` at these rows and columns.
+fn at(source: &[f32], cols: usize, rows: &[usize], columns: &[usize]) -> Vec<f32> {
+    rows.iter().flat_map(|row| columns.iter().map(move |column| source[row * cols + column])).collect()
+}
+
+/// In this model one block is useless, and in the others a head, some units and some channels. They are removed, and every kept number is in
+/// its place.
 #[test]
-fn every_size_can_shrink_at_once() {
+fn every_size_shrinks_at_once_and_the_useful_stays() {
+    let is_useless_head = |block: usize, head: usize| head == if block == 0 { 1 } else { 0 };
+    let is_useless_unit = |block: usize, unit: usize| unit < 92 && unit.is_multiple_of(2) == (block == 2);
+    let is_useless_channel = |channel: usize| channel.is_multiple_of(3);
     let folder = tempfile::tempdir().unwrap();
-    let model = model(folder.path(), |_, _| {});
+    let model = model(folder.path(), |name, numbers| {
+        let Some((block, part)) = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) else {
+            return;
+        };
+        let block: usize = block.parse().unwrap();
+        let mut clear = |cols: usize, is_useless: &dyn Fn(usize) -> bool| {
+            let numbers = numbers.iter_mut().enumerate();
+            numbers.filter(|(place, _)| is_useless(place % cols)).for_each(|(_, number)| *number = 0.0);
+        };
+        match part {
+            "ls1.gamma" | "ls2.gamma" if block == 1 => clear(1, &|_| true),
+            "attn.proj.weight" => clear(48, &|col| is_useless_head(block, col / 16)),
+            "mlp.fc2.weight" => clear(96, &|col| is_useless_unit(block, col)),
+            "attn.qkv.weight" | "mlp.fc1.weight" => clear(48, &is_useless_channel),
+            _ => {}
+        }
+    });
     let spec = VitSpec { depth: 2, dim: 32, heads: 2, mlp_hidden: 50, ..model.spec().clone() };
+    let (parameters, kept) = prune(&model, &spec, &pixels(), &mut |_| {}).unwrap();
+    assert_eq!(kept.blocks, [0, 2]);
+    let channels: Vec<usize> = (0..48).filter(|channel| !is_useless_channel(*channel)).collect();
+    assert_eq!(kept.channels, channels);
+    let numbers = |name: &str| parameters.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (place, block) in [(0, 0), (1, 2)] {
+        let heads: Vec<usize> = (0..3).filter(|head| !is_useless_head(block, *head)).collect();
+        let units: Vec<usize> = (0..96).filter(|unit| !is_useless_unit(block, *unit)).collect();
+        assert_eq!((&kept.heads[place], &kept.units[place]), (&heads, &units), "block {block}");
+        let of_heads: Vec<usize> = heads.iter().flat_map(|head| head * 16..(head + 1) * 16).collect();
+        let qkv: Vec<usize> =
+            (0..3).flat_map(|part| of_heads.iter().map(move |row| part * 48 + row)).collect();
+        for (part, cols, rows, columns) in [
+            ("attn.qkv.weight", 48, &qkv, &channels),
+            ("attn.qkv.bias", 1, &qkv, &vec![0]),
+            ("attn.proj.weight", 48, &channels, &of_heads),
+            ("mlp.fc1.weight", 48, &units, &channels),
+            ("mlp.fc2.weight", 96, &channels, &units),
+            ("norm2.weight", 1, &channels, &vec![0]),
+        ] {
+            let source = model.f32(&format!("blocks.{block}.{part}")).unwrap();
+            assert_eq!(
+                numbers(&format!("blocks.{place}.{part}")),
+                at(&source, cols, rows, columns),
+                "{block} {part}"
+            );
+        }
+    }
+    assert_eq!(numbers("cls_token"), at(&model.f32("cls_token").unwrap(), 48, &[0], &channels));
+    assert_eq!(numbers("norm.bias"), at(&model.f32("norm.bias").unwrap(), 1, &channels, &[0]));
     let (before, after) = before_and_after(folder.path(), &model, &spec);
     assert_eq!(before.len() / 48, after.len() / 32);
-    assert!(after.iter().all(|value| value.is_finite()));
 }
 
 #[test]
@@ -162,11 +217,11 @@ fn a_shape_that_is_no_part_of_the_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path(), |_, _| {});
     let source = model.spec().clone();
-    for (spec, told) in [
+    for (spec, message) in [
         (VitSpec { depth: 4, ..source.clone() }, "depth: expected at most the model's 3, got 4"),
         (VitSpec { dim: 30, heads: 2, ..source.clone() }, "dim / heads: expected the model's 16, got 15"),
     ] {
         let error = prune(&model, &spec, &pixels(), &mut |_| {}).unwrap_err().to_string();
-        assert!(error.contains(told), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Quantization-aware training: it rounds as the int8 engine does, it learns to live with that, it resumes.
+//! Quantization-aware training: roundings as in the int8 engine, learning, resuming.
 
 #[path = "support/fidelity.rs"]
 mod fidelity;
@@ -20,7 +20,7 @@ use support::Bench;
 
 const SIDE_PX: usize = 56;
 
-/// So few steps that rounding hurts.
+/// Largest integer of a weight: so small that rounding costs much.
 const LIMIT: u8 = 3;
 
 const RECIPE: &str = r#"
@@ -49,7 +49,7 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
         .sqrt()
 }
 
-/// What a student computes with its roundings is what the engine computes with its file.
+/// A student's rounded forward pass against the engine on its file.
 #[test]
 fn the_roundings_are_those_of_the_engine() {
     let bench = Bench::new(1);
@@ -84,7 +84,7 @@ fn the_roundings_are_those_of_the_engine() {
             pairs.map(|(got, tap)| distance(&flat(got), features.tap(*tap).unwrap())).collect()
         };
         let near = distances(&student.network(&weights).unwrap());
-        // The same integers, but nothing else is rounded.
+        // The same integers with unrounded inputs.
         let rounded = rounding.apply(&weights).unwrap();
         let far = distances(&student.vit.with_parameters(rounded));
         println!("limit {limit}: after each block {near:.5?}, without rounding of inputs {far:.5?}");
@@ -95,7 +95,7 @@ fn the_roundings_are_those_of_the_engine() {
     }
 }
 
-/// At the same number of steps per weight, a trained file is nearer to the teacher than a rounded one.
+/// With the same weight limit, a trained file is nearer to the teacher than a rounded one.
 #[test]
 fn a_student_learns_to_live_with_its_roundings() {
     let bench = Bench::new(34);
@@ -139,7 +139,7 @@ fn a_student_learns_to_live_with_its_roundings() {
     assert!(values.iter().all(|value| value.unsigned_abs() <= LIMIT) && values.contains(&3));
 }
 
-/// Weights that hardly move, so that nothing but scales brings the student nearer to its teacher.
+/// Weights hardly change, so only the scales can bring the student nearer to its teacher.
 #[test]
 fn scales_learn_what_rounding_does_not_know() {
     let bench = Bench::new(34);
@@ -175,7 +175,7 @@ fn scales_are_kept_and_learn() {
     assert!(scales("weights") != scales("average") && scales("moments.1").iter().any(|byte| *byte != 0));
 }
 
-/// A file in int8 whose rows use their whole range gives its scales back.
+/// Scales of an int8 file are recovered if its rows use their whole range.
 #[test]
 fn scales_of_a_quantized_file_are_found_again() {
     let numbers = [127.0f32, -3.0, 0.0, 64.0, 5.0, -127.0, 100.0, 1.0];

@@ -1,4 +1,4 @@
-//! The kernels' unit tests under AddressSanitizer: what their raw loads and stores touch is what they own.
+//! The kernels' unit tests under AddressSanitizer: raw loads and stores stay within their buffers.
 
 use std::process::Command;
 
@@ -19,7 +19,7 @@ pub(crate) fn asan() -> Result<()> {
     run(command.arg(root().join("target/asan")).env("RUSTFLAGS", "-Zsanitizer=address"))
 }
 
-/// A command of the nightly toolchain, without what the toolchain that runs us has set.
+/// A command of the nightly toolchain, without the variables of the toolchain that runs this program.
 fn nightly(words: &[&str]) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly"]).args(words);

@@ -163,12 +163,12 @@ fn boot(tools: &Path, machine: &Path) -> Result<String> {
     eprintln!("==> bochs -q -f bochsrc, in {}", machine.display());
     let mut child = command.stdout(Stdio::null()).spawn().context("bochs")?;
     let ended = wait_for_end(&mut child, &serial);
-    // The guest may hang or have powered off; either way its processor is of no more use.
+    // The guest may hang or have powered off; the emulator is not needed in either case.
     child.kill().and_then(|()| child.wait()).context("bochs")?;
     ended
 }
 
-/// Reads the serial port until the guest has said how the tests ended, has died, or has taken too long.
+/// Reads the serial port until it holds the tests' exit status, the guest has died, or the time limit is over.
 fn wait_for_end(child: &mut Child, serial: &Path) -> Result<String> {
     let deadline = Instant::now() + MOST_TIME;
     loop {
@@ -186,7 +186,7 @@ fn wait_for_end(child: &mut Child, serial: &Path) -> Result<String> {
     }
 }
 
-/// What the guest says that the tests returned.
+/// The tests' exit status, as the guest prints it.
 fn exit_status(serial: &str) -> Option<&str> {
     let (status, _) = serial.split_once(EXIT_STATUS)?.1.split_once('\n')?;
     Some(status)

@@ -1,5 +1,5 @@
-//! `cargo xtask lavapipe`: those tests of the GPU engine that a newer software driver than the system's is needed for: it has
-//! cooperative matrices. `.ci/lavapipe` fetches it.
+//! `cargo xtask lavapipe`: the GPU engine's tests of cooperative matrices, on a newer software driver than the system's.
+//! `.ci/lavapipe` fetches it.
 
 use anyhow::Result;
 

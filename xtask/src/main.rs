@@ -7,6 +7,7 @@ mod camera_vm;
 mod fuzz;
 mod gpu_report;
 mod lavapipe;
+mod loom;
 mod steps;
 mod wasm;
 
@@ -20,7 +21,7 @@ use crate::gpu_report::Effort;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   ci   [--skip-tests] [--fuzz-seconds N]
-       fmt, clippy, tests, rustdoc, cargo-deny, wasm, lavapipe, asan, avx512, arm, camera-vm,
+       fmt, clippy, tests, rustdoc, packages, cargo-deny, wasm, lavapipe, asan, loom, avx512, arm, camera-vm,
        fuzzing (N seconds per target, default 10)
   asan
        the kernels' tests under AddressSanitizer (nightly)
@@ -37,6 +38,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
        what that folder's script runs (--quick: small and few, on a software driver)
   lavapipe
        the GPU engine's tests on a software driver with cooperative matrices (.ci/lavapipe fetches it)
+  loom
+       the thread pool's memory orderings under a model checker
   wasm
        whether the GPU engine compiles for wasm32 (.ci/wasm fetches the standard library's sources)
   fuzz [--seconds N] [TARGET]…
@@ -54,6 +57,7 @@ enum Command {
     GpuMeasure { folder: PathBuf, effort: Effort },
     GpuReport { cuda: bool },
     Lavapipe,
+    Loom,
     Wasm,
 }
 
@@ -81,6 +85,7 @@ fn parse(words: &[String]) -> Result<Command> {
         Some("avx512") if words.next().is_none() => Ok(Command::Avx512),
         Some("camera-vm") if words.next().is_none() => Ok(Command::CameraVm),
         Some("lavapipe") if words.next().is_none() => Ok(Command::Lavapipe),
+        Some("loom") if words.next().is_none() => Ok(Command::Loom),
         Some("wasm") if words.next().is_none() => Ok(Command::Wasm),
         _ => bail!("{USAGE}"),
     }
@@ -128,6 +133,7 @@ fn run(words: &[String]) -> Result<()> {
         Command::GpuMeasure { folder, effort } => gpu_report::measure(&folder, effort),
         Command::GpuReport { cuda } => gpu_report::bundle(cuda),
         Command::Lavapipe => lavapipe::lavapipe(),
+        Command::Loom => loom::loom(),
         Command::Wasm => wasm::wasm(),
     }
 }
@@ -163,6 +169,7 @@ mod tests {
         assert_eq!(command("avx512").unwrap(), Command::Avx512);
         assert_eq!(command("camera-vm").unwrap(), Command::CameraVm);
         assert_eq!(command("lavapipe").unwrap(), Command::Lavapipe);
+        assert_eq!(command("loom").unwrap(), Command::Loom);
         assert_eq!(command("wasm").unwrap(), Command::Wasm);
         assert_eq!(command("fuzz").unwrap(), Command::Fuzz { seconds: 60, targets: Vec::new() });
         assert_eq!(command("gpu-report --cuda").unwrap(), Command::GpuReport { cuda: true });
@@ -184,6 +191,7 @@ mod tests {
             "avx512 x",
             "camera-vm x",
             "lavapipe x",
+            "loom x",
             "wasm x",
         ] {
             assert!(command(wrong).is_err(), "{wrong}");

@@ -5,10 +5,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, wasm};
+use crate::{arm, asan, avx512, camera_vm, fuzz, lavapipe, loom, wasm};
 
 /// All features but `training/cuda`, which needs NVIDIA's compiler.
 const FEATURES: [&str; 2] = ["--features", "dinov2-cli/tract,training/object-store"];
+
+/// Crates that are not for others: the program with its model, and what tests, trains or checks.
+const UNPUBLISHED: [&str; 5] = ["dinov2-bundled", "dinov2-cli", "dinov2-tests", "training", "xtask"];
 
 /// Runs every step; stops at the first that fails. `skip_tests` for a caller that has run them.
 pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
@@ -16,22 +19,24 @@ pub(crate) fn ci(skip_tests: bool, fuzz_seconds: u32) -> Result<()> {
     cargo(&["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"])?;
     let lint = ["clippy", "--workspace", "--all-targets", "--locked"];
     cargo(&[&lint[..], &FEATURES, &["--", "-D", "warnings"]].concat())?;
-    // The smallest binary is another program than the one with everything.
+    // Without features other code is compiled.
     cargo(&["clippy", "-p", "dinov2-cli", "--no-default-features", "--locked", "--", "-D", "warnings"])?;
     if !skip_tests {
         cargo(&[&["test", "--workspace", "--locked"][..], &FEATURES].concat())?;
     }
     rustdoc()?;
+    package()?;
     deny()?;
     wasm::wasm()?;
     lavapipe::lavapipe()?;
     asan::asan()?;
+    loom::loom()?;
     emulated()?;
     camera_vm::camera_vm()?;
     fuzz::fuzz(fuzz_seconds, &[])
 }
 
-/// The emulated CPUs, at the same time: one thread is all that the emulator of x86 uses.
+/// The emulated CPUs, in parallel: the emulator of x86 uses one thread.
 fn emulated() -> Result<()> {
     std::thread::scope(|scope| {
         let avx512 = scope.spawn(avx512::avx512);
@@ -46,7 +51,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
 }
 
-/// Runs a command in the repository's root; its output is ours.
+/// Runs a command in the repository's root; its output is passed through.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
@@ -59,8 +64,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs us, without what it has told us of ourselves: dependencies whose build scripts look at such variables would
-/// be built anew.
+/// The cargo that runs this program, without the variables that describe this package: dependencies whose build scripts read them
+/// would be rebuilt.
 pub(crate) fn cargo_command() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let of_cargo = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
@@ -98,6 +103,15 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 fn rustdoc() -> Result<()> {
     let arguments = ["doc", "--workspace", "--no-deps", "--locked"];
     run(cargo_command().args(arguments).args(FEATURES).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Packages of every crate that can be published, without building them: a dependency without a version, a missing readme or a
+/// file outside of its crate is found here.
+fn package() -> Result<()> {
+    let unpublished = UNPUBLISHED.iter().flat_map(|name| ["--exclude", name]);
+    let arguments =
+        ["package", "--workspace", "--no-verify", "--locked", "--offline", "--allow-dirty", "--quiet"];
+    cargo(&arguments.into_iter().chain(unpublished).collect::<Vec<_>>())
 }
 
 /// Bans, licences and sources; the advisory database is not reachable everywhere.

@@ -6,6 +6,14 @@ use core::fmt;
 use crate::PatchGrid;
 
 /// Limits of sizes that are read from files, far above any published model (ViT-g: dim 1536, depth 40).
+///
+/// ```
+/// use dinov2_core::{PatchGrid, limits::MAX_PATCHES};
+///
+/// let grid = PatchGrid::of_image(3584, 2688, 14)?; // 9.6 megapixels
+/// assert!(grid.len() <= MAX_PATCHES);
+/// # Ok::<(), dinov2_core::GridError>(())
+/// ```
 pub mod limits {
     /// Largest `dim`.
     pub const MAX_DIM: usize = 16_384;

@@ -1,4 +1,13 @@
 //! Quantiles of samples and the cosine of two features.
+//!
+//! ```
+//! use dinov2_core::statistics::{cosine, quantile, sorted};
+//!
+//! let latencies_ms = sorted(vec![21.0, 20.0, 40.0]);
+//! assert_eq!(quantile(&latencies_ms, 0.5), 21.0);
+//! assert_eq!(quantile(&latencies_ms, 0.75), 30.5); // halfway between 21 and 40
+//! assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
+//! ```
 
 use alloc::vec::Vec;
 

@@ -11,7 +11,7 @@ use crate::load::Block;
 use crate::stages::{Stage, StageClock};
 use crate::{CpuPrecision, Matrix, Observer};
 
-/// What runs the steps.
+/// What every step needs: instruction set, threads, precision and the model's sizes.
 #[derive(Clone, Copy)]
 pub(crate) struct Cpu<'a> {
     pub(crate) isa: Isa,
@@ -30,15 +30,15 @@ impl<'a> Cpu<'a> {
     }
 }
 
-/// Who looks on: the clock and the observer of the matrices' inputs.
+/// What is recorded while blocks run: times, and the matrices' inputs for an observer.
 pub(crate) struct Watch<'a> {
     pub(crate) clock: StageClock,
     pub(crate) observer: &'a mut Observer<'a>,
-    /// The block that runs.
+    /// Number of the block that runs, from 0.
     pub(crate) block: usize,
 }
 
-/// Where a block works, sized for the most rows so far.
+/// Intermediate results of a block, sized for the largest number of rows so far.
 #[derive(Default)]
 pub(crate) struct BlockScratch {
     /// A LayerNorm's output. Its floats also serve as attention's output.
@@ -94,13 +94,13 @@ impl BlockScratch {
         watch.clock.lap(Stage::Attention);
     }
 
-    /// Attention within one frame whose queries, keys and values are elsewhere, `frame: [n, 3 * dim]`.
+    /// As [`Self::attend`] for one frame whose queries, keys and values are not in `qkv` but in `frame: [n, 3 * dim]`.
     pub(crate) fn attend_in(&mut self, cpu: Cpu<'_>, frame: &[f32], watch: &mut Watch<'_>) {
         self.panels.attend(cpu, frame, &mut self.input.normed);
         watch.clock.lap(Stage::Attention);
     }
 
-    /// What follows attention, added to `tokens: [rows, dim]`: the projection, then the MLP.
+    /// The projection after attention, then LayerNorm and MLP; both are added to `tokens: [rows, dim]`.
     pub(crate) fn finish(&mut self, cpu: Cpu<'_>, block: &Block, tokens: &mut [f32], watch: &mut Watch<'_>) {
         let Self { input, hidden, .. } = self;
         let kernels = cpu.kernels();

@@ -1,3 +1,5 @@
+//! How a CPU engine is set up: threads, instruction set, arithmetic, reuse between frames.
+
 use std::num::NonZeroUsize;
 
 use dinov2_kernels::Isa;

@@ -1,16 +1,20 @@
+//! The engine: weights packed once, images grouped by grid, patch embedding; then `forward.rs`.
+//!
+//! `tokens: [frames, n, dim]` holds the frames of one group below each other, CLS first, then registers, then patches. Nothing is
+//! allocated after the first frame of a grid. It does not resize images, and computes every row of a frame; `incremental.rs` does not.
+
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGrid, Taps, VitSpec, limits};
 use dinov2_kernels::attention::AttentionShape;
 use dinov2_kernels::attention_i16;
-use dinov2_kernels::layer_norm::layer_norm;
 use dinov2_kernels::{AlignedBuffer, Epilogue, Isa, Pool, patch_embed};
 use dinov2_weights::Model;
 
 use crate::block::{BlockScratch, Cpu, Watch};
+use crate::forward::{self, Outputs, Stream};
 use crate::incremental::Memory;
-use crate::load::{LoadError, Weights};
+use crate::load::{Block, LoadError, Weights};
 use crate::positions::PositionCache;
 use crate::stages::{Stage, StageClock, StageTimes};
-use crate::taps::{write_attention_taps, write_layer_taps};
 use crate::{CpuConfig, CpuPrecision, Observer};
 
 /// Runs a model on the CPU.
@@ -218,26 +222,34 @@ impl CpuEngine {
             spec, isa, precision, pool, weights, scratch: Scratch { tokens, block: scratch, .. }, ..
         } = self;
         let cpu = Cpu { isa: *isa, pool, precision: *precision, spec };
-        let frame_len = tokens_per_frame * spec.dim;
-        for (layer, block) in weights.blocks.iter().enumerate() {
-            watch.block = layer;
-            scratch.project_qkv(cpu, block, tokens, watch);
-            scratch.attend(cpu, tokens_per_frame, watch);
-            for (&member, qkv) in group.members.iter().zip(scratch.qkv.chunks_exact(3 * frame_len)) {
-                write_attention_taps(cpu, layer, qkv, taps, &mut out[member]);
-            }
-            watch.clock.lap(Stage::Taps);
-            scratch.finish(cpu, block, tokens, watch);
-            for (&member, tokens) in group.members.iter().zip(tokens.chunks_exact(frame_len)) {
-                write_layer_taps(cpu, &weights.norm, layer, tokens, &mut out[member]);
-            }
-            watch.clock.lap(Stage::Taps);
-        }
-        for (&member, tokens) in group.members.iter().zip(tokens.chunks_exact(frame_len)) {
-            layer_norm(*isa, pool, &weights.norm.params(), tokens, out[member].tokens_mut());
-        }
-        watch.clock.lap(Stage::LayerNorm);
+        let mut stream = WholeFrames { tokens, scratch, tokens_per_frame };
+        let outputs = Outputs { taps, members: group.members, features: out };
+        forward::run(cpu, weights, &mut stream, outputs, watch);
         Ok(())
+    }
+}
+
+/// Frames of which every row is computed.
+struct WholeFrames<'a> {
+    /// `[frames, n, dim]`.
+    tokens: &'a mut [f32],
+    scratch: &'a mut BlockScratch,
+    tokens_per_frame: usize,
+}
+
+impl Stream for WholeFrames<'_> {
+    fn run_block(&mut self, cpu: Cpu<'_>, block: &Block, watch: &mut Watch<'_>) {
+        self.scratch.project_qkv(cpu, block, self.tokens, watch);
+        self.scratch.attend(cpu, self.tokens_per_frame, watch);
+        self.scratch.finish(cpu, block, self.tokens, watch);
+    }
+
+    fn qkv(&self, _layer: usize) -> &[f32] {
+        &self.scratch.qkv
+    }
+
+    fn tokens(&self, _blocks: usize) -> &[f32] {
+        self.tokens
     }
 }
 

@@ -20,15 +20,14 @@
 use std::num::NonZeroUsize;
 
 use dinov2_core::{ExtractError, Features, ImageView, PatchGrid, Taps, VitSpec};
-use dinov2_kernels::layer_norm::layer_norm;
 use dinov2_kernels::{AlignedBuffer, Epilogue, patch_embed};
 
 use crate::block::{BlockScratch, Cpu, Watch};
 use crate::engine::CpuEngine;
+use crate::forward::{self, Outputs, Stream};
 use crate::load::Block;
 use crate::rows::{gather, gather_in_place, relative_distance_exceeds, same_bits, scatter};
 use crate::stages::{Stage, StageClock};
-use crate::taps::{write_attention_taps, write_layer_taps};
 
 /// How far an engine may reuse what it computed for earlier frames of one video.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,17 +122,9 @@ impl Memory {
         watch.clock.lap(Stage::PatchEmbed);
         self.recomputed = 0;
         let (cpu, weights, scratch) = engine.parts();
-        for (layer, block) in weights.blocks.iter().enumerate() {
-            watch.block = layer;
-            self.run_block(cpu, block, scratch, everything, &mut watch);
-            let kept = &self.blocks[layer];
-            write_attention_taps(cpu, layer, &kept.qkv, taps, out);
-            write_layer_taps(cpu, &weights.norm, layer, &kept.output, out);
-            watch.clock.lap(Stage::Taps);
-        }
-        let last = self.blocks.last().map_or(&self.embedded, |kept| &kept.output);
-        layer_norm(cpu.isa, cpu.pool, &weights.norm.params(), last, out.tokens_mut());
-        watch.clock.lap(Stage::LayerNorm);
+        let mut stream = ChangedRows { memory: self, scratch, everything };
+        let outputs = Outputs { taps, members: &[0], features: std::slice::from_mut(out) };
+        forward::run(cpu, weights, &mut stream, outputs, &mut watch);
         engine.stage_times = watch.clock.times();
         self.grid = Some(grid);
         Ok(())
@@ -235,6 +226,28 @@ impl Memory {
         watch.clock.lap(Stage::Reuse);
         self.recomputed += self.stale.len();
         std::mem::swap(&mut self.moved, &mut self.stale);
+    }
+}
+
+/// One frame of which only rows that have changed are computed.
+struct ChangedRows<'a> {
+    memory: &'a mut Memory,
+    scratch: &'a mut BlockScratch,
+    /// Every row counts as changed.
+    everything: bool,
+}
+
+impl Stream for ChangedRows<'_> {
+    fn run_block(&mut self, cpu: Cpu<'_>, block: &Block, watch: &mut Watch<'_>) {
+        self.memory.run_block(cpu, block, self.scratch, self.everything, watch);
+    }
+
+    fn qkv(&self, layer: usize) -> &[f32] {
+        &self.memory.blocks[layer].qkv
+    }
+
+    fn tokens(&self, blocks: usize) -> &[f32] {
+        blocks.checked_sub(1).map_or(&self.memory.embedded, |last| &self.memory.blocks[last].output)
     }
 }
 

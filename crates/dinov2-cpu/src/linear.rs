@@ -25,7 +25,7 @@ enum Values {
 }
 
 impl Unpacked {
-    /// Reads `NAME.weight` and `NAME.bias`. For int8 the file's own integers are taken where it has them.
+    /// Reads `NAME.weight` and `NAME.bias`. For int8, weights that the file stores as int8 are used without requantization.
     pub(crate) fn read(model: &Model, name: &str, precision: CpuPrecision) -> Result<Self, LoadError> {
         let weight = format!("{name}.weight");
         let values = match precision {
@@ -94,7 +94,7 @@ pub(crate) struct Rounded {
     quantized: QuantizedRows,
 }
 
-/// Where a layer's input is prepared: normalised, rounded or both.
+/// A layer's input after LayerNorm, rounding or both.
 #[derive(Default)]
 pub(crate) struct InputScratch {
     /// `[n, dim]`.

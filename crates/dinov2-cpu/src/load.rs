@@ -12,10 +12,11 @@ use dinov2_weights::{Model, ModelError, PixelFilters};
 use crate::CpuPrecision;
 use crate::linear::{Linear, Unpacked};
 
-/// Why an engine could not be made.
+/// Why a model file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
-    /// The model file does not yield a tensor.
+    /// A tensor is missing in the model file or cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
 }

@@ -1,7 +1,7 @@
 use dinov2_core::{ExtractError, PatchGrid, VitSpec};
 use dinov2_weights::position;
 
-/// Position tables of the grids seen lately, each `[1 + rows * cols, dim]`; the most recently used comes last.
+/// Position tables of the most recent grids, each `[1 + rows * cols, dim]`; the most recently used comes last.
 #[derive(Default)]
 pub(crate) struct PositionCache {
     tables: Vec<(PatchGrid, Vec<f32>)>,
@@ -11,7 +11,7 @@ impl PositionCache {
     /// Folders of pictures rarely mix more aspect ratios than this within a short run.
     const CAPACITY: usize = 8;
 
-    /// The table of `grid`, resampled from `stored` if it is not at hand.
+    /// The table of `grid`, resampled from `stored` unless it is cached.
     pub(crate) fn get(
         &mut self,
         grid: PatchGrid,

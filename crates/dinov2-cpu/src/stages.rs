@@ -1,6 +1,10 @@
+//! Where a frame's time goes: wall-clock time per [`Stage`], added up over all blocks.
+//!
+//! The clock runs on the calling thread; what the pool's threads do within a stage counts once.
+
 use std::time::{Duration, Instant};
 
-/// Parts of a frame's work that are timed apart.
+/// Part of a frame's work that is timed separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Pixels to patch tokens, position table and prefix tokens included.
@@ -62,7 +66,7 @@ impl StageTimes {
     }
 }
 
-/// Gives the time since the last call to a stage.
+/// Adds the time since its last lap to a stage.
 pub(crate) struct StageClock {
     last: Instant,
     times: StageTimes,

@@ -1,4 +1,4 @@
-//! Writing of what taps ask for.
+//! Copies of intermediate results that taps ask for.
 
 use dinov2_core::{Facet, Features, Tap, Taps};
 use dinov2_kernels::attention::cls_attention;

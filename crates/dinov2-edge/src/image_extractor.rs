@@ -1,12 +1,17 @@
-//! Features of images of any size: fits an image to the patch grid and runs an engine on it.
+//! Features of images of any size: decodes and fits an image to the patch grid and runs an engine on it.
+
+use std::path::Path;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGeometry, Taps};
-use dinov2_io::{Fit, FitError, Size};
+use dinov2_io::{Fit, FitError, Frame, Size, SourceError, read_still};
 
 /// Why features of an image cannot be extracted.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageExtractError {
+    /// The file cannot be read or decoded.
+    #[error(transparent)]
+    Read(#[from] SourceError),
     /// The image cannot be fitted to the size.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -44,6 +49,8 @@ pub enum ImageExtractError {
 pub struct ImageExtractor<E> {
     engine: E,
     fit: Fit,
+    /// The last decoded file; its buffers are kept.
+    frame: Frame,
 }
 
 impl<E: Extractor> ImageExtractor<E> {
@@ -53,7 +60,7 @@ impl<E: Extractor> ImageExtractor<E> {
     /// An exact size that is not a multiple of the patch size or exceeds the limits.
     pub fn new(engine: E, size: Size) -> Result<Self, FitError> {
         let fit = Fit::new(size, engine.spec().patch_size)?;
-        Ok(Self { engine, fit })
+        Ok(Self { engine, fit, frame: Frame::new() })
     }
 
     /// Extracts the features of one image, RGB u8 of any size, into `out`, replacing its content. Returns the geometry of the patches
@@ -70,6 +77,41 @@ impl<E: Extractor> ImageExtractor<E> {
     ) -> Result<PatchGeometry, ImageExtractError> {
         let geometry = self.geometry(image.width_px(), image.height_px())?;
         self.engine.extract(self.fit.fit(image)?, taps, out)?;
+        Ok(geometry)
+    }
+
+    /// [`Self::extract`] of an image file: PNG, JPEG, BMP or PNM; GIF, QOI, TIFF and WebP with the feature `image-formats`; HEIC and
+    /// AVIF where libheif's program is installed. Its EXIF orientation is applied; of an animation the first frame is taken. For
+    /// videos and folders, see [`crate::io::open`].
+    ///
+    /// ```
+    /// use dinov2_edge::io::Size;
+    /// use dinov2_edge::{EngineConfig, Features, ImageExtractor, SelectedEngine, Taps};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let photo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/media/cat.jpg");
+    /// let model = dinov2_bundled::bundled_model()?.into();
+    /// let engine = SelectedEngine::open(&model, EngineConfig::default())?;
+    /// let mut extractor = ImageExtractor::new(engine, Size::Short(224))?;
+    /// let mut features = Features::new();
+    /// let geometry = extractor.extract_file(photo, &Taps::none(), &mut features)?;
+    /// assert_eq!(geometry.crop().width_px, 451); // the photograph's own pixels
+    /// assert_eq!(features.patches().len(), 16 * 24 * 384); // [rows, cols, dim]
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no image; what [`Self::extract`] says.
+    pub fn extract_file(
+        &mut self,
+        path: impl AsRef<Path>,
+        taps: &Taps,
+        out: &mut Features,
+    ) -> Result<PatchGeometry, ImageExtractError> {
+        read_still(path.as_ref(), &mut self.frame)?;
+        let geometry = self.geometry(self.frame.width_px, self.frame.height_px)?;
+        self.engine.extract(self.fit.fit(self.frame.view())?, taps, out)?;
         Ok(geometry)
     }
 

@@ -60,3 +60,20 @@ fn what_cannot_be_fitted_is_refused_with_the_patch_size_of_the_model() {
     let empty = ImageView::new(&[], 0, 0).unwrap();
     assert!(extractor.extract(empty, &Taps::none(), &mut features).is_err());
 }
+
+#[test]
+fn a_file_is_decoded_and_extracted_like_its_pixels() {
+    let mut extractor =
+        ImageExtractor::new(engine("vits14-focus-int8.safetensors"), Size::Short(84)).unwrap();
+    let photo = in_repository("examples/media/cat.jpg");
+    let (mut frame, mut got, mut expected) = (Frame::new(), Features::new(), Features::new());
+    read_still(&photo, &mut frame).unwrap();
+    let of_pixels = extractor.extract(frame.view(), &Taps::none(), &mut expected).unwrap();
+    let of_file = extractor.extract_file(&photo, &Taps::none(), &mut got).unwrap();
+    assert_eq!((of_file, got.tokens()), (of_pixels, expected.tokens()));
+
+    for refused in ["examples/media/none.jpg", "examples/media/README.md"] {
+        let outcome = extractor.extract_file(in_repository(refused), &Taps::none(), &mut got);
+        assert!(matches!(outcome, Err(ImageExtractError::Read(_))), "{refused}: {outcome:?}");
+    }
+}

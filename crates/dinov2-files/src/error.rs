@@ -5,8 +5,9 @@ use crate::shown;
 
 /// Why a file cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FileError {
-    /// Something that is no file.
+    /// Something other than a regular file is there.
     #[error("output: expected a regular file or a new name, got {got}: {path}")]
     NotRegular {
         /// What it is, such as `a device`.
@@ -30,28 +31,28 @@ pub enum FileError {
         /// The output.
         path: String,
     },
-    /// The system refuses.
-    #[error("cannot write: {reason}: {path}")]
+    /// The system refused.
+    #[error("cannot write {path}")]
     Write {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's error.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
 }
 
 impl FileError {
-    /// Adds the path to what the system says.
+    /// Adds the path to the system's error.
     pub fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |reason| Self::Write { reason, path: shown(path) }
+        move |source| Self::Write { source, path: shown(path) }
     }
 }
 
 impl From<FileError> for io::Error {
-    /// For callers whose errors are the system's: the system's own reason where there is one.
+    /// The system's error where there is one, else an error of kind `Other`. The path is lost: callers add their own.
     fn from(error: FileError) -> Self {
         match error {
-            FileError::Write { reason, .. } => reason,
+            FileError::Write { source, .. } => source,
             other => Self::other(other),
         }
     }

@@ -1,40 +1,43 @@
+//! Kinds of output files, recognised by content. Only the first [`HEAD_BYTES`] are read, and no format is validated.
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Kinds of files that outputs are of. What is there already is told by its content, never by its name.
+/// Kinds of output files. The kind of an existing file follows from its content, never from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Kind {
-    /// A safetensors file of features, by its metadata.
+    /// A safetensors file with features, which its metadata says.
     Features,
-    /// Any other safetensors file: a model, a checkpoint.
+    /// Any other safetensors file: a model or a checkpoint.
     Model,
     /// An ONNX file.
     Onnx,
-    /// Weights beside an ONNX file: bytes that are of no kind known here.
+    /// External weights of an ONNX file: bytes of no other kind listed here.
     Weights,
     /// A numpy array.
     Npy,
-    /// A picture of features, which says so in a text chunk.
+    /// A PNG picture of features, marked in a text chunk.
     Picture,
     /// An index of feature files.
     Index,
     /// Text.
     Text,
-    /// Whatever: files in a folder that belongs to the program.
+    /// Any kind: for folders that belong to the program.
     Any,
 }
 
-/// What a picture of features has in a text chunk, and the header of a file of features in its metadata.
+/// Text in the metadata of a features file and in a text chunk of a picture of features.
 const FEATURES_MARK: &[u8] = b"dinov2-edge features";
-/// How the first line of an index begins.
+/// Start of the first line of an index.
 const INDEX_MARK: &[u8] = b"{\"file\":";
-/// Bytes that are looked at. The marks of our own files stand within.
+/// Bytes that are read. The marks of our own files lie within them.
 const HEAD_BYTES: u64 = 1 << 16;
-/// Longest header of a safetensors file: the format's own limit.
+/// Longest header of a safetensors file: the limit of the format's reference implementation.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Any kind that content can have.
+/// What the content of an existing file can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Empty,
@@ -59,7 +62,12 @@ impl Kind {
         }
     }
 
-    /// `None` if a file of this kind may take the place of what is at `path`; else what is expected and what is there.
+    /// Whether files of this kind are synced before they get their name. Those that are written once per frame are not.
+    pub(crate) fn is_synced(self) -> bool {
+        !matches!(self, Self::Features | Self::Npy | Self::Picture)
+    }
+
+    /// `None` if a file of this kind may replace the file at `path`; else the names of the expected and the found kind.
     pub(crate) fn differs_from(self, path: &Path) -> io::Result<Option<(&'static str, &'static str)>> {
         if self == Self::Any {
             return Ok(None);
@@ -122,7 +130,7 @@ fn kind_of(head: &[u8], bytes: u64) -> Found {
     }
 }
 
-/// The length of a JSON header, then the header.
+/// The length of the JSON header in 8 bytes, then the header.
 fn is_safetensors(head: &[u8], bytes: u64) -> bool {
     let Some((length, rest)) = head.split_first_chunk::<8>() else { return false };
     let length = u64::from_le_bytes(*length);
@@ -136,13 +144,13 @@ fn is_image(head: &[u8]) -> bool {
     starts.iter().any(|magic| head.starts_with(magic)) || head.get(4..8) == Some(b"ftyp")
 }
 
-/// A ModelProto as exporters write it: the version of the format (field 1), then the producer's name (field 2) or the
-/// graph (field 7).
+/// A `ModelProto` as exporters write it: the format's version (field 1), then the producer's name (field 2) or the graph
+/// (field 7).
 fn is_onnx(head: &[u8]) -> bool {
     matches!(head, [0x08, 1..=0x20, 0x12 | 0x3A, ..])
 }
 
-/// UTF-8 without control characters but those of lines.
+/// UTF-8 whose only control characters are those that end or indent lines.
 fn is_text(head: &[u8], bytes: u64) -> bool {
     let text = match str::from_utf8(head) {
         Ok(text) => text,
@@ -182,7 +190,7 @@ mod tests {
             ("a letter \u{e9}\n".as_bytes(), Found::Of(Kind::Text)),
             (b"", Found::Empty),
             (b"\0\x01\x02\x03", Found::Unknown),
-            // A length beyond the file is none of a header.
+            // The header's length exceeds the file.
             (b"\xff\0\0\0\0\0\0\0{", Found::Unknown),
         ] {
             assert_eq!(kind(bytes), expected, "{bytes:?}");

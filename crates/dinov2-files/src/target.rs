@@ -1,3 +1,5 @@
+//! The rules for replacing files (see the crate's documentation): [`Target`], [`Inputs`], [`Replace`].
+
 use std::collections::HashSet;
 use std::fs::{self, FileType};
 use std::io;
@@ -6,32 +8,33 @@ use std::sync::{Arc, OnceLock};
 
 use crate::{FileError, Kind, shown};
 
-/// Most links that are followed from a name to its file: Linux' own limit.
+/// Most links that are followed from a name to its file: the limit of Linux (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// What a file may take the place of.
+/// What an output may replace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Replace {
-    /// A file of its own kind.
+    /// A file of the same [`Kind`].
     #[default]
     SameKind,
-    /// Any regular file that is no input.
+    /// Any regular file that is not an input.
     AnyFile,
 }
 
-/// Files that a command reads. They are compared by what they are, not by how they are called.
+/// Files that a command reads. They are compared by device and inode, not by name. Clones share the list.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs(Arc<Named>);
 
 #[derive(Debug, Default)]
 struct Named {
     paths: Vec<PathBuf>,
-    /// Made for the first output that exists: most are new, and a folder may hold a million inputs.
+    /// Filled for the first output that exists already: most are new, and a folder may hold a million inputs.
     identities: OnceLock<HashSet<Identity>>,
 }
 
 impl Inputs {
-    /// These files; what does not exist, such as the name of a bundled model, is no file.
+    /// Paths that do not exist, such as the name of a bundled model, are ignored.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self(Arc::new(Named { paths: paths.into_iter().collect(), identities: OnceLock::new() }))
     }
@@ -45,7 +48,7 @@ impl Inputs {
     }
 }
 
-/// What a file is under all of its names.
+/// The same for all names of a file.
 #[cfg(unix)]
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Identity {
@@ -62,7 +65,7 @@ impl Identity {
     }
 }
 
-/// What a file is under its names but for hard links.
+/// The same for all names of a file but hard links.
 #[cfg(not(unix))]
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Identity(PathBuf);
@@ -74,7 +77,19 @@ impl Identity {
     }
 }
 
-/// Where a file is to be written, and what may be lost there. See the crate's documentation for the rule.
+/// The name of an output and what may be replaced there. The rules are in the crate's documentation.
+///
+/// ```
+/// use dinov2_files::{FileError, Inputs, Kind, Replace, Target};
+///
+/// let folder = tempfile::tempdir().unwrap();
+/// let input = folder.path().join("weights.safetensors");
+/// std::fs::write(&input, "").unwrap();
+/// let inputs = Inputs::new([input.clone()]);
+/// let target = Target::new(input).never_over(&inputs).replacing(Replace::AnyFile);
+/// assert!(matches!(target.check(Kind::Model), Err(FileError::Input { .. })));
+/// assert!(target.at(folder.path().join("new.safetensors")).check(Kind::Model).is_ok());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Target {
     path: PathBuf,
@@ -83,24 +98,24 @@ pub struct Target {
 }
 
 impl Target {
-    /// A name, without inputs; only a file of the same kind is replaced.
+    /// No inputs; only a file of the same kind is replaced.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), inputs: Inputs::default(), replace: Replace::SameKind }
     }
 
-    /// Never in the place of these.
+    /// Refuses to replace these files.
     #[must_use]
     pub fn never_over(self, inputs: &Inputs) -> Self {
         Self { inputs: inputs.clone(), ..self }
     }
 
-    /// In the place of what.
+    /// Sets what may be replaced.
     #[must_use]
     pub fn replacing(self, replace: Replace) -> Self {
         Self { replace, ..self }
     }
 
-    /// Another name under the same rule.
+    /// The same rules for another name.
     #[must_use]
     pub fn at(&self, path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), ..self.clone() }
@@ -111,10 +126,10 @@ impl Target {
         &self.path
     }
 
-    /// Applies the rule and returns the name behind all links, in whose folder the file is to be made.
+    /// Applies the rules and returns the name behind all symbolic links. The temporary file belongs in its folder.
     ///
     /// # Errors
-    /// What must not be replaced is there, or a folder that does not exist.
+    /// If something that must not be replaced is there, or the folder does not exist.
     pub fn check(&self, kind: Kind) -> Result<PathBuf, FileError> {
         let path = || shown(&self.path);
         let refused = FileError::write(&self.path);
@@ -161,7 +176,7 @@ impl From<&Target> for Target {
     }
 }
 
-/// The folder that a file lies in.
+/// The folder of a file: the path's parent, or `.` if it has none.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -176,7 +191,7 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
         match fs::read_link(&place) {
             // An absolute link replaces the folder, a relative one starts from it.
             Ok(link) => place = folder_of(&place).join(link),
-            // No link, or nothing at all.
+            // Not a link, or nothing there.
             Err(_) => return Ok(place),
         }
     }

@@ -8,13 +8,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dinov2_files::{Durability, FileError, Inputs, Kind, Replace, Target, write_whole};
+use dinov2_files::{FileError, Inputs, Kind, Replace, Target, sync_and_rename, write_whole};
 
 const NPY: &[u8] = b"\x93NUMPY\x01\0old";
 const NEW: &[u8] = b"\x93NUMPY\x01\0new";
 
 fn write(target: impl Into<Target>) -> Result<PathBuf, FileError> {
-    write_whole(target, Kind::Npy, Durability::Synced, |file| file.write_all(NEW))
+    write_whole(target, Kind::Npy, |file| file.write_all(NEW))
 }
 
 fn forced(path: &Path) -> Target {
@@ -125,14 +125,53 @@ fn files_of_other_kinds_only_by_force() {
     assert_eq!(names(folder.path()), ["file"]);
 }
 
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
 #[test]
 fn a_new_file_has_the_permissions_of_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let (file, plain) = (folder.path().join("file"), folder.path().join("plain"));
     write(&file).unwrap();
     fs::write(&plain, "x").unwrap();
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&file), mode(&plain));
+}
+
+#[test]
+fn a_replacing_file_has_the_permissions_of_the_one_that_it_replaces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    symlink("file", path("link")).unwrap();
+    for bits in [0o600, 0o444, 0o755, 0o4755] {
+        fs::write(path("file"), NPY).unwrap();
+        fs::set_permissions(path("file"), fs::Permissions::from_mode(bits)).unwrap();
+        write(&path("link")).unwrap();
+        assert_eq!(fs::read(path("file")).unwrap(), NEW);
+        assert_eq!(mode(&path("file")), bits & 0o777, "{bits:o}");
+        fs::remove_file(path("file")).unwrap();
+    }
+}
+
+#[test]
+fn a_partial_file_gets_its_name_and_the_permissions_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for old in [None, Some(0o600)] {
+        fs::write(path("part"), NEW).unwrap();
+        if let Some(bits) = old {
+            fs::write(path("whole"), NPY).unwrap();
+            fs::set_permissions(path("whole"), fs::Permissions::from_mode(bits)).unwrap();
+        }
+        let expected = old.unwrap_or_else(|| mode(&path("part")));
+        sync_and_rename(&path("part"), &path("whole")).unwrap();
+        assert_eq!(names(folder.path()), ["whole"]);
+        assert_eq!(fs::read(path("whole")).unwrap(), NEW);
+        assert_eq!(mode(&path("whole")), expected);
+    }
+    let error = sync_and_rename(&path("part"), &path("whole")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(fs::read(path("whole")).unwrap(), NEW);
 }
 
 /// A file system of 256 KiB, unmounted when dropped.
@@ -162,7 +201,7 @@ fn on_a_full_disk_the_old_file_stays() {
     fs::write(&file, NPY).unwrap();
     // In one piece and in pieces below the size of the buffer.
     for piece in [1 << 20, 1 << 10] {
-        let outcome = write_whole(&file, Kind::Npy, Durability::Visible, |writer| {
+        let outcome = write_whole(&file, Kind::Npy, |writer| {
             (0..(1 << 20) / piece).try_for_each(|_| writer.write_all(&vec![1; piece]))
         });
         let error = outcome.unwrap_err();

@@ -1,16 +1,19 @@
+//! Errors of streams and sources. Stream readers report a [`FormatError`]; sources add the path.
+
 use std::io;
 
-/// Why bytes are not a frame: what the stream readers report, which do not know where their bytes come from.
+/// Why bytes cannot be decoded. Stream readers report this error; they do not know the path.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FormatError {
-    /// A field with a value that cannot be.
+    /// A field with an invalid value.
     #[error("{what}: expected {expected}, got {got}")]
     Field {
         /// The field.
         what: &'static str,
-        /// What it may be.
+        /// What was expected.
         expected: String,
-        /// What it is.
+        /// What was found.
         got: String,
     },
     /// The stream ends in the middle.
@@ -18,44 +21,45 @@ pub enum FormatError {
     Truncated {
         /// What was being read.
         what: &'static str,
-        /// Bytes that it should have.
+        /// Expected number of bytes.
         expected: usize,
-        /// Bytes that it has.
+        /// Number of bytes found.
         got: usize,
     },
-    /// The image decoder's own words.
-    #[error("image: {0}")]
+    /// The error of the image decoder.
+    #[error(transparent)]
     Image(#[from] image::ImageError),
     /// Reading failed.
-    #[error("reading: {0}")]
+    #[error("cannot read the stream")]
     Io(#[from] io::Error),
 }
 
-/// Why a source cannot be opened, or has no next frame to give.
+/// Why a source cannot be opened or cannot give its next frame.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SourceError {
     /// Bytes that are not what they should be.
-    #[error("{reason} in {path}")]
+    #[error("cannot decode {path}")]
     Format {
-        /// What is wrong.
-        reason: FormatError,
+        /// The reason.
+        source: FormatError,
         /// File or stream.
         path: String,
     },
     /// A file or folder that cannot be read.
-    #[error("cannot read: {reason}: {path}")]
+    #[error("cannot read {path}")]
     Read {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's error.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
-    /// An input that names nothing usable.
+    /// An input that does not name anything readable.
     #[error("input: expected {expected}, got {got}")]
     Input {
-        /// What it may be.
+        /// What was expected.
         expected: String,
-        /// What it is.
+        /// What was found.
         got: String,
     },
     /// A video, but no `ffmpeg` to decode it.
@@ -63,17 +67,27 @@ pub enum SourceError {
         "video: expected the program `{program}` to decode it, got none (Debian: apt install ffmpeg, macOS: brew install ffmpeg): {path}"
     )]
     FfmpegMissing {
-        /// Name under which it was looked for.
+        /// The program that was looked for.
         program: String,
         /// The video.
         path: String,
     },
-    /// `ffmpeg` gave up.
+    /// `ffmpeg` failed.
     #[error("ffmpeg: {message} in {path}")]
     Ffmpeg {
-        /// Its reason, or its exit status.
+        /// Its error message, or its exit status.
         message: String,
         /// The video.
+        path: String,
+    },
+    /// A decoder program that is installed but cannot be run.
+    #[error("cannot run {program} for {path}")]
+    Program {
+        /// Name or path of the program.
+        program: String,
+        /// The system's error.
+        source: io::Error,
+        /// The file that it was to decode.
         path: String,
     },
     /// A HEIC or AVIF photograph, but no program of libheif to decode it.
@@ -84,12 +98,12 @@ pub enum SourceError {
         /// The photograph.
         path: String,
     },
-    /// libheif's program gave up.
+    /// libheif's program failed.
     #[error("{program}: {message}: {path}")]
     Heif {
         /// Its name.
         program: &'static str,
-        /// What it says, or how it ended.
+        /// Its error message, or its exit status.
         message: String,
         /// The photograph.
         path: String,
@@ -102,22 +116,22 @@ pub enum SourceError {
         /// The file.
         path: String,
     },
-    /// A video of which something is missing. All frames that could be decoded have been given before.
+    /// A damaged or cut-off video. All frames that could be decoded were given before this error.
     #[error(
         "video: expected whole data, got a damaged or cut-off file, of which {frames} frames were decoded ({message}): {path}"
     )]
     Damaged {
-        /// Frames that were decoded.
+        /// Number of decoded frames.
         frames: u64,
-        /// What ffmpeg found first.
+        /// The first error that ffmpeg reported.
         message: String,
         /// The video.
         path: String,
     },
-    /// A camera that cannot be used as it was asked to.
+    /// A camera that cannot be used as configured.
     #[error("camera: {what}: {path}")]
     Camera {
-        /// What is wrong, and what to do about it.
+        /// The problem and advice.
         what: String,
         /// Its device node.
         path: String,
@@ -125,13 +139,13 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Adds the path to what a stream reader reports.
+    /// Adds the path to the error of a stream reader.
     pub(crate) fn format(path: impl ToString) -> impl FnOnce(FormatError) -> Self {
-        move |reason| Self::Format { reason, path: dinov2_files::shown(path.to_string()) }
+        move |source| Self::Format { source, path: dinov2_files::shown(path.to_string()) }
     }
 
-    /// Adds the path to what the system reports.
+    /// Adds the path to the system's error.
     pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: dinov2_files::shown(path.to_string()) }
+        move |source| Self::Read { source, path: dinov2_files::shown(path.to_string()) }
     }
 }

@@ -1,3 +1,6 @@
+//! Fits frames to the patch grid of a model: resized as by Pillow, or cut to the centre. Pixels stay u8; normalisation is
+//! part of the model's patch embedding.
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -6,12 +9,19 @@ use dinov2_core::{Crop, ImageView, PatchGeometry, PatchGrid, limits::MAX_PATCHES
 use crate::limits::{MAX_PIXELS, MAX_SIDE_PX};
 use crate::resample::Resampler;
 
-/// Size that frames are brought to. Parsed from `224` (short side), `518x392` (width x height) or `native`.
+/// Target size of frames. Parsed from `224` (short side), `518x392` (width x height) or `native`.
+///
+/// ```
+/// use dinov2_io::Size;
+///
+/// let size: Size = "224".parse().unwrap();
+/// assert_eq!(size.target(640, 480, 14).unwrap(), (294, 224));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
     /// Short side in pixels; the aspect is kept and both sides are rounded to the nearest multiple of the patch size.
     Short(usize),
-    /// Exactly this, whatever the aspect; both sides must be multiples of the patch size.
+    /// Exactly this size; the aspect may change. Both sides must be multiples of the patch size.
     Exact {
         /// Width in pixels.
         width_px: usize,
@@ -22,10 +32,11 @@ pub enum Size {
     Native,
 }
 
-/// Why a frame cannot be brought to a size.
+/// Why a frame cannot be fitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FitError {
-    /// Not in the language of [`Size`].
+    /// Text that is not a [`Size`].
     #[error(
         "size: expected SHORT (224), WIDTHxHEIGHT (518x392) or native, sides of 1..={MAX_SIDE_PX}, got {0:?}"
     )]
@@ -40,7 +51,7 @@ pub enum FitError {
         /// Patch side of the model.
         patch_size: usize,
     },
-    /// A frame smaller than one patch, taken as it is.
+    /// A frame of native size that is smaller than one patch, or has no pixels.
     #[error("native size: expected at least one {patch_size}x{patch_size} patch, got {width_px}x{height_px}")]
     TooSmall {
         /// Width of the frame.
@@ -97,8 +108,8 @@ impl fmt::Display for Size {
 }
 
 impl Size {
-    /// The size that a frame of `width_px` x `height_px` is brought to for patches of `patch_size`; as `(width_px,
-    /// height_px)`, both multiples of `patch_size`.
+    /// Target size of a frame of `width_px` x `height_px` for patches of `patch_size`, as `(width_px, height_px)`, both
+    /// multiples of `patch_size`.
     ///
     /// # Errors
     /// An exact size off the patch grid, a native frame smaller than one patch, or a result beyond the limits.
@@ -141,7 +152,7 @@ fn nearest_multiple(side: usize, numerator: usize, denominator: usize, patch_siz
     patches.max(1).saturating_mul(patch_size)
 }
 
-/// Brings frames to the patch grid of a model. Keeps its buffers from frame to frame.
+/// Fits frames to the patch grid of a model. Keeps its buffers from frame to frame.
 ///
 /// Resampling equals `PIL.Image.resize(size, BICUBIC)` of Pillow 13 to the bit: a = -0.5, antialiased.
 #[derive(Debug)]
@@ -153,7 +164,7 @@ pub struct Fit {
 }
 
 impl Fit {
-    /// For a size and the patch size of a model.
+    /// Takes the target size and the patch size of the model.
     ///
     /// # Errors
     /// An exact size off the patch grid or beyond the limits.
@@ -168,7 +179,7 @@ impl Fit {
         Ok(Self { size, patch_size, resampler: Resampler::default(), fitted: Vec::new() })
     }
 
-    /// The grid that a frame of this size is brought to.
+    /// The grid of a fitted frame of this size.
     ///
     /// # Errors
     /// As [`Size::target`].
@@ -177,8 +188,7 @@ impl Fit {
         Ok(PatchGrid { rows: height / self.patch_size, cols: width / self.patch_size })
     }
 
-    /// The part of a frame of this size that [`Self::fit`] brings to the grid: all of it, or the centre where nothing is
-    /// resampled.
+    /// The part of a frame of this size that [`Self::fit`] uses: the whole frame, or the centre for [`Size::Native`].
     ///
     /// # Errors
     /// As [`Size::target`].
@@ -199,45 +209,70 @@ impl Fit {
         Ok(PatchGeometry::new(self.grid(width_px, height_px)?, self.crop(width_px, height_px)?))
     }
 
-    /// Brings `image` to the grid. A frame that already has the right size is returned as it is, without a copy.
+    /// Fits `image` to the grid. An image that already has the target size is returned without a copy.
     /// Allocates only when the sizes change.
     ///
     /// # Errors
     /// As [`Size::target`]; also an image without pixels.
     pub fn fit<'a>(&'a mut self, image: ImageView<'a>) -> Result<ImageView<'a>, FitError> {
-        let (from_width, from_height) = (image.width_px(), image.height_px());
-        if from_width == 0 || from_height == 0 {
-            let patch_size = self.patch_size;
-            return Err(FitError::TooSmall { width_px: from_width, height_px: from_height, patch_size });
+        let (width, height) = self.target(image)?;
+        let is_whole_rows = self.size == Size::Native && width == image.width_px();
+        if is_whole_rows || (width, height) == (image.width_px(), image.height_px()) {
+            let Crop { top_px: top, .. } = centre(width, image.height_px(), width, height);
+            return Ok(view(&image.pixels()[top * width * 3..(top + height) * width * 3], width, height));
         }
-        let (width, height) = self.size.target(from_width, from_height, self.patch_size)?;
-        if (width, height) == (from_width, from_height) {
-            return Ok(image);
-        }
-        if width.saturating_mul(from_height) > MAX_PIXELS {
-            return Err(FitError::TooLarge { width_px: width, height_px: from_height });
-        }
-        if self.size == Size::Native {
-            return Ok(self.crop_centre(image, width, height));
-        }
-        let Self { resampler, fitted, .. } = self;
-        resampler.resize(image.pixels(), (from_width, from_height), (width, height), fitted);
+        let Self { size, resampler, fitted, .. } = self;
+        fill(*size, resampler, image, (width, height), fitted);
         Ok(view(fitted, width, height))
     }
 
-    /// The centred part of this size.
-    fn crop_centre<'a>(&'a mut self, image: ImageView<'a>, width: usize, height: usize) -> ImageView<'a> {
-        let Crop { left_px: left, top_px: top, .. } =
-            centre(image.width_px(), image.height_px(), width, height);
-        let row_bytes = image.width_px() * 3;
-        if width == image.width_px() {
-            return view(&image.pixels()[top * row_bytes..(top + height) * row_bytes], width, height);
+    /// Fits `image` to the grid and replaces the content of `fitted` by the result: `[height, width, 3]`.
+    /// Returns `(width, height)` in pixels. Allocates only when the sizes change. For callers that keep the result;
+    /// use [`Self::fit`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::fit`].
+    pub fn fit_into(
+        &mut self,
+        image: ImageView<'_>,
+        fitted: &mut Vec<u8>,
+    ) -> Result<(usize, usize), FitError> {
+        let target = self.target(image)?;
+        fill(self.size, &mut self.resampler, image, target, fitted);
+        Ok(target)
+    }
+
+    /// Checks the image and returns the size of the result as `(width_px, height_px)`.
+    fn target(&self, image: ImageView<'_>) -> Result<(usize, usize), FitError> {
+        let (width_px, height_px, patch_size) = (image.width_px(), image.height_px(), self.patch_size);
+        if width_px == 0 || height_px == 0 {
+            return Err(FitError::TooSmall { width_px, height_px, patch_size });
         }
-        self.fitted.clear();
-        for row in image.pixels().chunks_exact(row_bytes).skip(top).take(height) {
-            self.fitted.extend_from_slice(&row[left * 3..(left + width) * 3]);
+        let target = self.size.target(width_px, height_px, patch_size)?;
+        // The result of the first pass of the resampling may be larger than both images.
+        if target != (width_px, height_px) && target.0.saturating_mul(height_px) > MAX_PIXELS {
+            return Err(FitError::TooLarge { width_px: target.0, height_px });
         }
-        view(&self.fitted, width, height)
+        Ok(target)
+    }
+}
+
+/// Replaces `fitted` by `image`, resampled or cut to `(width, height)`.
+fn fill(
+    size: Size,
+    resampler: &mut Resampler,
+    image: ImageView<'_>,
+    (width, height): (usize, usize),
+    fitted: &mut Vec<u8>,
+) {
+    let from = (image.width_px(), image.height_px());
+    if size != Size::Native {
+        return resampler.resize(image.pixels(), from, (width, height), fitted);
+    }
+    let Crop { left_px: left, top_px: top, .. } = centre(from.0, from.1, width, height);
+    fitted.clear();
+    for row in image.pixels().chunks_exact(from.0 * 3).skip(top).take(height) {
+        fitted.extend_from_slice(&row[left * 3..(left + width) * 3]);
     }
 }
 

@@ -1,11 +1,13 @@
+//! The frame: pixels with their size, time and name.
+
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use dinov2_core::ImageView;
 
-/// One image of a source. Made once and handed to [`crate::Source::next_frame`] again and again: its buffers are kept,
-/// so that a video allocates nothing per frame where its decoder allows that.
+/// One image of a source. Pass the same frame to every call of [`crate::Source::next_frame`]: its buffers are reused, so that
+/// videos allocate no memory per frame unless their decoder does.
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
     /// RGB u8: `[height_px, width_px, 3]`.
@@ -14,16 +16,16 @@ pub struct Frame {
     pub width_px: usize,
     /// Height in pixels.
     pub height_px: usize,
-    /// When the frame was taken, where its source tells it: of a video file the presentation time in the file, which need
-    /// not start at 0; of y4m and animations, since the first frame; of cameras and recordings, UNIX time.
+    /// Capture time, if known. Video files: the presentation time in the file, which need not start at 0. y4m and animations:
+    /// time since the first frame. Cameras and recordings: UNIX time.
     pub capture_ns: Option<u64>,
-    /// The same moment on this machine's monotonic clock, of live sources: what latency is counted from.
+    /// Capture time on the monotonic clock, for live sources. Latency is measured from it.
     pub captured: Option<Instant>,
     /// Position in the whole run, from 0.
     pub index: usize,
     /// Stem for the names of output files: the stem of an image file, or `STEM_000000` (from 0) in a video.
     pub name: String,
-    /// File that it comes from.
+    /// The file of the frame, if any.
     pub path: Option<PathBuf>,
 }
 
@@ -42,7 +44,7 @@ impl Frame {
             .expect("frame pixels match the frame size")
     }
 
-    /// Says which frame of a live source this is: its place in the run, a name after it, and when it was taken.
+    /// Sets index, name and times of a frame of a live source.
     pub(crate) fn mark_live(&mut self, stem: &str, index: usize, captured: Instant) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.capture_ns = u64::try_from(since_epoch.saturating_sub(captured.elapsed()).as_nanos()).ok();

@@ -20,7 +20,7 @@ impl JpegEncoder {
         Self { quality: quality.clamp(1, 100), bytes: Vec::new() }
     }
 
-    /// The file of `image`, valid until the next call. None if a side is longer than a JPEG can have (65,535 px).
+    /// Encodes `image`; the bytes are valid until the next call. None if a side exceeds the format's limit (65,535 px).
     pub fn encode(&mut self, image: ImageView<'_>) -> Option<&[u8]> {
         self.bytes.clear();
         let (width, height) = (u16::try_from(image.width_px()).ok()?, u16::try_from(image.height_px()).ok()?);
@@ -75,19 +75,19 @@ const STANDARD_TABLES: [u8; 4 + 29 + 179 + 29 + 179] = [
     0xE2, 0xE3, 0xE4, 0xE5, 0xE6, 0xE7, 0xE8, 0xE9, 0xEA, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9, 0xFA,
 ];
 
-/// `encoded` with the tables that it lacks. USB Video Class lets cameras leave out the typical Huffman tables of
-/// ITU-T T.81, K.3; what the image defines itself stands. Bytes that are no JPEG are returned as they are.
+/// Adds missing Huffman tables. USB Video Class lets cameras leave out the typical tables of ITU-T T.81, K.3. Tables in the
+/// image are kept. Bytes that are not a JPEG are returned unchanged.
 ///
 /// # Errors
-/// A progressive image without tables, which never are the typical ones.
+/// A progressive image without tables: its tables are never the typical ones.
 pub(crate) fn with_huffman_tables(encoded: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
-    match first_scan_lacks(encoded) {
-        Lacks::Nothing => Ok(Cow::Borrowed(encoded)),
-        Lacks::Tables => {
+    match tables_missing_before_first_scan(encoded) {
+        MissingTables::Nothing => Ok(Cow::Borrowed(encoded)),
+        MissingTables::Tables => {
             let (start, rest) = encoded.split_at(2);
             Ok(Cow::Owned([start, &STANDARD_TABLES, rest].concat()))
         }
-        Lacks::ProgressiveTables => Err(FormatError::Field {
+        MissingTables::ProgressiveTables => Err(FormatError::Field {
             what: "progressive JPEG",
             expected: "Huffman tables before its first scan".into(),
             got: "none".into(),
@@ -95,17 +95,17 @@ pub(crate) fn with_huffman_tables(encoded: &[u8]) -> Result<Cow<'_, [u8]>, Forma
     }
 }
 
-/// What the first scan of a JPEG needs and nothing before it defines.
+/// What the first scan of a JPEG needs but is not defined before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lacks {
+enum MissingTables {
     Nothing,
     Tables,
     ProgressiveTables,
 }
 
-fn first_scan_lacks(encoded: &[u8]) -> Lacks {
+fn tables_missing_before_first_scan(encoded: &[u8]) -> MissingTables {
     if !encoded.starts_with(&[0xFF, marker::START]) {
-        return Lacks::Nothing;
+        return MissingTables::Nothing;
     }
     // Bit 2 * class + destination, for the destinations 0 and 1.
     let (mut defined, mut frame, mut rest) = (0_u8, None, &encoded[2..]);
@@ -115,22 +115,22 @@ fn first_scan_lacks(encoded: &[u8]) -> Lacks {
             marker::PROGRESSIVE => frame = Some((code, segment)),
             _ if marker::SEQUENTIAL.contains(&code) => frame = Some((code, segment)),
             marker::SCAN => {
-                let Some((kind, frame)) = frame else { return Lacks::Nothing };
+                let Some((kind, frame)) = frame else { return MissingTables::Nothing };
                 let needed = needed_by(segment, frame, kind == marker::PROGRESSIVE);
                 return match needed & !defined {
-                    0 => Lacks::Nothing,
-                    _ if kind == marker::PROGRESSIVE => Lacks::ProgressiveTables,
-                    _ => Lacks::Tables,
+                    0 => MissingTables::Nothing,
+                    _ if kind == marker::PROGRESSIVE => MissingTables::ProgressiveTables,
+                    _ => MissingTables::Tables,
                 };
             }
             _ => {}
         }
         rest = after;
     }
-    Lacks::Nothing
+    MissingTables::Nothing
 }
 
-/// Marker, content and what follows of the next segment. None at the end marker and where there is no whole segment.
+/// Marker and content of the next segment, and the bytes after it. None at the end marker or if the segment is incomplete.
 fn next_segment(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (_, rest) = bytes.split_at_checked(1).filter(|(start, _)| start == b"\xFF")?;
     let fill = rest.iter().position(|byte| *byte != 0xFF)?;

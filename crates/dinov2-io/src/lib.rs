@@ -1,12 +1,27 @@
-//! Frames in, features out.
+//! Sources of frames, fitting frames to a patch grid, and sinks for features.
 //!
-//! [`open`] turns what a user names (image files, folders, globs, videos, recordings, pipes, a test pattern) into one
-//! [`Source`] of RGB [`Frame`]s, and [`Camera`] is one of live frames; [`Fit`] brings a frame to the patch grid of a model
-//! as PIL would; [`Output`] writes the features of a frame as safetensors, npy or a picture, and `Recording` (feature
-//! `mcap`) those of a whole run as ROS 2 messages; [`Labels`] are read for evaluation. Everything from outside is capped by
-//! [`limits`] before it is allocated.
+//! [`open`] makes one [`Source`] of RGB [`Frame`]s from image files, folders, globs, videos, recordings, pipes or a test
+//! pattern; [`Camera`] is a source of live frames. [`Fit`] resizes a frame to the patch grid of a model, with the pixels that
+//! PIL gives. [`Output`] writes the features of each frame as safetensors, npy or a picture, and `Recording` (feature
+//! `mcap`) writes a whole run as ROS 2 messages. [`Labels`] reads label maps for evaluation. Sizes from outside are checked
+//! against [`limits`] before memory is allocated.
 //!
-//! No engine and no head is known here: a PCA view comes in as plain RGB bytes.
+//! This crate does not depend on engines or heads: a PCA view is passed in as plain RGB bytes.
+//!
+//! ```no_run
+//! use dinov2_io::{Fit, Frame, Size, Source, SourceOptions, open};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut source = open(&["photos/"], &SourceOptions::default())?;
+//! let mut fit = Fit::new(Size::Short(224), 14)?;
+//! let mut frame = Frame::new();
+//! while source.next_frame(&mut frame)? {
+//!     let image = fit.fit(frame.view())?;
+//!     println!("{}: {}x{} pixels for the engine", frame.name, image.width_px(), image.height_px());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod error;
 mod fit;

@@ -1,35 +1,35 @@
-//! Names of frames, which are those of their output files.
+//! Names of frames, from which their output files are named.
 //!
-//! A name depends on the set of inputs, never on their order, so that no frame's features can be taken for another's.
+//! Names depend on the set of inputs, not on their order, so that the files of one run cannot be confused with another's.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Longest name in bytes. File systems allow 255 with extension, number and what a temporary name adds.
+/// Longest name in bytes. File systems allow 255, including extension, number and the suffix of temporary names.
 const MAX_NAME_BYTES: usize = 200;
 /// Fewest digits of the number of a frame in a video.
 const NUMBER_DIGITS: usize = 6;
 
-/// An input that wants a name.
+/// An input to be named.
 #[derive(Clone, Debug)]
 pub(crate) enum Named {
     /// A file of one frame.
     Still(PathBuf),
     /// A file of many frames, whose names are followed by numbers.
     Video(PathBuf),
-    /// A file that is one or the other, which is known when it is read.
+    /// A file that may be a still image or a video; this is known only when it is read.
     Animation(PathBuf),
-    /// What is no file, such as `stdin`: its name, and the words that tell it from others of the same name.
+    /// Not a file, such as `stdin`: its name, and text that distinguishes it from others of the same name.
     Stream(&'static str, String),
 }
 
-/// A name per input, and whether others than the plain ones (the files' stems) had to be chosen.
+/// A name per input, and whether any differs from the plain names (the stems of the files).
 ///
-/// Of several inputs of one name all are called by their path below the folder that they have in common, with `_` between
-/// its parts; where that is not enough, with their extensions; and where that is not enough either (letters in another case,
-/// characters that no name may have), what is still ambiguous gets the hash of its path.
+/// If plain names are ambiguous, all inputs are named by their paths below the common folder, joined by `_`; if these are
+/// ambiguous, with extensions; and if some are still ambiguous (case, characters that are replaced), these get a hash of
+/// their path.
 pub(crate) fn plan(inputs: &[Named]) -> (Vec<String>, bool) {
     let plain: Vec<String> = inputs.iter().map(|input| input.plain()).collect();
     if !are_ambiguous(inputs, &plain).contains(&true) {
@@ -85,8 +85,7 @@ impl Named {
     }
 }
 
-/// A file name of one part from any words: separators and control characters become `_`, what is too long is cut and gets a
-/// hash.
+/// A file name from any text: separators and control characters become `_`; a name that is too long is cut and gets a hash.
 pub(crate) fn name_of(words: &OsStr) -> String {
     let plain = |character: char| match character {
         '/' | '\\' => '_',
@@ -122,8 +121,8 @@ fn hash(bytes: &[u8]) -> u32 {
     (hash ^ (hash >> 32)) as u32
 }
 
-/// Which names another input of its kind has as well, or could give to one of its frames. An image and a video may share
-/// one: the video's frames are numbered. File systems may ignore case.
+/// Which names are also those of another input, or could be those of its frames. An image and a video may share a name,
+/// because frames of videos are numbered. Case is ignored, as some file systems do.
 fn are_ambiguous(inputs: &[Named], names: &[String]) -> Vec<bool> {
     let keys: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
     let mut counts: HashMap<(bool, &str), usize> = HashMap::new();
@@ -147,7 +146,7 @@ fn are_ambiguous(inputs: &[Named], names: &[String]) -> Vec<bool> {
     inputs.iter().zip(&keys).map(|(input, key)| is_ambiguous(input, key)).collect()
 }
 
-/// The same input given several times: its frames are the same each time, so the order does not matter.
+/// Numbers an input that is given several times. Its frames are equal each time, so the order does not matter.
 fn number_repeated(names: &mut [String]) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for name in names {

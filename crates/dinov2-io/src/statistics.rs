@@ -1,28 +1,28 @@
-//! What a live run tells about itself: on the page, in recordings, as metrics.
+//! Statistics of a live run, for the page, recordings and metrics.
 
 use serde::{Deserialize, Serialize};
 
-/// What a source lost and survived, in all.
+/// Losses of a source since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
-    /// Frames that were there but no longer the newest when the source was asked.
+    /// Frames that were replaced by a newer one before they were taken.
     pub stale: u64,
-    /// Frames that the driver counted but never gave.
+    /// Frames that the driver counted but did not deliver.
     pub missed: u64,
     /// Frames that could not be used: broken JPEGs, buffers marked as faulty.
     pub corrupt: u64,
-    /// Times that the device was opened anew.
+    /// Number of times that the device was reopened.
     pub reopened: u64,
 }
 
-/// Frames that were taken but have no features, by reason, in all.
+/// Frames without features, by reason, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drops {
     /// A newer frame came before the engine was free.
     pub engine_busy: u64,
-    /// Features that a sink did not take because it was still busy.
+    /// Features that a busy sink did not take.
     pub sink_busy: u64,
-    /// Above the rate that was asked for.
+    /// Frames above the requested rate.
     pub rate_limit: u64,
 }
 
@@ -37,25 +37,25 @@ pub struct Quantiles {
     pub p99: f64,
 }
 
-/// How a live run is doing.
+/// State of a live run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LiveStats {
     /// Seconds since the run began.
     pub uptime_s: f64,
     /// Frames with features so far.
     pub frames: u64,
-    /// Frames with features per second, lately.
+    /// Frames with features per second, recently.
     pub fps: f64,
-    /// From capture to features, lately, in milliseconds.
+    /// Time from capture to features, recently, in milliseconds.
     pub latency_ms: Quantiles,
-    /// The engine's part of it, lately, in milliseconds.
+    /// Time in the engine, recently, in milliseconds.
     pub extract_ms: Quantiles,
     /// Frames that were dropped.
     pub drops: Drops,
-    /// What the sources lost.
+    /// Losses of the sources.
     pub losses: Losses,
-    /// The hottest thermal zone, in degrees Celsius, where the system tells it.
+    /// Temperature of the hottest thermal zone in degrees Celsius, if the system reports it.
     pub temperature_c: Option<f64>,
-    /// True if the processor is being slowed down because of heat, where the system tells it.
+    /// Whether the processor is throttled because of heat, if the system reports it.
     pub throttled: Option<bool>,
 }

@@ -97,6 +97,25 @@ fn nothing_is_copied_without_need() {
 }
 
 #[test]
+fn fitting_into_a_buffer_gives_the_same_pixels() {
+    let photo = image("photo.png");
+    let mut fitted = vec![1; 5];
+    let whole = Size::Exact { width_px: photo.width_px, height_px: photo.height_px };
+    for (size, patch_size) in [(Size::Native, 14), (Size::Native, 1), (Size::Short(98), 14), (whole, 1)] {
+        let mut fit = Fit::new(size, patch_size).unwrap();
+        let (width_px, height_px) = fit.fit_into(photo.view(), &mut fitted).unwrap();
+        let expected = fit.fit(photo.view()).unwrap();
+        assert_eq!((width_px, height_px), (expected.width_px(), expected.height_px()), "{size}");
+        assert!(fitted == expected.pixels(), "{size}");
+        let place = fitted.as_ptr();
+        fit.fit_into(photo.view(), &mut fitted).unwrap();
+        assert_eq!(fitted.as_ptr(), place, "the buffer is kept");
+    }
+    let mut fit = Fit::new(Size::Native, 14).unwrap();
+    assert!(fit.fit_into(ImageView::new(&[0; 3], 1, 1).unwrap(), &mut fitted).is_err());
+}
+
+#[test]
 fn native_takes_the_centre() {
     let (width, height) = (31, 19);
     let pixels: Vec<u8> =

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{bytes, fixture};
+use dinov2_files::chain;
 use dinov2_io::Labels;
 
 #[test]
@@ -36,7 +37,7 @@ fn what_holds_no_class_ids_is_refused() {
         ("jpeg_444.jpg", "expected a whole PNG"),
         ("no-such-file.png", "cannot read"),
     ] {
-        let error = Labels::read(&fixture(name)).unwrap_err().to_string();
+        let error = chain(&Labels::read(&fixture(name)).unwrap_err());
         assert!(error.contains(told) && error.contains(name), "{error}");
     }
     let whole = bytes("labels_palette4.png");

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{bytes, difference, fixture, frames, image, open, stacked};
+use dinov2_files::chain;
 use dinov2_io::{Frame, RawFormat, RawPixels, SourceError, SourceOptions, natural_order};
 
 fn folder_of(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -84,7 +85,7 @@ fn folder_of_videos_in_natural_order() {
 #[test]
 fn folder_without_images_is_an_error() {
     let folder = folder_of(&[("notes.npy", "patches.npy")]);
-    let error = open(&[&text(folder.path())]).err().unwrap().to_string();
+    let error = chain(&open(&[&text(folder.path())]).err().unwrap());
     assert!(
         error.starts_with("input: expected a folder with images or videos, got none among 1 files in "),
         "{error}"
@@ -111,12 +112,13 @@ fn content_decides_not_the_extension() {
     assert_eq!(frames(open(&[&text(folder.path().join("a.jpg"))]).unwrap().as_mut()).len(), 1);
     assert_eq!(frames(open(&[&text(folder.path().join("b.png"))]).unwrap().as_mut()).len(), 3);
     let mut source = open(&[&text(folder.path().join("c.png"))]).unwrap();
-    let error = source.next_frame(&mut Frame::new()).unwrap_err().to_string();
-    assert!(error.starts_with("image: expected PNG, JPEG") && error.ends_with("c.png"), "{error}");
-    let error = open(&[&text(fixture("patches.npy"))]).err().unwrap().to_string();
+    let error = chain(&source.next_frame(&mut Frame::new()).unwrap_err());
+    let start = format!("cannot decode {}: image: expected PNG, JPEG", folder.path().join("c.png").display());
+    assert!(error.starts_with(&start), "{error}");
+    let error = chain(&open(&[&text(fixture("patches.npy"))]).err().unwrap());
     assert!(error.starts_with("input: expected an image (PNG"), "{error}");
-    let error = open(&["/nowhere/cat.jpg"]).err().unwrap().to_string();
-    assert_eq!(error, "cannot read: No such file or directory (os error 2): /nowhere/cat.jpg");
+    let error = chain(&open(&["/nowhere/cat.jpg"]).err().unwrap());
+    assert_eq!(error, "cannot read /nowhere/cat.jpg: No such file or directory (os error 2)");
     assert!(open(&[]).is_err());
 }
 
@@ -180,11 +182,12 @@ fn corrupt_mjpeg_frames_are_skipped_and_counted_once() {
     assert!(notes.len() == 1 && notes[0].contains("skipped 1 corrupt frames"), "{notes:?}");
     fs::write(&path, &whole[..500]).unwrap();
     let mut source = open(&[&text(&path)]).unwrap();
-    let error = source.next_frame(&mut Frame::new()).unwrap_err().to_string();
-    assert!(
-        error.starts_with("MJPEG stream: expected at least one JPEG image, got 1 corrupt ones"),
-        "{error}"
+    let error = chain(&source.next_frame(&mut Frame::new()).unwrap_err());
+    let start = format!(
+        "cannot decode {}: MJPEG stream: expected at least one JPEG image, got 1 corrupt ones",
+        path.display()
     );
+    assert!(error.starts_with(&start), "{error}");
     assert!(!source.next_frame(&mut Frame::new()).unwrap());
 }
 
@@ -224,7 +227,7 @@ mod pipes {
             match source.next_frame(&mut frame) {
                 Ok(true) => frames += 1,
                 Ok(false) => return (frames, None),
-                Err(error) => return (frames, Some(error.to_string())),
+                Err(error) => return (frames, Some(chain(&error))),
             }
         }
     }
@@ -258,9 +261,9 @@ mod pipes {
         let (_, error) = outcome("exit 0");
         assert!(error.unwrap().starts_with("ffmpeg: no frames in "));
         let (frames, error) = written(&nut[..nut.len() - 100], "");
-        assert!(frames == 2 && error.unwrap().starts_with("video frame: expected 2652 bytes, got "));
+        assert!(frames == 2 && error.unwrap().contains("clip.mkv: video frame: expected 2652 bytes, got "));
         let (_, error) = outcome("printf 'hello\n'");
-        assert!(error.unwrap().starts_with("video stream: expected NUT as ffmpeg writes it, got "));
+        assert!(error.unwrap().contains("clip.mkv: video stream: expected NUT as ffmpeg writes it, got "));
     }
 
     #[test]

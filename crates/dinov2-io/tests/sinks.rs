@@ -9,6 +9,7 @@ use common::{bytes, difference};
 use dinov2_core::{
     Facet, Features, HeadOutput, ImageView, MlpKind, PatchGrid, PositionConvention, Tap, Taps, VitSpec,
 };
+use dinov2_files::chain;
 use dinov2_io::{FeatureMeta, Format, Frame, Output, SinkError, decode_still};
 use safetensors::{Dtype, SafeTensors};
 
@@ -239,13 +240,13 @@ fn one_file_holds_one_frame() {
 
 #[test]
 fn unusable_outputs_are_named() {
-    let error = Output::from_path("out.jpg", false).unwrap_err().to_string();
+    let error = chain(&Output::from_path("out.jpg", false).unwrap_err());
     assert_eq!(
         error,
         "output: expected a folder or a file ending in .safetensors, .npy or .png, got \"out.jpg\""
     );
-    let error = Output::from_path("nowhere/out.npy", false).unwrap_err().to_string();
-    assert_eq!(error, "cannot write: no such folder: nowhere");
+    let error = Output::from_path("nowhere/out.npy", false).unwrap_err();
+    assert_eq!(chain(&error), "cannot write nowhere: no such folder");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "x").unwrap();
@@ -264,8 +265,8 @@ fn unusable_outputs_are_named() {
 fn a_full_disk_leaves_nothing() {
     // /dev/full refuses every write; as a folder it refuses the temporary file.
     let mut output = Output::from_path("/dev/full/", true).unwrap();
-    let error = write(&mut output, &frame("cat"), &features(4, 0, &Taps::none())).unwrap_err().to_string();
-    assert!(error.starts_with("cannot write: ") && error.contains("/dev/full"), "{error}");
+    let error = chain(&write(&mut output, &frame("cat"), &features(4, 0, &Taps::none())).unwrap_err());
+    assert!(error.starts_with("cannot write /dev/full"), "{error}");
 }
 
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{bytes, difference, frames, image, open};
+use dinov2_files::chain;
 use dinov2_io::{Frame, decode_still};
 
 #[test]
@@ -66,7 +67,7 @@ fn jpeg_without_huffman_tables_as_with_them() {
 #[test]
 fn a_progressive_jpeg_without_tables_is_refused() {
     let stripped = without_tables(&bytes("jpeg_progressive.jpg"), |_| false);
-    let error = decode_still(&stripped, &mut Frame::new()).unwrap_err().to_string();
+    let error = chain(&decode_still(&stripped, &mut Frame::new()).unwrap_err());
     assert_eq!(error, "progressive JPEG: expected Huffman tables before its first scan, got none");
 }
 
@@ -152,6 +153,6 @@ fn a_claimed_size_is_checked_first() {
     let mut jpeg = bytes("jpeg_444.jpg");
     let start_of_frame = jpeg.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
     jpeg[start_of_frame + 5..start_of_frame + 9].copy_from_slice(&[0x3E, 0x80, 0x3E, 0x80]);
-    let error = decode_still(&jpeg, &mut Frame::new()).unwrap_err().to_string();
+    let error = chain(&decode_still(&jpeg, &mut Frame::new()).unwrap_err());
     assert!(error.starts_with("JPEG size: expected at most 4096 pixels per byte"), "{error}");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::open;
+use dinov2_files::chain;
 use dinov2_io::{Frame, SourceError};
 
 /// ffmpeg and ffprobe as programs, and a folder for clips; `None` where they are missing, which is said.
@@ -215,7 +216,7 @@ fn damage_in_the_middle_is_told() {
     fs::write(&path, bytes).unwrap();
     let (frames, _, error) = read(&path);
     assert!(frames.len() > 90, "{}", frames.len());
-    let error = error.unwrap().to_string();
+    let error = chain(&error.unwrap());
     assert!(error.starts_with("video: expected whole data") && error.ends_with("damaged.mp4"), "{error}");
     assert!(error.contains("(h264: "), "{error}");
 }
@@ -257,7 +258,6 @@ fn the_reason_is_told_not_its_consequence() {
     let error = read(&path).2.unwrap().to_string();
     assert_eq!(error, format!("ffmpeg: mov: moov atom not found in {}", path.display()));
     fs::write(&path, b"").unwrap();
-    let error =
-        open(&[path.to_str().unwrap()]).unwrap().next_frame(&mut Frame::new()).unwrap_err().to_string();
+    let error = chain(&open(&[path.to_str().unwrap()]).unwrap().next_frame(&mut Frame::new()).unwrap_err());
     assert!(error.starts_with("ffmpeg: ") && !error.contains("Error opening"), "{error}");
 }

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use dinov2_files::chain;
 use dinov2_io::{
     Camera, CameraConfig, CameraFormat, CameraRates, ControlKind, Frame, Losses, Source, list_cameras,
 };
@@ -298,7 +299,7 @@ fn controls_are_set_and_wrong_ones_told() {
         (Some(200), 0, 255, 128)
     );
     drop(camera);
-    let wrong = |config| Camera::open(config).unwrap_err().to_string();
+    let wrong = |config| chain(&Camera::open(config).unwrap_err());
     let told = wrong(with("brightness", 256));
     assert!(told.contains("control brightness: expected 0..=255, got 256"), "{told}");
     let told = wrong(with("brigthness", 1));
@@ -310,7 +311,7 @@ fn controls_are_set_and_wrong_ones_told() {
 #[test]
 fn refusals_say_what_to_do() {
     let Some(_guard) = vivid("refusals") else { return };
-    let wrong = |config| Camera::open(config).unwrap_err().to_string();
+    let wrong = |config| chain(&Camera::open(config).unwrap_err());
     let told = wrong(CameraConfig::new("/dev/video99"));
     assert!(
         told.contains("expected a camera, got none (there is /dev/video0 (vivid)): /dev/video99"),
@@ -334,7 +335,7 @@ fn refusals_say_what_to_do() {
     let told = loop {
         // Until the other program streams, the device is free.
         match Camera::open(config()) {
-            Err(error) => break error.to_string(),
+            Err(error) => break chain(&error),
             Ok(camera) => drop(camera),
         }
         assert!(start.elapsed() < PATIENCE);

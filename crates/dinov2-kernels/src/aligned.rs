@@ -1,3 +1,7 @@
+//! Buffers that start on a cache line, so that vector loads of a whole line at multiples of its length do not cross into the next.
+//!
+//! They only grow; numbers that a resize adds are zero.
+
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};

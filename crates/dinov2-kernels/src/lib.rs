@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod activation;
 mod aligned;
 mod blocking;
 mod disjoint;
@@ -19,7 +20,6 @@ mod layer_shape;
 #[cfg(test)]
 mod test_util;
 
-pub mod activation;
 pub mod attention;
 pub mod attention_i16;
 pub mod gemm_f32;

@@ -3,6 +3,18 @@
 //!
 //! ImageNet's mean and standard deviation are folded into weight and bias when a model is loaded, which is exact in real
 //! arithmetic; pixels are centred by an integer first ([`PIXEL_CENTRE`]).
+//!
+//! ```
+//! use dinov2_core::{ImageView, PIXEL_CENTRE};
+//! use dinov2_kernels::{Pool, patch_embed::gather_patches};
+//!
+//! // Two pixels, each a patch of side 1.
+//! let image = ImageView::new(&[0, 1, 2, 253, 254, 255], 2, 1)?;
+//! let mut rows = [0.0; 6];
+//! gather_patches(&Pool::single(), image, image.grid(1)?, 1, &mut rows);
+//! assert_eq!(rows[3], 253.0 - f32::from(PIXEL_CENTRE));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use dinov2_core::{ImageView, PIXEL_CENTRE, PatchGrid};
 

@@ -2,8 +2,24 @@
 //! all are done. A frame has about a hundred such steps of some 100 us, so idle workers spin for a bounded time before
 //! they park, and tasks are taken one by one from a shared counter.
 //!
-//! Results never depend on which thread runs a task, so features are the same for every thread count.
+//! A task's result must not depend on the thread that runs it; then features are the same for every number of threads.
+//!
+//! ```
+//! use std::num::NonZeroUsize;
+//! use std::sync::atomic::{AtomicUsize, Ordering};
+//!
+//! let pool = dinov2_kernels::Pool::new(NonZeroUsize::new(2).unwrap());
+//! let sum = AtomicUsize::new(0);
+//! pool.run(10, &|task| {
+//!     sum.fetch_add(task, Ordering::Relaxed);
+//! });
+//! assert_eq!(sum.into_inner(), 45);
+//! ```
 
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(feature = "std")]
+mod sync;
 #[cfg(feature = "std")]
 mod threads;
 #[cfg(feature = "std")]

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-/// Numbers of tokens to try attention with: around vectors and tiles, and around blocks of 256 keys. An emulated CPU, which would
-/// take minutes, gets a whole block and one key more; a third block it meets where scores lie far apart.
+/// Numbers of tokens to try attention with: around vectors and tiles, and around blocks of 256 keys. An emulated CPU would
+/// take minutes; it gets one block and one key more. The test of widely spread scores covers a third block.
 pub(crate) fn token_counts() -> impl Iterator<Item = usize> {
     let around_blocks: &[usize] = if cfg!(emulated) { &[256, 257] } else { &[255, 256, 257, 258, 513, 600] };
     (1..=34).chain(around_blocks.iter().copied())

@@ -1,3 +1,7 @@
+//! The engine that runs model files and ONNX files by tract. Input: normalised f32 pixels `[1, 3, height, width]`, made here from u8.
+//!
+//! A plan is optimised for one grid and one choice of taps; two are kept. It runs one image at a time and allocates on every frame.
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 

@@ -1,3 +1,5 @@
+//! What can go wrong in the export and in running ONNX files.
+
 use std::io;
 use std::path::Path;
 

@@ -1,9 +1,13 @@
+//! Export of a model file: the graph of `vit_graph.rs` with its weights, in one file or with an external data file beside it.
+//!
+//! Files are written whole and renamed into place. Nothing is quantized or optimised here.
+
 use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use dinov2_core::{PatchGrid, Taps};
-use dinov2_files::{Durability, Kind, Target, WholeFile};
+use dinov2_files::{Kind, Target, WholeFile};
 use dinov2_weights::Model;
 use dinov2_weights::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
 use dinov2_weights::onnx::{MEAN_KEY, PositionNote, STD_KEY};
@@ -22,6 +26,7 @@ pub const MAX_EMBEDDED_BYTES: usize = 1_900_000_000;
 
 /// The size that an exported file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Resolution {
     /// One patch grid; its position table is baked in.
     Static(PatchGrid),
@@ -73,8 +78,8 @@ pub struct Exported {
     pub data: Option<PathBuf>,
 }
 
-/// Writes a model as an ONNX file (opset 17, standard operators only) to `output`, in the place of an ONNX file at most
-/// where the target does not say otherwise.
+/// Writes a model as an ONNX file (opset 17, standard operators only) to `output`. Unless the target allows more, only an existing ONNX
+/// file is replaced.
 ///
 /// Input `pixel_values [1, 3, height, width]`: RGB in 0..=1, normalised by the model's mean and standard deviation,
 /// which the file's metadata repeats. Output `last_hidden_state [1, n, dim]`: the final normed tokens, CLS, then
@@ -106,8 +111,8 @@ pub fn export(
     let bytes = model_proto(model, &weights, config)?.encode_to_vec();
     let mut file = WholeFile::create(&output, Kind::Onnx)?;
     file.write_all(&bytes).map_err(|source| OnnxError::io("write", output.path(), source))?;
-    let data = data.map(|data| data.finish(Durability::Visible)).transpose()?;
-    Ok(Exported { model: file.finish(Durability::Visible)?, data })
+    let data = data.map(|data| data.finish()).transpose()?;
+    Ok(Exported { model: file.finish()?, data })
 }
 
 /// A model as the bytes of one ONNX file, however large.
@@ -155,7 +160,7 @@ pub(crate) fn wrap(graph: GraphProto) -> ModelProto {
     }
 }
 
-/// What a user of the file needs to know besides its inputs and outputs.
+/// Metadata that users of the file need besides its inputs and outputs.
 fn facts(model: &Model) -> Vec<StringStringEntryProto> {
     let preprocessing = &model.metadata().preprocessing;
     let channels = |values: [f32; 3]| values.map(|value| value.to_string()).join(" ");

@@ -1,4 +1,4 @@
-//! Writes an ONNX graph node by node. Values are named after what they hold; nodes after the value that they write.
+//! Writes an ONNX graph node by node. Values have the names of their contents, nodes the name of the value that they write.
 
 use std::collections::HashSet;
 

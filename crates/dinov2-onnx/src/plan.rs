@@ -10,7 +10,7 @@ use tract_linalg::multithread::{Executor, multithread_tract_scope};
 
 /// Longest message of tract that is passed on.
 const MAX_PROBLEM_CHARS: usize = 300;
-/// Most threads of an engine; beyond the cores of any machine, and few enough to be created.
+/// Most threads of an engine: more than any machine has cores, and few enough to be created.
 const MAX_THREADS: usize = 512;
 
 /// The threads that tract computes on.
@@ -88,7 +88,7 @@ impl Plan {
     }
 }
 
-/// Runs tract. A graph that it did not foresee may make it panic; that too is an error of the file.
+/// Runs tract. It may panic on unusual graphs; such a panic becomes an error of the file.
 fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("panicked on this graph".into()))
 }

@@ -1,4 +1,11 @@
 //! Limits on clients.
+//!
+//! ```
+//! use dinov2_view::{Access, ViewConfig, limits::TOKEN_BYTES};
+//!
+//! let short = "x".repeat(TOKEN_BYTES.start() - 1);
+//! assert!(ViewConfig::new(([0, 0, 0, 0], 8080).into(), Access::Token(short)).is_err());
+//! ```
 
 use std::time::Duration;
 

@@ -1,7 +1,18 @@
-//! What every reader of a checkpoint yields: named tensors, still in the file's pages, and hints about the model.
+//! The common result of all checkpoint readers: named tensors in the file's mapped pages, and hints about the model.
 //!
-//! Data shape: [`SourceTensor`] is a typed, possibly strided window into an mmapped file. Nothing after this point
-//! depends on the kind of the file. Names are the source's own; [`crate::naming`] gives them their canonical form.
+//! Data shape: a [`SourceTensor`] is a typed, possibly strided window into a mapped file. Code after the readers does not
+//! depend on the kind of the file. Names are the source's own; [`crate::naming`] makes them canonical.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use dinov2_weights::checkpoint::{SourceDtype, SourceTensor};
+//!
+//! let data: Vec<u8> = (0..6).flat_map(|value| (value as f32).to_le_bytes()).collect();
+//! // A MatMul initialiser of ONNX, stored as [columns, rows].
+//! let weight = SourceTensor::transposed(SourceDtype::F32, [2, 3], Bytes::from(data)).unwrap();
+//! assert_eq!(weight.shape(), [3, 2]);
+//! assert_eq!(weight.to_f32(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+//! ```
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,6 +31,7 @@ pub const MAX_RANK: usize = 8;
 
 /// Number type of a stored tensor, little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SourceDtype {
     /// 64-bit float.
     F64,
@@ -42,7 +54,7 @@ impl SourceDtype {
     }
 }
 
-/// A tensor of a checkpoint, not yet read: cloning and renaming cost nothing.
+/// A tensor of a checkpoint, not yet read. Cloning it copies no data.
 #[derive(Clone, Debug)]
 pub struct SourceTensor {
     dtype: SourceDtype,
@@ -206,8 +218,9 @@ impl SourceTensor {
     }
 }
 
-/// What kind of file the tensors came from.
+/// Kind of the file that the tensors come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SourceKind {
     /// A safetensors file or a sharded folder of them: Hugging Face or timm.
     Safetensors,
@@ -217,9 +230,9 @@ pub enum SourceKind {
     Onnx,
 }
 
-/// A number that a configuration repeats although the tensors already tell it.
+/// A number in a configuration that the shapes of the tensors determine too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stated {
+pub enum StatedNumber {
     /// Width of a token.
     Dim,
     /// Number of blocks.
@@ -230,7 +243,7 @@ pub enum Stated {
     Registers,
 }
 
-/// The size of images that a configuration says its position table is for.
+/// Image size of the position table, as a configuration gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatedSize {
     /// Name of the field, for messages.
@@ -239,7 +252,7 @@ pub struct StatedSize {
     pub size: PixelSize,
 }
 
-/// What a source says about the model beyond the shapes of its tensors.
+/// Facts about the model that the shapes of the tensors do not contain.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hints {
     /// Attention heads.
@@ -248,25 +261,25 @@ pub struct Hints {
     pub norm_eps: Option<f32>,
     /// How the source resamples its position table.
     pub convention: Option<PositionConvention>,
-    /// Grid of the position table, where the source itself tells (ONNX).
+    /// Grid of the position table, if the source contains it (ONNX).
     pub position_table: Option<PatchGrid>,
-    /// Size of images that the position table is for, where a configuration tells.
+    /// Image size of the position table, if a configuration gives it.
     pub image_size: Option<StatedSize>,
-    /// Whether the position table has rows for CLS and registers, where a configuration tells.
+    /// Whether the position table has rows for CLS and registers, if a configuration says so.
     pub class_position: Option<bool>,
     /// The source says that it is a timm model.
     pub timm: bool,
-    /// What the source states and its tensors must agree with.
-    pub stated: Vec<(Stated, usize)>,
+    /// Numbers of the configuration, with which the shapes of the tensors must agree.
+    pub stated: Vec<(StatedNumber, usize)>,
     /// Channel mean and standard deviation that the source's preprocessing takes from pixels in 0..=1, if it says.
     pub normalisation: Option<Normalisation>,
-    /// How the source brings images to its size, if it says.
+    /// How the source resizes images, if it says.
     pub source_fit: Option<SourceFit>,
     /// Licence as the source states it.
     pub licence: Option<String>,
 }
 
-/// A source's tensors, lazily read, with what it says about itself.
+/// The tensors of a source, read on demand, and its hints.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Path, for messages.
@@ -275,11 +288,11 @@ pub struct Checkpoint {
     pub kind: SourceKind,
     /// Tensors under the source's own names.
     pub tensors: BTreeMap<String, SourceTensor>,
-    /// Number types of tensors that are not read because of them, by name: integers and 8-bit floats.
+    /// Tensors that are not read because of their number type (integers, 8-bit floats): name and number type.
     pub unread: BTreeMap<String, String>,
-    /// What the source says besides.
+    /// Hints about the model.
     pub hints: Hints,
-    /// What a user should know of how the source was read.
+    /// Remarks for the user on how the source was read.
     pub notes: Vec<String>,
 }
 
@@ -293,8 +306,8 @@ pub fn map_file(path: &Path) -> Result<Bytes, ConvertError> {
     Ok(pages.bytes())
 }
 
-/// Bytes of a row-major tensor; refuses ranks and products beyond reason, also of empty tensors, so that no later
-/// product over the shape can overflow.
+/// Bytes of a row-major tensor. Refuses ranks above [`MAX_RANK`] and products that overflow, also for empty tensors, so that
+/// no later product over the shape can overflow.
 fn byte_len(dtype: SourceDtype, shape: &[usize]) -> Result<usize, String> {
     if shape.len() > MAX_RANK {
         return Err(format!("expected at most {MAX_RANK} dimensions, got {}", shape.len()));

@@ -1,7 +1,7 @@
 //! Turns a checkpoint of any kind into a model file, one tensor at a time.
 //!
-//! The kind is told by the content: a folder, a zip archive (`.pth`), safetensors (ours, Hugging Face's or timm's), or
-//! ONNX. Memory: the pages of the input that the system keeps mapped, and the tensor at hand.
+//! The kind is recognised by content: a folder, a zip archive (`.pth`), safetensors (a model file, Hugging Face's or timm's),
+//! or ONNX. Memory: the mapped pages of the input, and one tensor.
 
 use std::path::Path;
 
@@ -12,26 +12,24 @@ use dinov2_files::Target;
 use crate::checkpoint::{Checkpoint, map_file};
 use crate::header::{Header, looks_like_safetensors};
 use crate::infer::{Overrides, infer};
-use crate::layout::{SCALE_SUFFIX, Slot, slots};
+use crate::layout::{Slot, slots};
 use crate::metadata::{
     FORMAT_VERSION, IMAGENET, Interpolation, METADATA_KEY, PixelFormat, Preprocessing, Provenance,
     SourceFormat,
 };
 use crate::naming::{NamedBackbone, canonical};
-use crate::storage::{
-    INT4_ADVICE, INT8_LIMIT, encode_bf16, encode_f16, encode_f32, first_not_finite, quantize_i8,
-};
+use crate::storage::{INT4_ADVICE, first_not_finite};
 use crate::writer::ModelWriter;
 use crate::{ConvertError, Metadata, Model, Storage, StoredDtype, pth, safetensors_file};
 
-/// What the user decides about a conversion.
+/// Options of a conversion.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
     /// How matrices are stored.
     pub storage: Storage,
-    /// Attention heads, over what the source says.
+    /// Attention heads, instead of the source's.
     pub heads: Option<usize>,
-    /// How the position table is resampled, over what the kind of the source implies.
+    /// How the position table is resampled, instead of what the kind of the source implies.
     pub convention: Option<PositionConvention>,
     /// Name of the source for the provenance; by default the name of the input.
     pub source: Option<String>,
@@ -42,13 +40,13 @@ pub struct ConvertOptions {
 }
 
 impl ConvertOptions {
-    /// Everything as the source says it.
+    /// All values as in the source.
     pub fn new(storage: Storage) -> Self {
         Self { storage, heads: None, convention: None, source: None, licence: None, notes: None }
     }
 }
 
-/// How far a conversion is. Reported after each tensor.
+/// Progress of a conversion, reported after each tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
     /// The tensor just written.
@@ -59,31 +57,30 @@ pub struct Progress<'a> {
     pub total: usize,
 }
 
-/// What a conversion made.
+/// Result of a conversion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Converted {
-    /// What the file says about itself.
+    /// Metadata of the written file.
     pub metadata: Metadata,
     /// Tensors written.
     pub tensors: usize,
-    /// Tensors of the source that are no part of the backbone: heads, decoders, optimiser state.
+    /// Number of tensors of the source outside the backbone: heads, decoders, optimiser state.
     pub ignored: usize,
     /// Size of the file.
     pub file_bytes: u64,
-    /// What a user should know of how the source was read, a sentence each.
+    /// Remarks for the user on how the source was read, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Reads the checkpoint at `input` and writes a model file to `output`, in the place of a model file
-/// at most where the target does not say otherwise.
+/// Reads the checkpoint at `input` and writes a model file to `output`. The target's rules decide what may be replaced; by
+/// default only another model file.
 ///
-/// A model file as input is stored anew: its provenance and convention stay unless `options` say otherwise; what was
-/// measured of its quantization does not hold for the new file and is left out. The output has its name only once it is
-/// whole.
+/// If the input is a model file, its provenance and convention are kept unless `options` replace them. Its measured
+/// fidelity is dropped, because it does not hold for the new file. The output appears only when it is complete.
 ///
 /// # Errors
-/// [`Storage::Int4`] as output, an input that cannot be read or understood, NaN or infinity among the weights, weights beyond the range of f16 when
-/// that is asked for, or an output that cannot be written.
+/// If the storage is [`Storage::Int4`], the input cannot be read or is not a DINOv2, the weights contain NaN or infinity, or
+/// exceed the range of f16 when stored as f16, or the output cannot be written.
 pub fn convert(
     input: &Path,
     output: impl Into<Target>,
@@ -92,13 +89,9 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let target = output.into();
     let output = target.path();
-    let matrix_dtype = match options.storage {
-        Storage::F32 => StoredDtype::F32,
-        Storage::F16 => StoredDtype::F16,
-        Storage::Bf16 => StoredDtype::Bf16,
-        Storage::Int8 => StoredDtype::I8,
-        Storage::Int4 => return Err(ConvertError::invalid(INT4_ADVICE, output.display().to_string())),
-    };
+    let matrix_dtype = options.storage.matrix_dtype();
+    let matrix_dtype =
+        matrix_dtype.ok_or_else(|| ConvertError::invalid(INT4_ADVICE, output.display().to_string()))?;
     let source = Source::open(input, options)?;
     let wanted: Vec<(Slot, StoredDtype)> = slots(&source.metadata.spec)
         .into_iter()
@@ -109,13 +102,17 @@ pub fn convert(
         })
         .collect();
     let mut writer = ModelWriter::create(&target, &source.metadata, &wanted)?;
-    for (done, (slot, _)) in wanted.iter().enumerate() {
+    for (done, planned) in wanted.iter().enumerate() {
+        let (slot, dtype) = planned;
         let values = source.read(&slot.name)?;
         if let Some((index, value)) = first_not_finite(&values) {
             let (tensor, path) = (slot.name.clone(), source.label.clone());
             return Err(ConvertError::NotFinite { tensor, index, value, path });
         }
-        write_tensor(&mut writer, slot, options.storage, &values, &source.label)?;
+        if *dtype == StoredDtype::F16 {
+            check_f16_range(&slot.name, &values, &source.label)?;
+        }
+        writer.write_rounded(planned, &values)?;
         progress(Progress { tensor: &slot.name, done: done + 1, total: wanted.len() });
     }
     let file_bytes = writer.total();
@@ -146,16 +143,17 @@ pub fn checkpoint_from_bytes(bytes: impl Into<Bytes>, label: &str) -> Result<Che
     parse(bytes.into(), Path::new(label), None)
 }
 
-/// Tells the kind by the content. `folder` is where the external data of an ONNX file may lie.
+/// Recognises the kind by content. `folder` may contain the external data of an ONNX file.
 fn parse(bytes: Bytes, path: &Path, folder: Option<&Path>) -> Result<Checkpoint, ConvertError> {
     let label = path.display().to_string();
     if looks_like_safetensors(&bytes) {
         safetensors_file::parse(&bytes, label)
     } else if pth::looks_like_pth(&bytes) {
         pth::parse(&bytes, label)
-    } else if let Some(foreign) = foreign(&bytes) {
-        let problem =
-            format!("checkpoint: expected safetensors, .pth, ONNX or a folder of them, got {foreign}");
+    } else if let Some(known_other_kind) = known_other_kind(&bytes) {
+        let problem = format!(
+            "checkpoint: expected safetensors, .pth, ONNX or a folder of them, got {known_other_kind}"
+        );
         Err(ConvertError::invalid(problem, label))
     } else if looks_like_onnx(path, &bytes) {
         parse_onnx(bytes, folder, label)
@@ -188,8 +186,8 @@ fn parse_onnx(_: Bytes, _: Option<&Path>, label: String) -> Result<Checkpoint, C
     Err(ConvertError::invalid(problem, label))
 }
 
-/// What a file is that people take for a checkpoint, by its first bytes, and what to do.
-fn foreign(bytes: &[u8]) -> Option<&'static str> {
+/// For files that are often mistaken for checkpoints: the kind, by its first bytes, and advice.
+fn known_other_kind(bytes: &[u8]) -> Option<&'static str> {
     const KINDS: [(usize, &[u8], &str); 6] = [
         (0, b"GGUF", "GGUF, which holds quantized weights (convert the checkpoint that it was made from)"),
         (0, b"version https://git-lfs", "a pointer of git-lfs instead of the file (run git lfs pull)"),
@@ -202,7 +200,7 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     KINDS.iter().find(is).map(|&(_, _, kind)| kind)
 }
 
-/// An input that is understood: names, shapes and metadata are settled, weights are not read yet.
+/// An input whose names, shapes and metadata are known. Weights are not read yet.
 pub(crate) struct Source {
     label: String,
     pub(crate) metadata: Metadata,
@@ -273,7 +271,7 @@ impl Source {
     }
 }
 
-/// Whether a file is safetensors that says it is ours; whether it is sound is [`Model::open`]'s business.
+/// Whether a file is safetensors with the metadata of a model file. Only [`Model::open`] checks that it is valid.
 ///
 /// # Errors
 /// A file that cannot be opened, or safetensors whose header is malformed.
@@ -320,7 +318,7 @@ fn new_metadata(
     }
 }
 
-/// What differs where the source resamples images otherwise than this program does.
+/// A note for sources that resample images in another way than this program.
 fn fit_note(preprocessing: &Preprocessing) -> Option<String> {
     let kind = preprocessing.source_fit?.interpolation.filter(|&kind| kind != Interpolation::Bicubic)?;
     Some(format!(
@@ -329,32 +327,15 @@ fn fit_note(preprocessing: &Preprocessing) -> Option<String> {
     ))
 }
 
-fn write_tensor(
-    writer: &mut ModelWriter,
-    slot: &Slot,
-    storage: Storage,
-    values: &[f32],
-    path: &str,
-) -> Result<(), ConvertError> {
-    match storage {
-        Storage::F16 if slot.matrix => {
-            let most = half::f16::MAX.to_f32();
-            if let Some(value) = values.iter().find(|value| value.abs() > most) {
-                return Err(ConvertError::Tensor {
-                    tensor: slot.name.clone(),
-                    expected: format!("weights within {most} to store them as f16"),
-                    got: value.to_string(),
-                    path: path.into(),
-                });
-            }
-            writer.write(&slot.name, &encode_f16(values))
-        }
-        Storage::Bf16 if slot.matrix => writer.write(&slot.name, &encode_bf16(values)),
-        Storage::Int8 if slot.matrix => {
-            let (bytes, scales) = quantize_i8(values, slot.shape[0], INT8_LIMIT);
-            writer.write(&slot.name, &bytes)?;
-            writer.write(&format!("{}{SCALE_SUFFIX}", slot.name), &encode_f32(&scales))
-        }
-        _ => writer.write(&slot.name, &encode_f32(values)),
+fn check_f16_range(name: &str, values: &[f32], path: &str) -> Result<(), ConvertError> {
+    let most = half::f16::MAX.to_f32();
+    match values.iter().find(|value| value.abs() > most) {
+        None => Ok(()),
+        Some(value) => Err(ConvertError::Tensor {
+            tensor: name.into(),
+            expected: format!("weights within {most} to store them as f16"),
+            got: value.to_string(),
+            path: path.into(),
+        }),
     }
 }

@@ -1,3 +1,5 @@
+//! Errors of this crate. Messages say what was expected and what was found, and name the file.
+
 use std::io;
 use std::path::Path;
 
@@ -6,18 +8,19 @@ use dinov2_files::FileError;
 
 /// Why a model file cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted, `open` or `map`.
         action: &'static str,
         /// The file.
         path: String,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// Bytes that are no model file of ours: what, expected, got.
+    /// Bytes that are not a valid model file: what, expected, got.
     #[error("{problem} in {path}")]
     Invalid {
         /// What is wrong.
@@ -41,15 +44,16 @@ pub enum ModelError {
 
 /// Why a checkpoint cannot be read or converted.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConvertError {
     /// The operating system refused.
-    #[error("{action}: {source} in {path}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted, for example `open`.
         action: &'static str,
         /// The file.
         path: String,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
     /// A malformed or unsupported checkpoint: what, expected, got.
@@ -85,14 +89,14 @@ pub enum ConvertError {
         path: String,
     },
     /// The tensors make up a shape that no model can have.
-    #[error("{source} in {path}")]
+    #[error("impossible shape of the model in {path}")]
     Spec {
-        /// Which field is wrong.
+        /// The field that is out of range.
         source: SpecError,
         /// The file.
         path: String,
     },
-    /// The input looks like a model file of ours and cannot be opened as one.
+    /// The input is marked as a model file but cannot be opened as one.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The model file cannot be written where it should be.

@@ -10,7 +10,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Longest header, the format's own limit.
+/// Longest header: the limit of the reference implementation.
 pub(crate) const MAX_HEADER_BYTES: usize = 100_000_000;
 /// Most tensors in one file; ViT-g has 570.
 pub(crate) const MAX_TENSORS: usize = 65_536;
@@ -19,7 +19,7 @@ const MAX_HEADER_RANK: usize = 32;
 const LENGTH_BYTES: usize = 8;
 const METADATA_KEY: &str = "__metadata__";
 
-/// One tensor of the header. `dtype` is kept as a word: sources hold types that nobody here needs.
+/// One tensor of the header. `dtype` is kept as text, because sources contain types that are not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TensorEntry {

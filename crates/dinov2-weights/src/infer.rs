@@ -1,11 +1,27 @@
-//! The shape of a model from the shapes of its tensors and what its source says.
+//! Infers the shape of a model ([`VitSpec`]) from the shapes of its tensors and the hints of its source.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use dinov2_weights::infer::{Overrides, infer};
+//! use dinov2_weights::naming::canonical;
+//! use dinov2_weights::read_checkpoint;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let checkpoint = read_checkpoint(Path::new("dinov2_vits14_pretrain.pth"))?;
+//! let mut backbone = canonical(&checkpoint)?;
+//! let (spec, format) = infer(&checkpoint, &mut backbone, Overrides::default())?;
+//! println!("{} blocks of width {}, from {format}", spec.depth, spec.dim);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::BTreeSet;
 
 use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
 
 use crate::ConvertError;
-use crate::checkpoint::{Checkpoint, SourceKind, Stated};
+use crate::checkpoint::{Checkpoint, SourceKind, StatedNumber};
 use crate::layout::slots;
 use crate::metadata::SourceFormat;
 use crate::naming::{Dialect, NamedBackbone, NamedTensor};
@@ -16,7 +32,7 @@ const NORM_EPS: f32 = 1e-6;
 /// Width of a head in every released DINOv2.
 const USUAL_HEAD_DIM: usize = 64;
 
-/// What the user states over the source.
+/// Values that replace those of the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Attention heads.
@@ -38,7 +54,7 @@ pub fn infer(
 ) -> Result<(VitSpec, SourceFormat), ConvertError> {
     let shapes = Shapes { backbone, path: &checkpoint.label };
     let [_, _, patch_size, _] = shapes.shape("patch_embed.proj.weight", "[dim, 3, patch, patch]")?;
-    let grid = table::settle(backbone, &checkpoint.hints, patch_size).map_err(|problem| {
+    let grid = table::convert_table(backbone, &checkpoint.hints, patch_size).map_err(|problem| {
         let TableProblem { expected, got } = problem;
         ConvertError::Tensor { tensor: "pos_embed".into(), expected, got, path: checkpoint.label.clone() }
     })?;
@@ -138,7 +154,7 @@ impl Shapes<'_> {
         })
     }
 
-    /// timm shares the official names; only the official code has a mask token, and only timm `reg_token`, a position
+    /// timm uses the official names. Only the official code has a mask token; only timm has `reg_token`, a position
     /// table without CLS, or a SwiGLU named `fc1`.
     fn format(&self, checkpoint: &Checkpoint, registers: usize) -> SourceFormat {
         let timm = checkpoint.hints.timm || (!self.has("mask_token") && registers == 0);
@@ -164,10 +180,10 @@ fn usual_convention(format: SourceFormat, registers: usize) -> PositionConventio
 fn check_stated(checkpoint: &Checkpoint, spec: &VitSpec) -> Result<(), ConvertError> {
     for &(field, stated) in &checkpoint.hints.stated {
         let (name, got) = match field {
-            Stated::Dim => ("width", spec.dim),
-            Stated::Depth => ("number of blocks", spec.depth),
-            Stated::PatchSize => ("patch size", spec.patch_size),
-            Stated::Registers => ("number of registers", spec.registers),
+            StatedNumber::Dim => ("width", spec.dim),
+            StatedNumber::Depth => ("number of blocks", spec.depth),
+            StatedNumber::PatchSize => ("patch size", spec.patch_size),
+            StatedNumber::Registers => ("number of registers", spec.registers),
         };
         if stated != got {
             let problem =

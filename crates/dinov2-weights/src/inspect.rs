@@ -1,4 +1,4 @@
-//! A model file, or the checkpoint that one would be made of, in words.
+//! Describes a model file, or a checkpoint that is not converted yet, as text.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::{
 };
 use dinov2_core::VitSpec;
 
-/// Describes a model: shape, storage, provenance and tensors. Blocks that hold the same as the first are summed up.
+/// Describes a model: shape, storage, provenance and tensors. Blocks equal to the first are summed up in one line.
 pub fn inspect(model: &Model) -> String {
     let metadata = model.metadata();
     let mut text = Lines::default();
@@ -43,9 +43,9 @@ pub struct SourceReport {
     pub source_format: SourceFormat,
     /// Licence, where the source states it.
     pub licence: Option<String>,
-    /// Tensors that are no part of the backbone.
+    /// Number of tensors outside the backbone.
     pub ignored: usize,
-    /// What a user should know of how the source is read, a sentence each.
+    /// Remarks for the user on how the source is read, one sentence each.
     pub notes: Vec<String>,
     #[serde(skip)]
     metadata: Metadata,
@@ -54,7 +54,7 @@ pub struct SourceReport {
 /// Reads what [`convert()`](crate::convert()) would make of a checkpoint: a file of any kind, or a folder.
 ///
 /// # Errors
-/// As [`convert()`](crate::convert()), but weights are not looked at. `heads` as in [`ConvertOptions`].
+/// As [`convert()`](crate::convert()), but weights are not checked. `heads` as in [`ConvertOptions`].
 pub fn inspect_source(input: &Path, heads: Option<usize>) -> Result<SourceReport, ConvertError> {
     let options = ConvertOptions { heads, ..ConvertOptions::new(Storage::F32) };
     let Source { metadata, ignored, notes, .. } = Source::open(input, &options)?;
@@ -125,7 +125,7 @@ impl Lines {
     }
 }
 
-/// `f32`; of int4 also what the file does not have in it: `int4 weights in groups of 64, 1 of 49 matrices int8`.
+/// `f32`; for int4 also the group size and the matrices in int8: `int4 weights in groups of 64, 1 of 49 matrices int8`.
 fn storage(model: &Model) -> String {
     let metadata = model.metadata();
     let Some(group) = metadata.int4_group().filter(|_| metadata.storage == Storage::Int4) else {

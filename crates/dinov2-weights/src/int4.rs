@@ -13,10 +13,15 @@ use crate::storage::decode_f16;
 /// Largest integer of a weight and of a zero point.
 pub(crate) const LARGEST: u8 = 15;
 
-/// Sizes of a group that a file may have.
+/// Allowed group sizes.
 pub const INT4_GROUPS: [usize; 2] = [32, 64];
 
 /// Whether a tensor can be int4: a matrix `[n, k]` whose rows are whole groups. Others stay int8.
+///
+/// ```
+/// assert!(dinov2_weights::fits_int4(&[1536, 384], 64));
+/// assert!(!dinov2_weights::fits_int4(&[384, 3, 14, 14], 64));
+/// ```
 pub fn fits_int4(shape: &[usize], group: usize) -> bool {
     matches!(shape, &[_, k] if k.is_multiple_of(group))
 }
@@ -44,12 +49,12 @@ impl Int4Groups {
         weights.collect()
     }
 
-    /// The integers as they lie in a file, `[n, k / 2]`.
+    /// The integers in the form of a file, `[n, k / 2]`.
     pub(crate) fn packed(&self) -> Vec<u8> {
         self.values.as_chunks().0.iter().map(|[low, high]| low | high << 4).collect()
     }
 
-    /// The scales as they lie in a file.
+    /// The scales in the form of a file.
     pub(crate) fn scale_bytes(&self) -> Vec<u8> {
         self.scale.iter().flat_map(|scale| scale.to_le_bytes()).collect()
     }

@@ -1,4 +1,27 @@
-//! The tensors that a model of a given shape consists of.
+//! The tensors of a model of a given shape: names, shapes, and which of them are matrices.
+//!
+//! ```
+//! use dinov2_core::{MlpKind, PatchGrid, PositionConvention, VitSpec};
+//! use dinov2_weights::layout::slots;
+//!
+//! let spec = VitSpec {
+//!     dim: 384,
+//!     depth: 12,
+//!     heads: 6,
+//!     mlp: MlpKind::Gelu,
+//!     mlp_hidden: 1536,
+//!     patch_size: 14,
+//!     registers: 0,
+//!     layer_scale: true,
+//!     norm_eps: 1e-6,
+//!     position_table: PatchGrid { rows: 37, cols: 37 },
+//!     position_convention: PositionConvention::OfficialScaleFactor,
+//! };
+//! let slots = slots(&spec);
+//! let qkv = slots.iter().find(|slot| slot.name == "blocks.0.attn.qkv.weight").unwrap();
+//! assert_eq!(qkv.shape, [3 * 384, 384]);
+//! assert!(qkv.matrix);
+//! ```
 
 use dinov2_core::{MlpKind, VitSpec};
 
@@ -11,9 +34,9 @@ pub struct Slot {
     pub name: String,
     /// Shape, outermost first.
     pub shape: Vec<usize>,
-    /// Whether it is a weight matrix, `[out, …]`, that reduced storage may shrink. Everything else stays f32.
+    /// Whether it is a weight matrix, `[out, …]`, which may be stored in fewer bits. Everything else is f32.
     pub matrix: bool,
-    /// Whether a model may lack it. Biases are never lacking: where a source has none, zeros are written.
+    /// Whether a model may lack it. Biases are always present: where a source has none, zeros are written.
     pub optional: bool,
 }
 
@@ -23,13 +46,13 @@ impl Slot {
         self.shape.iter().product()
     }
 
-    /// True without elements; no slot of a valid shape is.
+    /// True without elements. No slot of a valid shape is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// One entry of a file's header; a stored tensor consists of one or more.
+/// One entry of a file's header. A stored tensor consists of one to three of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) name: String,
@@ -46,8 +69,7 @@ pub(crate) const SCALE_SUFFIX: &str = ".scale";
 pub(crate) const ZERO_SUFFIX: &str = ".zero";
 
 impl Slot {
-    /// What it consists of in a file: its numbers, then scales, then zero points. int4 only where
-    /// [`crate::fits_int4`].
+    /// Its entries in a file: numbers, then scales, then zero points. int4 only if [`crate::fits_int4`].
     pub(crate) fn parts(&self, dtype: StoredDtype) -> Vec<Part> {
         let part = |suffix: &str, word, size, shape: &[usize]| Part {
             name: format!("{}{suffix}", self.name),

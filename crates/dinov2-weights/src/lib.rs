@@ -1,11 +1,29 @@
-//! Checkpoints in, the model file, weight storage and position tables.
+//! Checkpoint readers, the model file, weight storage and position tables.
 //!
-//! Way of the data: a checkpoint of any kind is read into a [`checkpoint::Checkpoint`] (named tensors, still in the
-//! file's pages), its names are made canonical ([`naming`]), the model's shape is inferred ([`infer`]), and
-//! [`convert()`] streams tensor by tensor into a model file. [`Model`] opens that file for the engines.
+//! Data flow: a checkpoint of any kind becomes a [`checkpoint::Checkpoint`] (named tensors in the file's mapped pages),
+//! [`naming`] gives the tensors canonical names, [`infer`] derives the model's shape, and [`convert()`] writes a model file
+//! tensor by tensor. [`Model`] opens that file for the engines.
 //!
-//! Tensor names in a model file are DINOv2's own (`blocks.0.attn.qkv.weight`); [`layout`] lists them for a shape.
-//! Nothing here computes features, packs weights for a CPU or talks to a network.
+//! Tensors in a model file have DINOv2's own names (`blocks.0.attn.qkv.weight`); [`layout`] lists them for a shape.
+//! This crate does not compute features, pack weights for a CPU or access a network.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use dinov2_weights::{ConvertOptions, Model, Storage, convert};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let options = ConvertOptions::new(Storage::F16);
+//! let output = Path::new("vits14.safetensors");
+//! let converted = convert(Path::new("dinov2_vits14_pretrain.pth"), output, &options, &mut |progress| {
+//!     println!("{} of {}: {}", progress.done, progress.total, progress.tensor);
+//! })?;
+//! let model = Model::open(output)?;
+//! assert_eq!(model.spec(), &converted.metadata.spec);
+//! let cls: Vec<f32> = model.f32("cls_token")?; // [1, 1, dim]
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod checkpoint;
 mod config;
@@ -47,5 +65,6 @@ pub use metadata::{
 };
 pub use model::{Model, StoredTensor};
 pub use pixel_filters::{PixelFilters, fold_normalisation, interleave_channels};
-pub use rewrite::{Numbers, write_model, write_quantized};
+pub use rewrite::{write_model, write_quantized};
 pub use storage::{Int8Rows, Storage, StoredDtype};
+pub use writer::Numbers;

@@ -1,6 +1,6 @@
-//! What a model file says about itself: one JSON under the key `dinov2_edge` of the safetensors metadata.
+//! Metadata of a model file: one JSON object under the key `dinov2_edge` of the safetensors metadata.
 //!
-//! Unknown fields and unknown versions are refused: a reader that guesses computes wrong features.
+//! Unknown fields and unknown versions are errors, because ignoring them could give wrong features.
 
 use dinov2_core::VitSpec;
 use serde::{Deserialize, Serialize};
@@ -22,35 +22,35 @@ pub struct Metadata {
     pub spec: VitSpec,
     /// How its matrices are stored.
     pub storage: Storage,
-    /// What happens to pixels before the patch embedding.
+    /// Preprocessing of pixels before the patch embedding.
     pub preprocessing: Preprocessing,
     /// Where the weights come from.
     pub provenance: Provenance,
-    /// How the integers came about, and what they cost, where `dinov2-edge quantize` or `training qat` wrote the file.
+    /// How the file was quantized and with what fidelity, if `dinov2-edge quantize` or `training qat` wrote it.
     #[serde(rename = "quantisation", default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
 }
 
-/// How a file was quantized, and how true the engine's int8 arithmetic stays to f32 with it.
+/// How a file was quantized, and the fidelity of int8 arithmetic with it to f32.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantization {
     /// Largest magnitude of an int8 weight, in units of its scale. int4 matrices are widened to it for int8 arithmetic.
     pub weight_limit: u8,
-    /// Of an int4 file, weights that share a scale: one of [`INT4_GROUPS`]. An int8 file has none.
+    /// Number of weights that share a scale in an int4 file: one of [`INT4_GROUPS`]. `None` for int8 files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub int4_group: Option<usize>,
     /// Images that scales and roundings were fitted to.
     pub calibration_images: u32,
-    /// The weights learnt with these roundings (quantization-aware training): there is no unquantized model behind them.
+    /// The weights were trained with this rounding (quantization-aware training), so no unquantized model exists.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub trained: bool,
-    /// Measured on images that nothing was fitted to, one entry per size.
+    /// Measured on held-out images, one entry per size.
     pub fidelity: Vec<Fidelity>,
 }
 
-/// Patch cosine of int8 features to those of the unquantized weights in f32, at one size; of weights that were trained in
-/// int8, to those that the file's own numbers give in f32.
+/// Patch cosine between int8 features and f32 features of the unquantized weights, at one size. For weights trained in
+/// int8, the f32 features are those of the file's own numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fidelity {
@@ -64,7 +64,7 @@ pub struct Fidelity {
     pub p5: f64,
 }
 
-/// What a quantized model must keep of the patch cosine to f32, at every size.
+/// Least patch cosine to f32 that a quantized model must reach at every size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
     /// Least median over the patches.
@@ -79,7 +79,7 @@ impl Gate {
     /// Of int4 matrices.
     pub const INT4: Self = Self { median: 0.98, p5: 0.95 };
 
-    /// Whether it was measured, and at every size met.
+    /// Whether there are measurements, and all of them reach the gate.
     pub fn is_met(self, fidelity: &[Fidelity]) -> bool {
         !fidelity.is_empty() && fidelity.iter().all(|f| f.median >= self.median && f.p5 >= self.p5)
     }
@@ -91,7 +91,7 @@ impl Quantization {
         if self.int4_group.is_some() { Gate::INT4 } else { Gate::INT8 }
     }
 
-    /// Whether it was measured, and at every size the gate was met.
+    /// Whether there are measurements, and all of them reach the gate.
     pub fn meets_gate(&self) -> bool {
         self.gate().is_met(&self.fidelity)
     }
@@ -124,12 +124,12 @@ pub struct Preprocessing {
     pub mean: [f32; 3],
     /// Standard deviation per channel, RGB order, of pixels in 0..=1.
     pub std: [f32; 3],
-    /// How the source brings images to its size, where it says. For the record: the size of a run decides here.
+    /// How the source resizes images, if it says so. A record only: the size of a run is chosen by its user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_fit: Option<SourceFit>,
 }
 
-/// How the source of a model brings an image to the size that it was trained or evaluated with.
+/// How the source of a model resizes images for training or evaluation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceFit {
@@ -147,6 +147,7 @@ pub struct SourceFit {
 /// Resampling of images. This program's own is [`Interpolation::Bicubic`], with PIL's antialiasing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Interpolation {
     /// The nearest pixel.
     Nearest,
@@ -165,12 +166,13 @@ pub enum Interpolation {
 /// Size that a source resizes images to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Resize {
     /// The short side, in pixels; the aspect is kept.
     ShortSide(u32),
-    /// Exactly this, whatever the aspect.
+    /// Exactly this size; the aspect may change.
     Exact(PixelSize),
-    /// As large as fits into this; the aspect is kept.
+    /// The largest size within this one; the aspect is kept.
     Within(PixelSize),
 }
 
@@ -199,6 +201,7 @@ pub const IMAGENET: Normalisation = Normalisation { mean: [0.485, 0.456, 0.406],
 /// Form of the pixels that a model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PixelFormat {
     /// Interleaved RGB, one byte per channel.
     RgbU8,
@@ -207,6 +210,7 @@ pub enum PixelFormat {
 /// Kind of the file that the weights were converted from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SourceFormat {
     /// DINOv2's own state dict.
     Official,
@@ -216,7 +220,7 @@ pub enum SourceFormat {
     Timm,
     /// An ONNX graph.
     Onnx,
-    /// Nothing was converted: the weights were trained here.
+    /// Not converted: weights of this project's own training.
     Training,
 }
 
@@ -231,7 +235,7 @@ pub struct Provenance {
     /// Licence of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
-    /// Whatever else a user should know.
+    /// Notes for users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notes: Option<String>,
     /// Program and version that wrote the file.
@@ -252,7 +256,7 @@ impl std::fmt::Display for Interpolation {
 }
 
 impl std::fmt::Display for PixelSize {
-    /// `WIDTHxHEIGHT`, as sizes are written everywhere in this program.
+    /// `WIDTHxHEIGHT`, as everywhere in this program.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.width_px, self.height_px)
     }
@@ -285,7 +289,7 @@ impl std::fmt::Display for SourceFormat {
 }
 
 impl Metadata {
-    /// Parses and checks the JSON. Problems are told without the file's name.
+    /// Parses and checks the JSON. Messages do not contain the file's name; callers add it.
     pub(crate) fn parse(json: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Version {

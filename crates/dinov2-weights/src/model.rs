@@ -1,4 +1,4 @@
-//! A model file, opened: every tensor checked against the model's shape, none read yet.
+//! An opened model file. Every tensor is checked against the model's shape when the file is opened, and read on demand.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,13 +13,27 @@ use crate::layout::{Part, Slot, slots};
 use crate::metadata::METADATA_KEY;
 use crate::pages::Pages;
 use crate::storage::{INT8_LIMIT, Int8Rows, StoredDtype, decode_bf16, decode_f16, decode_f32, decode_i8};
-use crate::{Metadata, ModelError, Storage, fits_int4, int4, position};
+use crate::{Metadata, ModelError, fits_int4, int4, position};
 
 /// A model file: safetensors with `dinov2_edge` metadata, in the file's pages or in memory.
 ///
 /// Opening checks the header, the metadata, and that exactly the tensors of the model's shape are there with the right
-/// types, shapes and sound scales. Weights are read when they are asked for, and a file's pages are given back as soon as
-/// a tensor was read: they do not add to the memory of what is made of them.
+/// types, shapes and valid scales. Weights are read on demand, and the pages of a tensor are released after it was read, so
+/// that they do not add to the memory of the copies that engines make.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use dinov2_weights::Model;
+///
+/// # fn main() -> Result<(), dinov2_weights::ModelError> {
+/// let model = Model::open(Path::new("vits14.safetensors"))?;
+/// for name in model.names() {
+///     println!("{name} {:?}", model.tensor(name)?.shape);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Model {
     label: String,
@@ -74,7 +88,7 @@ impl Model {
     /// Maps a model file.
     ///
     /// # Errors
-    /// A file that cannot be opened, or that is no sound model file.
+    /// If the file cannot be opened or is not a valid model file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|source| ModelError::io("open", path, source))?;
@@ -96,7 +110,7 @@ impl Model {
     /// A model that is part of the program. `label` stands for its path in messages.
     ///
     /// # Errors
-    /// Bytes that are no sound model file.
+    /// If the bytes are not a valid model file.
     pub fn from_static(bytes: &'static [u8], label: &str) -> Result<Self, ModelError> {
         Self::new(Bytes::from_static(bytes), None, label.into())
     }
@@ -104,7 +118,7 @@ impl Model {
     /// A model in memory. `label` stands for its path in messages.
     ///
     /// # Errors
-    /// Bytes that are no sound model file.
+    /// If the bytes are not a valid model file.
     pub fn from_bytes(bytes: Vec<u8>, label: &str) -> Result<Self, ModelError> {
         Self::new(bytes.into(), None, label.into())
     }
@@ -130,26 +144,22 @@ impl Model {
         }
     }
 
-    /// Number type of a tensor under the file's storage. In an int4 file a matrix may be int8.
+    /// Number type of a tensor in a file of this storage. In an int4 file a matrix may be int8.
     fn dtype(&self, slot: &Slot, header: &Header) -> StoredDtype {
         if !slot.matrix {
             return StoredDtype::F32;
         }
-        match (self.metadata.storage, self.metadata.int4_group()) {
-            (Storage::F32, _) => StoredDtype::F32,
-            (Storage::F16, _) => StoredDtype::F16,
-            (Storage::Bf16, _) => StoredDtype::Bf16,
-            (Storage::Int4, Some(group)) if fits_int4(&slot.shape, group) => {
-                match header.tensors.get(&slot.name) {
-                    Some(entry) if entry.dtype == "I8" => StoredDtype::I8,
-                    _ => StoredDtype::Int4 { group },
-                }
-            }
-            (Storage::Int8 | Storage::Int4, _) => StoredDtype::I8,
+        match (self.metadata.storage.matrix_dtype(), self.metadata.int4_group()) {
+            (Some(dtype), _) => dtype,
+            (None, Some(group)) if fits_int4(&slot.shape, group) => match header.tensors.get(&slot.name) {
+                Some(entry) if entry.dtype == "I8" => StoredDtype::I8,
+                _ => StoredDtype::Int4 { group },
+            },
+            (None, _) => StoredDtype::I8,
         }
     }
 
-    /// Checks a tensor and what belongs to it.
+    /// Checks a tensor with its scales and zero points.
     fn place_all(&self, slot: &Slot, header: &mut Header) -> Result<Placed, ModelError> {
         let dtype = self.dtype(slot, header);
         let mut ranges = Vec::new();
@@ -238,7 +248,7 @@ impl Model {
         &self.metadata
     }
 
-    /// What precedes the tensors in the file: their names and places, and the metadata.
+    /// The part of the file before the tensors: their names and positions, and the metadata.
     pub fn header_bytes(&self) -> &[u8] {
         &self.bytes[..self.data_start]
     }
@@ -284,7 +294,7 @@ impl Model {
         Ok(())
     }
 
-    /// Gives the pages of a tensor back; reading them again costs a little time.
+    /// Releases the pages of a tensor. Reading it again reads the file again.
     fn release(&self, name: &str) {
         if let (Some(pages), Some(placed)) = (&self.pages, self.tensors.get(name)) {
             pages.release(placed.bytes.clone());

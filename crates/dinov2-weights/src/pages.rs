@@ -1,4 +1,4 @@
-//! A file's pages: mapped whole or in part, given back when what they hold was read.
+//! Mapped pages of a file or a part of it, which can be released after they were read.
 
 use std::fs::File;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use memmap2::UncheckedAdvice;
 use memmap2::{Mmap, MmapOptions};
 
-/// A multiple of every page size that Linux uses; what stays at the ends of a matrix is little.
+/// A multiple of every page size that Linux uses. The rest at the ends of a matrix stays mapped.
 #[cfg(unix)]
 const PAGE: usize = 64 << 10;
 
@@ -42,7 +42,7 @@ impl Pages {
         Bytes::from_owner(Shared(self.0.clone()))
     }
 
-    /// Takes the whole pages within `range` out of this process's memory. Who reads them again finds the same bytes.
+    /// Releases the whole pages within `range` from this process's memory. Reading them again gives the same bytes.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         {
@@ -58,7 +58,7 @@ impl Pages {
             let advised = unsafe {
                 self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, first - start, end - first)
             };
-            // Advice that the system does not take costs memory, nothing else.
+            // If the system ignores the advice, only memory is lost.
             drop(advised);
         }
         #[cfg(not(unix))]

@@ -1,4 +1,4 @@
-//! The patch embedding as a linear layer over centred u8 pixels, as engines run it.
+//! The patch embedding as a linear layer over centred u8 pixels, the form that engines use.
 
 use dinov2_core::PIXEL_CENTRE;
 

@@ -1,9 +1,21 @@
-//! The position table of another grid than the stored one, exactly as each source of checkpoints computes it.
+//! Resamples the position table to another grid, exactly as each source of checkpoints does.
 //!
 //! Data shape: `table: [1 + rows*cols, dim]`, row 0 for CLS, then patches row by row. CLS is copied; the patches are
-//! resampled along columns, then along rows, one weight list per output place. Coordinates and weights are computed in
-//! f32 by PyTorch's formulas (`aten/src/ATen/native/cpu/UpSampleKernel.cpp`), because their rounding decides which
-//! stored places an output place reads.
+//! resampled along columns, then along rows, with one list of weights per output place. Coordinates and weights are
+//! computed in f32 by PyTorch's formulas (`aten/src/ATen/native/cpu/UpSampleKernel.cpp`), because their rounding decides
+//! which stored places an output place reads.
+//!
+//! ```
+//! use dinov2_core::{PatchGrid, PositionConvention};
+//! use dinov2_weights::position::resample;
+//!
+//! let stored = PatchGrid { rows: 2, cols: 2 };
+//! let table = [9.0, 0.0, 1.0, 0.0, 1.0]; // CLS, then 2 x 2 patches of width 1
+//! let target = PatchGrid { rows: 4, cols: 4 };
+//! let resampled = resample(&table, stored, target, PositionConvention::ExactSize).unwrap();
+//! assert_eq!(resampled.len(), 1 + target.len());
+//! assert_eq!(resampled[0], 9.0);
+//! ```
 
 use dinov2_core::{PatchGrid, PositionConvention, limits};
 

@@ -1,43 +1,15 @@
-//! Writes model files: of weights that were trained, and of another model's with other numbers in some of its tensors.
+//! Model files out of numbers in memory: trained weights, or another model with some tensors replaced.
+//!
+//! Numbers are written in the form that they have; nothing is rounded here.
 
 use std::collections::BTreeMap;
 
 use dinov2_files::Target;
 
-use crate::layout::{SCALE_SUFFIX, ZERO_SUFFIX, slots};
+use crate::layout::slots;
 use crate::metadata::Quantization;
-use crate::storage::encode_f32;
-use crate::writer::ModelWriter;
-use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, Model, ModelError, Storage, StoredDtype};
-
-/// Numbers of a tensor in the form that a file keeps them in.
-#[derive(Clone, Debug)]
-pub enum Numbers {
-    /// Row-major.
-    F32(Vec<f32>),
-    /// Of a matrix.
-    Int8(Int8Rows),
-    /// Of a matrix, where the quantization has groups of this size.
-    Int4(Int4Groups),
-}
-
-impl Numbers {
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(values) => values.len(),
-            Self::Int8(rows) => rows.values.len(),
-            Self::Int4(groups) => groups.values.len(),
-        }
-    }
-
-    fn dtype(&self) -> StoredDtype {
-        match self {
-            Self::F32(_) => StoredDtype::F32,
-            Self::Int8(_) => StoredDtype::I8,
-            Self::Int4(groups) => StoredDtype::Int4 { group: groups.group },
-        }
-    }
-}
+use crate::writer::{ModelWriter, Numbers};
+use crate::{ConvertError, Metadata, Model, ModelError, Storage, StoredDtype};
 
 /// Writes a model file of numbers in memory. `tensor` is asked for each tensor of the metadata's shape; `None` leaves an
 /// optional one out. Where the metadata's storage is int8, matrices are to be [`Numbers::Int8`]; all else is F32.
@@ -83,7 +55,7 @@ pub fn write_model(
     }
     let mut writer = ModelWriter::create(&output, metadata, &planned)?;
     for ((slot, _), numbers) in planned.iter().zip(&tensors) {
-        write_numbers(&mut writer, &slot.name, numbers)?;
+        writer.write_numbers(&slot.name, numbers)?;
     }
     writer.finish()
 }
@@ -105,45 +77,35 @@ pub fn write_quantized(
     let storage = if quantization.int4_group.is_some() { Storage::Int4 } else { Storage::Int8 };
     let metadata = Metadata { storage, quantization: Some(quantization), ..model.metadata().clone() };
     let present = slots(model.spec()).into_iter().filter(|slot| model.tensor(&slot.name).is_ok());
-    let planned: Vec<_> = present
-        .map(|slot| {
-            let kept = if slot.matrix { StoredDtype::I8 } else { StoredDtype::F32 };
-            let dtype = replacements.get(&slot.name).map_or(kept, Numbers::dtype);
-            (slot, dtype)
-        })
-        .collect();
+    let mut planned = Vec::new();
+    for slot in present {
+        let dtype = match replacements.get(&slot.name) {
+            Some(numbers) => {
+                let dtype = numbers.dtype();
+                assert_eq!(slot.matrix, dtype != StoredDtype::F32, "{}: a replacement in {dtype}", slot.name);
+                dtype
+            }
+            None if slot.matrix => StoredDtype::I8,
+            None => StoredDtype::F32,
+        };
+        planned.push((slot, dtype));
+    }
     let mut writer = ModelWriter::create(&output.into(), &metadata, &planned)?;
     for (slot, _) in &planned {
         let name = slot.name.as_str();
-        match (slot.matrix, replacements.get(name)) {
-            (true, Some(numbers @ (Numbers::Int8(_) | Numbers::Int4(_))))
-            | (false, Some(numbers @ Numbers::F32(_))) => {
-                write_numbers(&mut writer, name, numbers)?;
+        let kept;
+        let numbers = match replacements.get(name) {
+            Some(numbers) => numbers,
+            None if slot.matrix => {
+                kept = Numbers::Int8(model.int8(name)?);
+                &kept
             }
-            (true, None) => write_rows(&mut writer, name, &model.int8(name)?)?,
-            (false, None) => writer.write(name, &encode_f32(&model.f32(name)?))?,
-            (matrix, Some(_)) => panic!("{name}: a replacement of the wrong form, matrix {matrix}"),
-        }
+            None => {
+                kept = Numbers::F32(model.f32(name)?);
+                &kept
+            }
+        };
+        writer.write_numbers(name, numbers)?;
     }
     writer.finish()
-}
-
-fn write_numbers(writer: &mut ModelWriter, name: &str, numbers: &Numbers) -> Result<(), ConvertError> {
-    match numbers {
-        Numbers::F32(values) => writer.write(name, &encode_f32(values)),
-        Numbers::Int8(rows) => write_rows(writer, name, rows),
-        Numbers::Int4(groups) => write_groups(writer, name, groups),
-    }
-}
-
-fn write_rows(writer: &mut ModelWriter, name: &str, rows: &Int8Rows) -> Result<(), ConvertError> {
-    let bytes: Vec<u8> = rows.values.iter().map(|&value| value as u8).collect();
-    writer.write(name, &bytes)?;
-    writer.write(&format!("{name}{SCALE_SUFFIX}"), &encode_f32(&rows.scale))
-}
-
-fn write_groups(writer: &mut ModelWriter, name: &str, groups: &Int4Groups) -> Result<(), ConvertError> {
-    writer.write(name, &groups.packed())?;
-    writer.write(&format!("{name}{SCALE_SUFFIX}"), &groups.scale_bytes())?;
-    writer.write(&format!("{name}{ZERO_SUFFIX}"), &groups.zero)
 }

@@ -1,4 +1,4 @@
-//! How numbers lie in a model file: f32, f16, bf16, or int8 with one scale per output channel; int4 has [`crate::int4`].
+//! Encoding of numbers in a model file: f32, f16, bf16, or int8 with one scale per output channel. int4: [`crate::int4`].
 //!
 //! int8: for a row `w` of a weight matrix `[out, …]`, `scale = max|w| / 127` and `q = round(w / scale)`, ties away from
 //! zero, so that `|w - q·scale| <= scale / 2` for every weight and nothing is clipped. A row of zeros has scale 0.
@@ -24,6 +24,19 @@ pub enum Storage {
     /// Half a byte per weight and a scale per group of weights; single matrices may be int8. Only quantization with
     /// calibration images writes it (`dinov2-edge quantize --precision int4`).
     Int4,
+}
+
+impl Storage {
+    /// Number type of the matrices; `None` for int4, where each matrix is int4 or int8.
+    pub(crate) fn matrix_dtype(self) -> Option<StoredDtype> {
+        match self {
+            Self::F32 => Some(StoredDtype::F32),
+            Self::F16 => Some(StoredDtype::F16),
+            Self::Bf16 => Some(StoredDtype::Bf16),
+            Self::Int8 => Some(StoredDtype::I8),
+            Self::Int4 => None,
+        }
+    }
 }
 
 /// Number type of one tensor in a model file.
@@ -69,7 +82,7 @@ impl std::fmt::Display for Storage {
     }
 }
 
-/// Why no conversion writes int4.
+/// Message for conversions to int4.
 pub(crate) const INT4_ADVICE: &str =
     "storage: expected f32, f16, bf16 or int8, got int4 (dinov2-edge quantize --precision int4 writes it)";
 
@@ -88,7 +101,7 @@ impl std::str::FromStr for Storage {
     }
 }
 
-/// Halves converted at a time; the CPU's own instructions work on slices.
+/// Halves converted at a time: the CPU's conversion instructions work on slices.
 const HALF_BLOCK: usize = 256;
 
 /// Little-endian bytes of f32 values.
@@ -152,7 +165,7 @@ impl Int8Rows {
     }
 }
 
-/// Largest magnitude of an int8 weight, in units of its scale, where nobody asks for less.
+/// Default for the largest magnitude of an int8 weight, in units of its scale.
 pub(crate) const INT8_LIMIT: u8 = 127;
 
 /// Quantizes a matrix of `rows` rows: `(q: [rows, …] as bytes, scale: [rows])`. `values` must be finite.

@@ -1,9 +1,9 @@
-//! The position table of a checkpoint in the form of a model file: a row for CLS, then the patches row by row.
+//! Converts the position table of a checkpoint to that of a model file: a row for CLS, then the patches row by row.
 //!
-//! Sources differ in three things. *Rows before the patches*: one for CLS; none (timm's `no_embed_class`); or, in timm
-//! without it, one for CLS and one per register, which are added to the register tokens here. *Shape*: the configuration
-//! tells; without one the table is square or refused. *Size*: timm resamples a table that was made for another size than
-//! the configuration's when it loads it, and so do we.
+//! Sources differ in three ways. *Rows before the patches*: one for CLS; none (timm with `no_embed_class`); or one for CLS
+//! and one per register (timm without it), which are added to the register tokens here. *Shape*: given by the
+//! configuration; without one the table must be square. *Size*: timm resamples a table of another size than the
+//! configuration's when it loads it, and so does this module.
 
 use dinov2_core::{PatchGrid, PositionConvention, limits};
 
@@ -14,17 +14,17 @@ use crate::position;
 const TABLE: &str = "pos_embed";
 const REGISTERS: &str = "register_tokens";
 
-/// What is wrong with a table.
+/// The expected and the found shape of a table.
 pub(crate) struct TableProblem {
     pub(crate) expected: String,
     pub(crate) got: String,
 }
 
-/// Brings the table into the form of a model file; returns its grid.
+/// Converts the table in place and returns its grid.
 ///
 /// # Errors
-/// A table whose shape nothing tells, or that contradicts the configuration.
-pub(crate) fn settle(
+/// If the shape of the table cannot be determined, or contradicts the configuration.
+pub(crate) fn convert_table(
     backbone: &mut NamedBackbone,
     hints: &Hints,
     patch_size: usize,
@@ -38,35 +38,36 @@ pub(crate) fn settle(
         return Ok(grid);
     }
     let registers = backbone.tensors.get(REGISTERS).and_then(|tokens| tokens.shape.get(1)).copied();
-    let sought = Sought { rows, registers: registers.unwrap_or(0), hints, dialect: backbone.dialect };
-    let found = sought
+    let rows_of_table =
+        TableRows { rows, registers: registers.unwrap_or(0), hints, dialect: backbone.dialect };
+    let found = rows_of_table
         .table(patch_size)
         .map_err(|expected| TableProblem { expected, got: format!("[1, {rows}, {dim}]") })?;
     let malformed = |problem: String| TableProblem { expected: "rows of one width".into(), got: problem };
-    lay_out(backbone, &found, [rows, dim]).map_err(malformed)?;
+    rewrite_table(backbone, &found, [rows, dim]).map_err(malformed)?;
     backbone.notes.extend(found.note);
     Ok(found.loaded.unwrap_or(found.stored))
 }
 
-/// A table that is understood.
+/// How the rows of a table are read.
 struct Found {
     /// Rows before the patches.
     prefix: usize,
     /// Grid of the patches.
     stored: PatchGrid,
-    /// Grid that the source resamples it to when it loads it.
+    /// Grid to which the source resamples the table when it loads it.
     loaded: Option<PatchGrid>,
     note: Option<String>,
 }
 
-struct Sought<'a> {
+struct TableRows<'a> {
     rows: usize,
     registers: usize,
     hints: &'a Hints,
     dialect: Dialect,
 }
 
-impl Sought<'_> {
+impl TableRows<'_> {
     fn table(&self, patch_size: usize) -> Result<Found, String> {
         let Some(stated) = self.hints.image_size else {
             let (prefix, stored) = self.square().ok_or(
@@ -106,7 +107,7 @@ impl Sought<'_> {
         }
     }
 
-    /// How many rows may precede the patches, the usual first.
+    /// Numbers of rows that may precede the patches, the most common first.
     fn prefixes(&self) -> Vec<usize> {
         let with_registers = 1 + self.registers;
         match (self.dialect, self.hints.class_position) {
@@ -118,7 +119,7 @@ impl Sought<'_> {
         }
     }
 
-    /// The only square table that these rows can be.
+    /// The square table with this number of rows, if there is exactly one.
     fn square(&self) -> Option<(usize, PatchGrid)> {
         let side = |prefix: usize| {
             let patches = self.rows.checked_sub(prefix)?;
@@ -140,8 +141,8 @@ fn grid_of(stated: StatedSize, patch_size: usize) -> Option<PatchGrid> {
     Some(PatchGrid { rows: side(stated.size.height_px)?, cols: side(stated.size.width_px)? })
 }
 
-/// Rewrites the table, and with it the registers. `shape`: rows and width of the table.
-fn lay_out(backbone: &mut NamedBackbone, found: &Found, shape: [usize; 2]) -> Result<(), String> {
+/// Rewrites the table, and the registers if their positions are part of it. `shape`: rows and width of the table.
+fn rewrite_table(backbone: &mut NamedBackbone, found: &Found, shape: [usize; 2]) -> Result<(), String> {
     let [rows, dim] = shape;
     if found.prefix == 1 && found.loaded.is_none() {
         return Ok(());
@@ -156,14 +157,14 @@ fn lay_out(backbone: &mut NamedBackbone, found: &Found, shape: [usize; 2]) -> Re
         add_positions_to_registers(backbone, &table.rows(1, found.prefix - 1)?)?;
     }
     let patches = Part::Source(table.rows(found.prefix, found.stored.len())?);
-    let mut settled =
+    let mut converted =
         NamedTensor { shape: vec![1, 1 + found.stored.len(), dim], parts: vec![class, patches] };
     if let Some(loaded) = found.loaded {
         let convention = PositionConvention::ExactSizeAntialias;
-        let values = position::resample(&settled.to_f32(), found.stored, loaded, convention)?;
-        settled = NamedTensor::whole(of_values(vec![1, 1 + loaded.len(), dim], &values)?);
+        let values = position::resample(&converted.to_f32(), found.stored, loaded, convention)?;
+        converted = NamedTensor::whole(of_values(vec![1, 1 + loaded.len(), dim], &values)?);
     }
-    backbone.tensors.insert(TABLE.into(), settled);
+    backbone.tensors.insert(TABLE.into(), converted);
     // Only timm leaves CLS out or gives registers a position.
     if found.prefix != 1 && backbone.dialect == Dialect::Official {
         backbone.dialect = Dialect::Timm;
@@ -171,7 +172,8 @@ fn lay_out(backbone: &mut NamedBackbone, found: &Found, shape: [usize; 2]) -> Re
     Ok(())
 }
 
-/// timm without `no_embed_class` adds a position to each register; the sum is the register of a model that does not.
+/// timm without `no_embed_class` adds a position to each register. The sums are the registers of an equal model without
+/// such positions.
 fn add_positions_to_registers(backbone: &mut NamedBackbone, positions: &SourceTensor) -> Result<(), String> {
     let Some(registers) = backbone.tensors.get(REGISTERS) else { return Ok(()) };
     let positions = positions.to_f32();
@@ -180,8 +182,8 @@ fn add_positions_to_registers(backbone: &mut NamedBackbone, positions: &SourceTe
         return Err(format!("registers of {:?} for {} positions", registers.shape, positions.len()));
     }
     values.iter_mut().zip(&positions).for_each(|(value, position)| *value += position);
-    let settled = of_values(registers.shape.clone(), &values)?;
-    backbone.tensors.insert(REGISTERS.into(), NamedTensor::whole(settled));
+    let converted = of_values(registers.shape.clone(), &values)?;
+    backbone.tensors.insert(REGISTERS.into(), NamedTensor::whole(converted));
     Ok(())
 }
 

@@ -1,17 +1,51 @@
-//! Writes a model file tensor by tensor, under a temporary name until it is whole.
+//! Writes a model file tensor by tensor, under a temporary name until it is complete.
+//!
+//! This is the only place that turns numbers into the bytes of each storage form. The header is written first, so the
+//! number type of every tensor is planned before its numbers are known.
 
 use std::collections::BTreeMap;
 use std::io::{Seek, SeekFrom, Write};
 
-use dinov2_files::{Durability, Kind, Target, WholeFile};
+use dinov2_files::{Kind, Target, WholeFile};
 
 use crate::header::{TensorEntry, encode};
-use crate::layout::{Part, Slot};
+use crate::layout::{Part, SCALE_SUFFIX, Slot, ZERO_SUFFIX};
 use crate::metadata::METADATA_KEY;
-use crate::storage::StoredDtype;
-use crate::{ConvertError, Metadata};
+use crate::storage::{INT8_LIMIT, encode_bf16, encode_f16, encode_f32, quantize_i8};
+use crate::{ConvertError, Int4Groups, Int8Rows, Metadata, StoredDtype};
 
-/// A model file in the making. Dropped before [`ModelWriter::finish`], it leaves nothing behind.
+/// The numbers of one tensor, in the form in which a model file stores them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Numbers {
+    /// Row-major, in the shape of the tensor.
+    F32(Vec<f32>),
+    /// A matrix `[n, k]` with a scale per row.
+    Int8(Int8Rows),
+    /// A matrix `[n, k]` with a scale and a zero point per group of weights.
+    Int4(Int4Groups),
+}
+
+impl Numbers {
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Int8(rows) => rows.values.len(),
+            Self::Int4(groups) => groups.values.len(),
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> StoredDtype {
+        match self {
+            Self::F32(_) => StoredDtype::F32,
+            Self::Int8(_) => StoredDtype::I8,
+            Self::Int4(groups) => StoredDtype::Int4 { group: groups.group },
+        }
+    }
+}
+
+/// A model file that is being written. If it is dropped before [`ModelWriter::finish`], nothing is left behind.
 pub(crate) struct ModelWriter {
     file: WholeFile,
     /// Byte range of each tensor in the file.
@@ -49,22 +83,67 @@ impl ModelWriter {
         Ok(Self { file, ranges, total: data_start + end as u64 })
     }
 
-    /// Bytes of the whole file.
+    /// Size of the whole file in bytes.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Writes the bytes of one planned tensor, whose length they must have.
-    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), ConvertError> {
+    /// Writes a planned tensor.
+    ///
+    /// # Panics
+    /// If the numbers are not of the planned type and length.
+    pub(crate) fn write_numbers(&mut self, name: &str, numbers: &Numbers) -> Result<(), ConvertError> {
+        match numbers {
+            Numbers::F32(values) => self.write(name, &encode_f32(values)),
+            Numbers::Int8(rows) => {
+                let bytes: Vec<u8> = rows.values.iter().map(|&value| value as u8).collect();
+                self.write_rows(name, &bytes, &rows.scale)
+            }
+            Numbers::Int4(groups) => {
+                self.write(name, &groups.packed())?;
+                self.write(&format!("{name}{SCALE_SUFFIX}"), &groups.scale_bytes())?;
+                self.write(&format!("{name}{ZERO_SUFFIX}"), &groups.zero)
+            }
+        }
+    }
+
+    /// Rounds finite `values` to the planned type of a tensor, int8 to nearest with one scale per row, and writes them.
+    ///
+    /// # Panics
+    /// For int4, which needs calibration, and if the values are not of the planned length.
+    pub(crate) fn write_rounded(
+        &mut self,
+        (slot, dtype): &(Slot, StoredDtype),
+        values: &[f32],
+    ) -> Result<(), ConvertError> {
+        match dtype {
+            StoredDtype::F32 => self.write(&slot.name, &encode_f32(values)),
+            StoredDtype::F16 => self.write(&slot.name, &encode_f16(values)),
+            StoredDtype::Bf16 => self.write(&slot.name, &encode_bf16(values)),
+            StoredDtype::I8 => {
+                let (bytes, scale) = quantize_i8(values, slot.shape[0], INT8_LIMIT);
+                self.write_rows(&slot.name, &bytes, &scale)
+            }
+            StoredDtype::Int4 { .. } => panic!("{}: int4 is not written without calibration", slot.name),
+        }
+    }
+
+    fn write_rows(&mut self, name: &str, bytes: &[u8], scale: &[f32]) -> Result<(), ConvertError> {
+        self.write(name, bytes)?;
+        self.write(&format!("{name}{SCALE_SUFFIX}"), &encode_f32(scale))
+    }
+
+    /// Writes the bytes of one part of a planned tensor, whose length they must have.
+    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), ConvertError> {
         let (start, end) = self.ranges[name];
         assert_eq!(bytes.len() as u64, end - start, "bytes of {name}");
         let written = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.write_all(bytes));
         written.map_err(|source| ConvertError::io("write", self.file.target().path(), source))
     }
 
-    /// Makes the file durable and gives it its name.
+    /// Syncs the file and gives it its name.
     pub(crate) fn finish(self) -> Result<(), ConvertError> {
-        self.file.finish(Durability::Synced)?;
+        self.file.finish()?;
         Ok(())
     }
 }

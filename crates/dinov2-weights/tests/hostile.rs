@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use dinov2_files::chain;
 use dinov2_weights::infer::{Overrides, infer};
 use dinov2_weights::naming::canonical;
 use dinov2_weights::quantize::round_to_nearest_int4;
@@ -23,7 +24,7 @@ fn refusal(bytes: &[u8], heads: Option<usize>) -> Option<String> {
     let input = folder.path().join("input");
     std::fs::write(&input, bytes).unwrap();
     let options = ConvertOptions { heads, ..ConvertOptions::new(Storage::F32) };
-    let told = convert(&input, &folder.path().join("output"), &options, &mut |_| {}).err()?.to_string();
+    let told = chain(&convert(&input, &folder.path().join("output"), &options, &mut |_| {}).err()?);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{told}");
     assert!(!told.contains('\n') && told.len() < 600, "{told}");
     Some(told)
@@ -31,10 +32,10 @@ fn refusal(bytes: &[u8], heads: Option<usize>) -> Option<String> {
 
 /// Reads as far as [`convert`] does before it reads weights, from memory.
 fn understand(bytes: Bytes, heads: Option<usize>) -> Result<(), String> {
-    let checkpoint = checkpoint_from_bytes(bytes, "m").map_err(|error| error.to_string())?;
+    let checkpoint = checkpoint_from_bytes(bytes, "m").map_err(|error| chain(&error))?;
     let mut backbone = canonical(&checkpoint)?;
     let overrides = Overrides { heads, convention: None };
-    infer(&checkpoint, &mut backbone, overrides).map(drop).map_err(|error| error.to_string())
+    infer(&checkpoint, &mut backbone, overrides).map(drop).map_err(|error| chain(&error))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use wgpu::{Adapter, Backends, DeviceType, Instance, InstanceDescriptor};
 
 use crate::GpuError;
 
-/// What a driver offers.
+/// Name, driver and abilities of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterFacts {
     /// Name of the device.
@@ -13,7 +13,7 @@ pub struct AdapterFacts {
     pub driver: String,
     /// `vulkan`, `metal` or `dx12`.
     pub api: &'static str,
-    /// Whether this is a program that imitates a GPU on the CPU, such as lavapipe.
+    /// Whether this is a software driver, which computes on the CPU, such as lavapipe.
     pub software: bool,
     /// Whether shaders can compute in f16.
     pub f16: bool,

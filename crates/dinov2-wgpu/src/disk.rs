@@ -5,9 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use dinov2_files::Kind;
+
 use crate::AdapterFacts;
 
-/// A folder of small files. Nothing in it is needed: what cannot be read is made anew, what cannot be written is not kept.
+/// A folder of small files. It is a cache: files that cannot be read are computed again, and failures to write are ignored.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -27,17 +29,11 @@ impl Folder {
         fs::read(self.path.join(name)).ok()
     }
 
-    /// Written under a temporary name and renamed, so that no reader ever sees half of it.
+    /// Writes a file that no reader sees in part.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         fs::create_dir_all(&self.path)?;
-        let temporary = self.path.join(format!("{name}.{}", std::process::id()));
-        let written = fs::File::create(&temporary).and_then(|mut file| file.write_all(bytes));
-        let outcome = written.and_then(|()| fs::rename(&temporary, self.path.join(name)));
-        if outcome.is_err() {
-            // Best effort: the folder may not be writable at all.
-            let _ = fs::remove_file(&temporary);
-        }
-        outcome
+        dinov2_files::write_whole(&self.path.join(name), Kind::Any, |file| file.write_all(bytes))?;
+        Ok(())
     }
 }
 

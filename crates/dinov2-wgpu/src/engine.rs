@@ -1,3 +1,8 @@
+//! The engine: frames are uploaded as u8 pixels, run through the steps of a plan and read back, up to [`FRAMES_IN_FLIGHT`] at a time.
+//!
+//! Plans, buffers and the next frame's commands are kept from frame to frame. It does not resize images and does not fall back to the
+//! CPU.
+
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -10,22 +15,21 @@ use wgpu::{
 
 use crate::activations::Activations;
 use crate::kernels::Real;
-use crate::kernels::projection::Basis;
 use crate::layout::Layout;
-use crate::plan::{Parts, Place, Places, Plan, Purpose, Wanted};
+use crate::plan::{Parts, Place, Places, Plan, Purpose};
 use crate::profile::{Profile, StageTimes};
 use crate::weights::{Numbers, Weights};
 use crate::{Gpu, GpuError};
 
 /// Frames that may be submitted before the first is received: one that computes, one that is uploaded or read.
 pub const FRAMES_IN_FLIGHT: usize = 2;
-/// How long a frame may take on a GPU. Drivers reset a hanging device sooner; this is for those that do not. A program that
-/// imitates a GPU is only slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time for a frame on a GPU. Most drivers reset a hanging device sooner. Software drivers have no limit: they are only
+/// slow.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Grids whose plans are kept. Folders of pictures rarely mix more aspect ratios than this within a short run.
 const PLANS: usize = 8;
 
-/// Which arithmetic.
+/// Arithmetic of the transformer blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GpuPrecision {
     /// 32-bit floats throughout.
@@ -45,7 +49,6 @@ pub struct WgpuEngine {
     numbers: Numbers,
     weights: Weights,
     activations: Option<Activations>,
-    basis: Option<Basis>,
     /// The most recently used comes last.
     plans: Vec<Plan>,
     /// Buffers that results are read from, free ones.
@@ -58,7 +61,7 @@ pub struct WgpuEngine {
     host_times: HostTimes,
 }
 
-/// What the host did for a frame besides waiting.
+/// Time that the host spent on a frame, waiting excluded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostTimes {
     /// Before the device could begin and after it had ended: upload, submission, readback; encoding, where it was not done
@@ -108,7 +111,6 @@ impl WgpuEngine {
             precision,
             numbers,
             activations: None,
-            basis: None,
             plans: Vec::new(),
             readbacks: Vec::new(),
             ahead: None,
@@ -161,17 +163,13 @@ impl WgpuEngine {
     /// As [`Extractor::extract`], or too many frames are in flight.
     pub fn submit(&mut self, image: ImageView<'_>, taps: &Taps) -> Result<(), ExtractError> {
         taps.check(&self.spec)?;
-        self.submit_for(image, Wanted::Features(taps.clone()))
-    }
-
-    fn submit_for(&mut self, image: ImageView<'_>, wanted: Wanted) -> Result<(), ExtractError> {
         if self.in_flight.len() == FRAMES_IN_FLIGHT {
             let message = format!("submit: expected less than {FRAMES_IN_FLIGHT} frames in flight");
             return Err(ExtractError::Misuse(message));
         }
         let grid = self.grid_of(&image)?;
         self.gpu.check()?;
-        self.prepare(Purpose { grid, wanted })?;
+        self.prepare(Purpose { grid, taps: taps.clone() })?;
         let frame = self.start(image)?;
         self.in_flight.push_back(frame);
         Ok(())
@@ -184,8 +182,8 @@ impl WgpuEngine {
     pub fn receive(&mut self, out: &mut Features) -> Result<(), ExtractError> {
         let spec = self.spec.clone();
         self.receive_with(|frame, bytes| {
-            let Wanted::Features(taps) = &frame.purpose.wanted else { return };
-            out.prepare(&spec, frame.purpose.grid, taps);
+            let Purpose { grid, taps } = &frame.purpose;
+            out.prepare(&spec, *grid, taps);
             copy_rows(bytes, &frame.places.tokens, out.tokens_mut());
             for (tap, place) in taps.iter().zip(&frame.places.taps) {
                 if let Some(values) = out.tap_mut(tap) {
@@ -213,56 +211,12 @@ impl WgpuEngine {
         Ok(())
     }
 
-    /// Waits for frames that were submitted and are not wanted any more, as after a batch with a wrong image.
+    /// Waits for submitted frames and drops their results, as after a batch with an invalid image.
     fn abandon(&mut self) -> Result<(), ExtractError> {
         while !self.in_flight.is_empty() {
             self.receive_with(|_, _| {})?;
         }
         Ok(())
-    }
-
-    /// Directions for [`Self::extract_projected`], such as principal components: `mean: [dim]`, `directions: [components,
-    /// dim]`.
-    ///
-    /// # Errors
-    /// Lengths that are no multiples of the model's width, or a device that fails.
-    pub fn set_basis(&mut self, mean: &[f32], directions: &[f32]) -> Result<(), ExtractError> {
-        let dim = self.spec.dim;
-        if mean.len() != dim || directions.is_empty() || !directions.len().is_multiple_of(dim) {
-            let got = format!("{} and {} numbers", mean.len(), directions.len());
-            return Err(ExtractError::Misuse(format!("basis: expected [{dim}] and [n, {dim}], got {got}")));
-        }
-        // Bound to the old one.
-        self.drop_ahead();
-        self.plans.retain(|plan| plan.purpose.wanted != Wanted::Projection);
-        self.basis = Some(Basis::upload(&self.gpu, &self.layout, mean, directions)?);
-        Ok(())
-    }
-
-    /// As [`Extractor::extract`], but only the patches' coordinates in the basis are read back: `out: [patches,
-    /// components]`, replacing what was there. For displays, of which a frame then reads a hundredth of the bytes.
-    ///
-    /// # Errors
-    /// As [`Extractor::extract`], or no basis.
-    pub fn extract_projected(
-        &mut self,
-        image: ImageView<'_>,
-        out: &mut Vec<f32>,
-    ) -> Result<PatchGrid, ExtractError> {
-        if self.basis.is_none() {
-            return Err(ExtractError::Misuse("extract_projected: expected a basis, got none".into()));
-        }
-        self.abandon()?;
-        self.submit_for(image, Wanted::Projection)?;
-        let mut grid = PatchGrid { rows: 0, cols: 0 };
-        self.receive_with(|frame, bytes| {
-            grid = frame.purpose.grid;
-            if let Some(place) = &frame.places.projection {
-                out.resize(place.rows * place.width, 0.0);
-                copy_rows(bytes, place, out);
-            }
-        })?;
-        Ok(grid)
     }
 
     fn grid_of(&self, image: &ImageView<'_>) -> Result<PatchGrid, ExtractError> {
@@ -304,7 +258,6 @@ impl WgpuEngine {
             numbers: self.numbers,
             weights: &self.weights,
             activations,
-            basis: self.basis.as_ref(),
         };
         self.plans.push(Plan::new(parts, purpose)?);
         self.gpu.save_pipelines();
@@ -356,7 +309,7 @@ impl WgpuEngine {
         Ok(Encoded { commands: encoder.finish(), readback })
     }
 
-    /// Forgets what was encoded for a plan that is not the next frame's.
+    /// Drops the commands that were encoded ahead, because the next frame uses another plan.
     fn drop_ahead(&mut self) {
         if let Some(Encoded { readback, .. }) = self.ahead.take() {
             self.readbacks.push(readback);
@@ -364,20 +317,20 @@ impl WgpuEngine {
     }
 
     fn wait(&self, frame: &InFlight) -> Result<(), GpuError> {
-        let timeout = (!self.gpu.facts().software).then_some(PATIENCE);
+        let timeout = (!self.gpu.facts().software).then_some(FRAME_TIMEOUT);
         match self
             .gpu
             .device()
             .poll(PollType::Wait { submission_index: Some(frame.submission.clone()), timeout })
         {
             Ok(_) => {}
-            Err(PollError::Timeout) => return Err(GpuError::Timeout { seconds: PATIENCE.as_secs() }),
+            Err(PollError::Timeout) => return Err(GpuError::Timeout { seconds: FRAME_TIMEOUT.as_secs() }),
             Err(error) => return Err(GpuError::Driver(error.to_string())),
         }
         self.gpu.check()?;
-        // The mapping was asked for with the submission, so polling has done it. Telling so may have fallen to another thread
-        // that polls the same device and has yet to get to it.
-        match frame.mapped.recv_timeout(PATIENCE) {
+        // The mapping was requested with the submission, so it is complete after polling. Its callback may still be pending on another
+        // thread that polls the same device.
+        match frame.mapped.recv_timeout(FRAME_TIMEOUT) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(GpuError::Lost(error.to_string())),
             Err(error) => Err(GpuError::Driver(format!("readback: {error}"))),

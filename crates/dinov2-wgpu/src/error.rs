@@ -1,11 +1,13 @@
+//! What can go wrong on a GPU. Messages of drivers are kept as text, because their types do not outlive the device.
+
 use dinov2_core::ExtractError;
 use dinov2_weights::ModelError;
 
-/// Why there is no GPU engine, or why it stopped.
+/// Why a GPU engine cannot be made, or why it failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GpuError {
-    /// No adapter, or none that was asked for.
+    /// There is no adapter, or none with the requested name.
     #[error("gpu: expected {wanted}, got {found} (drivers: Vulkan, Metal or DirectX 12)")]
     NoAdapter {
         /// What was looked for.
@@ -21,13 +23,13 @@ pub enum GpuError {
         /// The driver's reason.
         reason: String,
     },
-    /// f16 was asked for.
+    /// f16 was requested, but the device has none.
     #[error("precision: gpu {adapter} has no 16-bit floats: use --precision f32 or int8")]
     NoF16 {
         /// Name of the adapter.
         adapter: String,
     },
-    /// The model file does not yield a tensor.
+    /// A tensor is missing in the model file or cannot be read; the message has all causes.
     #[error("{0}")]
     Model(String),
     /// A model that the kernels do not cover.
@@ -59,17 +61,17 @@ pub enum GpuError {
     /// The device did not finish a frame in time.
     #[error("gpu: no answer within {seconds} s")]
     Timeout {
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
-    /// The driver or the graphics library refused something.
+    /// The driver or the graphics library returned an error.
     #[error("gpu: {0}")]
     Driver(String),
 }
 
 impl From<ModelError> for GpuError {
     fn from(error: ModelError) -> Self {
-        Self::Model(error.to_string())
+        Self::Model(dinov2_files::chain(&error))
     }
 }
 

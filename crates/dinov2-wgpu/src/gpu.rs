@@ -1,35 +1,20 @@
-//! An open device, shared by the engines that run on it.
+//! An open device, shared by the engines that run on it: buffers, pipelines, submissions, and the errors that the driver reports
+//! outside of calls. `open.rs` opens one.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wgpu::{
-    Buffer, BufferDescriptor, BufferUsages, CommandBuffer, Device, DeviceDescriptor, DeviceLostReason,
-    ExperimentalFeatures, Features, Limits, MapMode, MemoryHints, PollType, Queue, Trace,
+    Buffer, BufferDescriptor, BufferUsages, CommandBuffer, Device, DeviceLostReason, Features, MapMode,
+    PollType, Queue,
 };
 
-use crate::adapter::{self, AdapterFacts};
-use crate::choice::{self, Known, Tuning};
-use crate::kernels::gemm_cooperative::{self, Units};
+use crate::adapter::AdapterFacts;
+use crate::kernels::gemm_cooperative::Units;
 use crate::kernels::{Constant, Shader};
+use crate::measured::MeasuredProducts;
 use crate::pipelines::{Pipeline, Pipelines};
-use crate::{GpuError, disk, self_check};
-
-/// Which device, and how much of it is used.
-#[derive(Clone, Debug, Default)]
-pub struct GpuConfig {
-    /// Part of the adapter's name, whatever the case; `None` for the most capable one.
-    pub adapter: Option<String>,
-    /// Keep to WebGPU's default limits and features, as the smallest devices have them.
-    pub portable: bool,
-    /// Folder for compiled pipelines and measured choices; `None` keeps nothing.
-    pub cache: Option<PathBuf>,
-    /// Whether the first frame of a grid measures which kernels suit the device best.
-    pub tuning: Tuning,
-    /// Compile shaders with a check of every index, for tests; many times slower.
-    pub checked: bool,
-}
+use crate::{GpuError, disk};
 
 /// An open device. Clones share it.
 #[derive(Clone)]
@@ -37,77 +22,29 @@ pub struct Gpu {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    device: Device,
-    queue: Queue,
-    facts: AdapterFacts,
-    pipelines: Mutex<Pipelines>,
-    trouble: Trouble,
-    cache: Option<disk::Folder>,
-    units: Option<Units>,
-    tunes: bool,
-    known_products: Known,
+/// What an open device consists of.
+pub(crate) struct Inner {
+    pub(crate) device: Device,
+    pub(crate) queue: Queue,
+    pub(crate) facts: AdapterFacts,
+    pub(crate) pipelines: Mutex<Pipelines>,
+    pub(crate) driver_errors: DriverErrors,
+    pub(crate) cache: Option<disk::Folder>,
+    pub(crate) units: Option<Units>,
+    pub(crate) tunes: bool,
+    pub(crate) measured_products: MeasuredProducts,
 }
 
-/// The first thing that went wrong outside of a call that could tell.
+/// The first error that the driver reported outside of a call.
 #[derive(Clone, Default)]
-struct Trouble(Arc<Mutex<Option<GpuError>>>);
+pub(crate) struct DriverErrors(Arc<Mutex<Option<GpuError>>>);
 
-impl Trouble {
-    fn report(&self, error: GpuError) {
-        let mut first = lock(&self.0);
-        // What a lost device causes is told later than the loss, or sooner.
-        if first.is_none() || matches!(error, GpuError::Lost(_)) {
-            *first = Some(error);
-        }
-    }
-}
-
-/// Another thread's panic does not spoil what these locks guard: whole values.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Gpu {
-    /// Opens a device.
-    ///
-    /// # Errors
-    /// No adapter that fits, or a driver that refuses.
-    pub fn open(config: &GpuConfig) -> Result<Self, GpuError> {
-        pollster::block_on(Self::open_async(config))
-    }
-
-    /// As [`Self::open`], for hosts that must not block, such as browsers.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub async fn open_async(config: &GpuConfig) -> Result<Self, GpuError> {
-        let adapter = adapter::choose(config.adapter.as_deref()).await?;
-        let mut facts = adapter::facts(&adapter);
-        let (features, limits) = if config.portable {
-            (Features::empty(), Limits::defaults())
-        } else {
-            (wanted_features(&adapter), adapter.limits())
-        };
-        facts.f16 &= features.contains(Features::SHADER_F16);
-        let units = gemm_cooperative::offered(&adapter)
-            .filter(|_| features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX));
-        facts.cooperative_matrix = units.is_some();
-        let descriptor = DeviceDescriptor {
-            label: Some("dinov2"),
-            required_features: features,
-            required_limits: limits,
-            experimental_features: experimental(features),
-            memory_hints: MemoryHints::Performance,
-            trace: Trace::Off,
-        };
-        let opened = adapter.request_device(&descriptor).await;
-        let (device, queue) = opened
-            .map_err(|error| GpuError::Open { adapter: facts.name.clone(), reason: error.to_string() })?;
-        let trouble = Trouble::default();
-        let reporter = trouble.clone();
+impl DriverErrors {
+    /// Collects the device's errors from now on.
+    pub(crate) fn collect_from(&self, device: &Device) {
+        let reporter = self.clone();
         device.on_uncaptured_error(Arc::new(move |error| reporter.report(of_driver(error))));
-        let reporter = trouble.clone();
+        let reporter = self.clone();
         device.set_device_lost_callback(move |reason, message| {
             let reason = match reason {
                 DeviceLostReason::Destroyed => "it was shut down",
@@ -115,33 +52,43 @@ impl Gpu {
             };
             reporter.report(GpuError::Lost(format!("{reason} ({})", message.trim())));
         });
-        let cache = config.cache.as_deref().map(|root| disk::Folder::new(root, &facts));
-        let pipelines = Pipelines::new(&device, &adapter.get_info(), cache.as_ref(), config.checked);
-        let tunes = match config.tuning {
-            Tuning::Off => false,
-            Tuning::Hardware => !facts.software,
-            Tuning::On => true,
-        };
-        let inner = Inner {
-            device,
-            queue,
-            facts,
-            pipelines: Mutex::new(pipelines),
-            trouble,
-            known_products: choice::known(cache.as_ref().and_then(|folder| folder.read(choice::FILE))),
-            cache,
-            units,
-            tunes,
-        };
-        let mut gpu = Self { inner: Arc::new(inner) };
-        if units.is_some_and(|units| !self_check::units_compute_right(&gpu, units)) {
-            // Whatever the driver told of the attempt is not the caller's.
-            let _ = gpu.check();
-            if let Some(inner) = Arc::get_mut(&mut gpu.inner) {
-                (inner.units, inner.facts.cooperative_matrix) = (None, false);
-            }
+    }
+
+    fn report(&self, error: GpuError) {
+        let mut first = lock(&self.0);
+        // A lost device also causes other errors, which may be reported before the loss.
+        if first.is_none() || matches!(error, GpuError::Lost(_)) {
+            *first = Some(error);
         }
-        Ok(gpu)
+    }
+}
+
+fn of_driver(error: wgpu::Error) -> GpuError {
+    match error {
+        wgpu::Error::OutOfMemory { source } => GpuError::OutOfMemory(source.to_string()),
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            GpuError::Driver(description)
+        }
+    }
+}
+
+/// Locks. A panic of another thread leaves what these locks guard whole: values are only replaced.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Does without the matrix units.
+    ///
+    /// # Panics
+    /// When the device is shared already.
+    pub(crate) fn disable_units(&mut self) {
+        let inner = Arc::get_mut(&mut self.inner).expect("not shared before it is open");
+        (inner.units, inner.facts.cooperative_matrix) = (None, false);
     }
 
     /// What is known about the device, as far as it is used.
@@ -162,13 +109,21 @@ impl Gpu {
     /// What was measured on this device so far: products (number type, rows x k x n, activation) and the kernel that was
     /// fastest.
     pub fn products(&self) -> Vec<(String, String)> {
-        lock(&self.inner.known_products).clone().into_iter().collect()
+        self.inner.measured_products.list()
     }
 
-    pub(crate) fn known_products(&self) -> &Known {
-        &self.inner.known_products
+    pub(crate) fn measured_products(&self) -> &MeasuredProducts {
+        &self.inner.measured_products
     }
 
+    /// Keeps the fastest kernel of a product for this run and the next start.
+    pub(crate) fn keep_product(&self, product: String, kernel: String) {
+        if let Some(json) = self.inner.measured_products.insert(product, kernel) {
+            self.keep(MeasuredProducts::FILE, &json);
+        }
+    }
+
+    /// Whether products are timed.
     pub(crate) fn tunes(&self) -> bool {
         self.inner.tunes
     }
@@ -209,21 +164,21 @@ impl Gpu {
         self.inner.device.features().contains(feature)
     }
 
-    /// What went wrong since the last call, if anything did. A loss is told every time, anything else once: a frame that does
-    /// not fit into memory does not keep smaller ones from running.
+    /// The driver's first error since the last call. A loss is returned every time, other errors once: after a frame that does not fit
+    /// into memory smaller ones can run.
     pub(crate) fn check(&self) -> Result<(), GpuError> {
-        let trouble = &self.inner.trouble.0;
-        match lock(trouble).clone() {
+        let first = &self.inner.driver_errors.0;
+        match lock(first).clone() {
             None => return Ok(()),
             Some(lost @ GpuError::Lost(_)) => return Err(lost),
             Some(_) => {}
         }
-        // It may be what a loss leads to, which is only told when asked.
+        // A loss may have caused it; the driver reports a loss only when it is polled.
         let _ = self.inner.device.poll(PollType::Poll);
-        let mut trouble = lock(trouble);
-        match &*trouble {
+        let mut first = lock(first);
+        match &*first {
             Some(lost @ GpuError::Lost(_)) => Err(lost.clone()),
-            _ => trouble.take().map_or(Ok(()), Err),
+            _ => first.take().map_or(Ok(()), Err),
         }
     }
 
@@ -259,7 +214,7 @@ impl Gpu {
         let mut encoder = self.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer, 0, &copy, 0, buffer.size());
         self.queue().submit([encoder.finish()]);
-        // A mapping that fails is told by the range that cannot be had.
+        // Where mapping fails, `get_mapped_range` does.
         copy.map_async(MapMode::Read, .., |_| {});
         self.time(None)?;
         let bytes = copy.get_mapped_range(..).map_err(|error| GpuError::Driver(error.to_string()))?.to_vec();
@@ -297,35 +252,6 @@ impl Gpu {
     pub(crate) fn save_pipelines(&self) {
         if let Some(folder) = &self.inner.cache {
             lock(&self.inner.pipelines).save(folder);
-        }
-    }
-}
-
-fn wanted_features(adapter: &wgpu::Adapter) -> Features {
-    let mut wanted =
-        Features::SHADER_F16 | Features::SUBGROUP | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE;
-    if gemm_cooperative::offered(adapter).is_some() {
-        wanted |= Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-    }
-    adapter.features() & wanted
-}
-
-fn experimental(features: Features) -> ExperimentalFeatures {
-    if !features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        return ExperimentalFeatures::disabled();
-    }
-    #[expect(unsafe_code, reason = "cooperative matrices are still experimental in wgpu")]
-    // SAFETY: only our own shader uses them, within the sizes that the adapter lists.
-    unsafe {
-        ExperimentalFeatures::enabled()
-    }
-}
-
-fn of_driver(error: wgpu::Error) -> GpuError {
-    match error {
-        wgpu::Error::OutOfMemory { source } => GpuError::OutOfMemory(source.to_string()),
-        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-            GpuError::Driver(description)
         }
     }
 }

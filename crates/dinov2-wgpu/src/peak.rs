@@ -187,7 +187,7 @@ impl<'a> Counts<'a> {
                 (operations, bytes - spared)
             }
             Stage::MlpOut => self.product(layout.hidden, layout.dim, 8.0),
-            Stage::Quantize | Stage::Taps | Stage::Projected => return None,
+            Stage::Quantize | Stage::Taps => return None,
         };
         Some(StageWork { stage, operations, bytes })
     }

@@ -88,7 +88,7 @@ impl Pipelines {
         pipeline
     }
 
-    /// Writes what the driver compiled since the last time. Nothing depends on it, so failures are not told.
+    /// Writes what the driver compiled since the last time. It is a cache, so failures are ignored.
     pub(crate) fn save(&mut self, folder: &Folder) {
         let Some(cache) = self.cache.as_mut().filter(|cache| cache.unsaved) else { return };
         if let Some(data) = cache.handle.get_data() {

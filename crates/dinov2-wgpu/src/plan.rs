@@ -6,17 +6,16 @@ use dinov2_weights::position;
 use wgpu::{Buffer, BufferUsages};
 
 use crate::activations::Activations;
-use crate::choice::{self, Input};
 use crate::frame::Frame;
 use crate::kernels::columns::Columns;
 use crate::kernels::product::{Activation, Output, Product};
-use crate::kernels::projection::{self, Basis};
 use crate::kernels::{
     Real, attention, cls_attention, columns, layer_norm, layer_norm_quantized, patch_rows, quantize,
 };
 use crate::layout::Layout;
 use crate::matrix::{Form, Matrix};
 use crate::step::{Slice, Stage, Step};
+use crate::tuning::{self, Input};
 use crate::weights::{Block, Numbers, Weights, mlp_activation};
 use crate::{Gpu, GpuError};
 
@@ -27,7 +26,7 @@ const OFFSET_ALIGN: u64 = 256;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) offset: u64,
-    /// Numbers of a row that count, and from row to row.
+    /// Numbers of a row without padding; `stride` is the distance from row to row.
     pub(crate) width: usize,
     pub(crate) stride: usize,
     pub(crate) rows: usize,
@@ -43,16 +42,8 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Purpose {
     pub(crate) grid: PatchGrid,
-    pub(crate) wanted: Wanted,
-}
-
-/// What is read back of a frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Final tokens and these.
-    Features(Taps),
-    /// Coordinates of the patches along the engine's basis.
-    Projection,
+    /// What is read back beside the final tokens.
+    pub(crate) taps: Taps,
 }
 
 /// How a model runs on frames of one grid.
@@ -69,28 +60,17 @@ pub(crate) struct Plan {
 /// Where the results of a frame lie.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
-    /// Among the results; for [`Wanted::Projection`] in a buffer that is not read back.
     pub(crate) tokens: Place,
     /// In the order of the taps.
     pub(crate) taps: Vec<Place>,
-    pub(crate) projection: Option<Place>,
     /// Of all results.
     pub(crate) bytes: u64,
 }
 
 impl Places {
-    fn new(spec: &VitSpec, layout: &Layout, purpose: &Purpose, components: usize) -> Self {
+    fn new(spec: &VitSpec, layout: &Layout, purpose: &Purpose) -> Self {
         let count = spec.tokens(purpose.grid);
         let tokens = Place { offset: 0, width: spec.dim, stride: layout.tokens, rows: count };
-        let taps = match &purpose.wanted {
-            Wanted::Features(taps) => taps,
-            Wanted::Projection => {
-                let rows = purpose.grid.len();
-                let projection = Place { offset: 0, width: components, stride: components, rows };
-                let bytes = projection.bytes();
-                return Self { tokens, taps: Vec::new(), projection: Some(projection), bytes };
-            }
-        };
         let mut bytes = tokens.bytes().next_multiple_of(OFFSET_ALIGN);
         let mut place = |rows, width, stride| {
             let place = Place { offset: bytes, width, stride, rows };
@@ -102,7 +82,7 @@ impl Places {
             Tap::Layer { norm: false, .. } | Tap::Facet { .. } => place(count, spec.dim, spec.dim),
             Tap::ClsAttention => place(spec.heads, count, count),
         };
-        Self { tokens, taps: taps.iter().map(of_tap).collect(), projection: None, bytes }
+        Self { tokens, taps: purpose.taps.iter().map(of_tap).collect(), bytes }
     }
 }
 
@@ -115,8 +95,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) numbers: Numbers,
     pub(crate) weights: &'a Weights,
     pub(crate) activations: &'a Activations,
-    /// For [`Wanted::Projection`].
-    pub(crate) basis: Option<&'a Basis>,
 }
 
 impl Plan {
@@ -130,24 +108,11 @@ impl Plan {
         let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
         let initial_buffer = gpu.buffer("initial tokens", (initial.len() * 4) as u64, usage)?;
         gpu.queue().write_buffer(&initial_buffer, 0, bytemuck::cast_slice(&initial));
-        let places = Places::new(spec, layout, &purpose, parts.basis.map_or(0, |basis| basis.components));
+        let places = Places::new(spec, layout, &purpose);
         let results = gpu.buffer("results", places.bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
-        let finals = match purpose.wanted {
-            Wanted::Features(_) => None,
-            Wanted::Projection => {
-                Some(gpu.buffer("final tokens", places.tokens.bytes(), BufferUsages::STORAGE)?)
-            }
-        };
         let frame = Frame::new(layout, grid).upload(gpu)?;
-        let builder = Builder {
-            parts,
-            grid,
-            tokens: spec.tokens(grid),
-            frame: &frame,
-            results: &results,
-            finals: finals.as_ref().unwrap_or(&results),
-        };
-        let steps = builder.steps(&purpose.wanted, &places)?;
+        let builder = Builder { parts, grid, tokens: spec.tokens(grid), frame: &frame, results: &results };
+        let steps = builder.steps(&purpose.taps, &places)?;
         Ok(Self { purpose, steps, initial: initial_buffer, results, places })
     }
 }
@@ -158,18 +123,11 @@ struct Builder<'a> {
     tokens: usize,
     frame: &'a Buffer,
     results: &'a Buffer,
-    /// Where final tokens go: the results, or what is projected into them.
-    finals: &'a Buffer,
 }
 
 impl Builder<'_> {
-    fn steps(&self, wanted: &Wanted, places: &Places) -> Result<Vec<Step>, GpuError> {
-        let Parts { gpu, layout, weights, activations, basis, .. } = self.parts;
-        let none = Taps::none();
-        let taps = match wanted {
-            Wanted::Features(taps) => taps,
-            Wanted::Projection => &none,
-        };
+    fn steps(&self, taps: &Taps, places: &Places) -> Result<Vec<Step>, GpuError> {
+        let Parts { gpu, layout, weights, activations, .. } = self.parts;
         let Activations { pixels, patch_rows, tokens, .. } = activations;
         let mut steps = vec![patch_rows::step(gpu, layout, self.grid, self.frame, pixels, patch_rows)?];
         let embed = Product {
@@ -185,12 +143,7 @@ impl Builder<'_> {
         for (layer, block) in weights.blocks.iter().enumerate() {
             self.block(layer, block, taps, &places.taps, &mut steps)?;
         }
-        let finals = Slice { buffer: self.finals, ..self.result(&places.tokens) };
-        steps.push(self.norm(Stage::LayerNorm, finals)?);
-        if let (Some(place), Some(basis)) = (&places.projection, basis) {
-            let buffers = [self.frame.into(), finals, self.result(place)];
-            steps.push(projection::step(gpu, layout, basis, self.grid.len(), buffers)?);
-        }
+        steps.push(self.norm(Stage::LayerNorm, self.result(&places.tokens))?);
         Ok(steps)
     }
 
@@ -290,12 +243,12 @@ impl Builder<'_> {
         input: &Buffer,
         output: &Buffer,
     ) -> Result<Step, GpuError> {
-        choice::step(self.parts.gpu, product, Input::Floats(real, input.into()), output.into())
+        tuning::step(self.parts.gpu, product, Input::Floats(real, input.into()), output.into())
     }
 
     fn int8_product(&self, product: Product<'_>, output: &Buffer) -> Result<Step, GpuError> {
         let Parts { gpu, numbers, activations, .. } = self.parts;
-        choice::step(gpu, product, Input::Integers(numbers.real, &activations.quantized), output.into())
+        tuning::step(gpu, product, Input::Integers(numbers.real, &activations.quantized), output.into())
     }
 
     fn result(&self, place: &Place) -> Slice<'_> {

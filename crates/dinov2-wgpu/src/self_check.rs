@@ -40,7 +40,7 @@ fn numbers(count: usize, step: usize) -> Vec<f32> {
 fn agree(got: &[f32], want: &[f32]) -> bool {
     let most = want.iter().fold(0.0, |most, want| f64::max(most, f64::from(want.abs())));
     let errors = got.iter().zip(want).map(|(got, want)| (f64::from(*got) - f64::from(*want)).abs());
-    // Written so that what is no number does not agree.
+    // `<=` is false for NaN, so NaN does not agree.
     got.len() == want.len() && errors.into_iter().all(|error| error <= TOLERANCE * most)
 }
 

@@ -8,7 +8,7 @@ use crate::kernels::{Constant, Shader};
 use crate::pipelines::Pipeline;
 use crate::{Gpu, GpuError};
 
-/// Part of a frame's work that is timed apart; the kernel is the same for all of its dispatches.
+/// Part of a frame's work that is timed separately. All of its dispatches run the same kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Pixels to rows.
@@ -31,13 +31,11 @@ pub enum Stage {
     MlpOut,
     /// Copies of what taps ask for.
     Taps,
-    /// Coordinates of the final tokens ([`crate::WgpuEngine::extract_projected`]).
-    Projected,
 }
 
 impl Stage {
     /// Every stage, in the order of a frame.
-    pub const ALL: [Stage; 11] = [
+    pub const ALL: [Stage; 10] = [
         Stage::PatchRows,
         Stage::PatchEmbed,
         Stage::LayerNorm,
@@ -48,7 +46,6 @@ impl Stage {
         Stage::MlpIn,
         Stage::MlpOut,
         Stage::Taps,
-        Stage::Projected,
     ];
 
     /// `patch_rows`, `patch_embed`, …
@@ -64,7 +61,6 @@ impl Stage {
             Stage::MlpIn => "mlp_in",
             Stage::MlpOut => "mlp_out",
             Stage::Taps => "taps",
-            Stage::Projected => "projected",
         }
     }
 }

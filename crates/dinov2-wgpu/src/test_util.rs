@@ -16,8 +16,8 @@ use crate::{Gpu, GpuConfig, GpuError};
 /// Set where a missing GPU is a failure: in CI, which installs a software one.
 const REQUIRED: &str = "DINOV2_TEST_GPU";
 
-/// The machine's GPU, or a program that imitates one; opened once, so that tests share compiled kernels. Without any the
-/// test is skipped, loudly.
+/// The machine's GPU or a software driver, opened once, so that tests share compiled kernels. Without either the test is skipped
+/// with a message.
 pub(crate) fn gpu() -> Option<&'static Gpu> {
     static SHARED: OnceLock<Option<Gpu>> = OnceLock::new();
     let gpu = SHARED.get_or_init(|| match Gpu::open(&GpuConfig::default()) {

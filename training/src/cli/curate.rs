@@ -1,16 +1,16 @@
 //! `curate`: chooses images to train on.
 
-use std::io::{IsTerminal as _, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::interrupt::{Interrupts, Words};
+use super::interrupt::{Interrupts, Messages};
 use clap::ValueEnum;
 use dinov2_cpu::{CpuPrecision, default_threads};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use training::curate::{CurateConfig, CurateModel, Sameness, Summary, curate};
+use training::progress::Bar;
 
 /// Arguments of `curate`.
 #[derive(clap::Args)]
@@ -18,29 +18,29 @@ pub(crate) struct Args {
     /// Images to choose from: files, folders, globs, .tar shards (also s-{000..012}.tar), manifests; addresses as for `distill`
     #[arg(required_unless_present = "video", value_name = "SOURCE")]
     data: Vec<String>,
-    /// Folder for manifest.jsonl, report.md and what a second run need not compute again
+    /// Folder for manifest.jsonl, report.md and the results of scanning, which a second run reuses
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Model file whose class tokens tell images apart [default: the bundled vits14-focus-int8]
+    /// Model file whose class tokens are the embeddings [default: the bundled vits14-focus-int8]
     #[arg(long, short)]
     model: Option<PathBuf>,
-    /// Arithmetic of the model
+    /// Precision of the model
     #[arg(long, value_enum, default_value = "int8")]
     precision: Precision,
-    /// Side to which images are brought for the model
+    /// Side of the square that images are resized to for the model
     #[arg(long, default_value_t = 224, value_name = "PIXELS")]
     side: usize,
-    /// Directions of largest variance that are taken out of the embeddings, besides their mean: what most images share
+    /// Principal directions removed from the embeddings, besides their mean: what most images have in common
     #[arg(long, default_value_t = 4, value_name = "DIRECTIONS")]
     common_directions: usize,
-    /// Images on which that is measured, many and unlike, or the common.json of another run [default: the images to choose from; with
-    /// --video or fewer than 64 images what is known of the bundled model, or MODEL.common.json, if there is one]
+    /// Many different images to measure mean and directions on, or the common.json of another run [default: the images to choose from; with
+    /// --video or fewer than 64 images the bundled model's own, or MODEL.common.json if it exists]
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     reference: Vec<String>,
-    /// Images of evaluation sets: what shows the same is left out
+    /// Images of evaluation sets: images that show the same are left out
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     evaluation: Vec<String>,
-    /// The robot's own frames: what is nearest to them is taken first
+    /// The robot's own frames: images nearest to them are taken first
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     seeds: Vec<String>,
     /// Images taken per frame of the robot
@@ -53,25 +53,25 @@ pub(crate) struct Args {
     /// the shard. Of frames that hardly differ one is kept
     #[arg(long, num_args = 1.., value_name = "SOURCE")]
     video: Vec<String>,
-    /// Cosine from which on two frames show the same; a higher one keeps more of them
+    /// Least cosine of two frames that show the same; a higher value keeps more frames
     #[arg(long, default_value_t = THIN_COSINE, value_name = "COSINE", requires = "video")]
     thin_cosine: f32,
-    /// Cosine from which on two images show the same, unless both are frames
+    /// Least cosine of two images that show the same, unless both are frames
     #[arg(long, default_value_t = DUPLICATES.cosine, value_name = "COSINE")]
     duplicate_cosine: f32,
-    /// Least cosine between duplicates that are only joined by way of others
+    /// Least cosine of duplicates that are connected only through other images
     #[arg(long, default_value_t = 0.5, value_name = "COSINE")]
     chained_cosine: f32,
-    /// Cosine from which on an image is too near to one of an evaluation set
+    /// Least cosine of an image that shows the same as one of an evaluation set
     #[arg(long, default_value_t = LEAKS.cosine, value_name = "COSINE")]
     evaluation_cosine: f32,
-    /// The same for both, where perceptual hashes agree
+    /// Least cosine in both cases where perceptual hashes agree
     #[arg(long, default_value_t = DUPLICATES.hashed_cosine, value_name = "COSINE")]
     hashed_cosine: f32,
-    /// Bits of 64 by which perceptual hashes that agree may differ
+    /// Most bits of 64 in which perceptual hashes that agree differ
     #[arg(long, default_value_t = DUPLICATES.hash_distance, value_name = "BITS")]
     hash_distance: u32,
-    /// Nearest neighbours among which duplicates are looked for
+    /// Nearest neighbours that are searched for duplicates
     #[arg(long, default_value_t = 32)]
     neighbours: usize,
     /// Clusters per level, the finest first, such as 20000,2000,200 [default: a 50th of the images, and a tenth of that twice]
@@ -83,7 +83,7 @@ pub(crate) struct Args {
     /// Iterations of each k-means at most
     #[arg(long, default_value_t = 20)]
     iterations: usize,
-    /// Where all that is random comes from
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Threads [default: one per physical core]
@@ -95,7 +95,7 @@ pub(crate) struct Args {
 }
 
 /// Calibrated with the bundled model on 900 unlike photographs, 120 of which came in ten altered versions. Of their 404,550 pairs,
-/// one lies at .7 or above, and none has hashes within 10 bits. Above .7 lie all versions encoded anew, 99 % of those resized, cropped to .9
+/// one lies at .7 or above, and none has hashes within 10 bits. Above .7 lie all versions encoded again, 99 % of those resized, cropped to .9
 /// or made lighter, 96 % of the mirrored, 78 % of those cropped to .75; hashes find the small and the grey.
 const DUPLICATES: Sameness = Sameness { cosine: 0.7, hashed_cosine: 0.3, hash_distance: 8 };
 /// An image that should have stayed costs less than an evaluation that was seen in training: ten times as many pairs of unlike photographs.
@@ -151,66 +151,46 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let json = args.json;
     let config = args.config();
     let scan = config.out.join("scan");
-    Interrupts::listen(Some(Words {
+    Interrupts::listen(Some(Messages {
         stopping: String::new(),
         at_once: format!(
-            "interrupted: what is known of images that were read is kept, and the same command goes on: {}",
+            "interrupted: results of the images read so far are kept; the same command goes on: {}",
             scan.display()
         ),
     }))?;
-    // A pool that exists already, in a test say, does as well.
+    // A pool that exists already is used instead.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(config.threads.get()).build_global();
-    let mut progress = Progress::new();
-    let summary = curate(&config, &mut |stage, done| progress.tell(stage, done));
-    if let Some(bar) = &progress.bar {
-        bar.finish_and_clear();
-    }
+    let mut progress = PhaseProgress::new();
+    let summary = curate(&config, &mut |phase, done| progress.report(phase, done));
+    progress.bar.finish();
     print(&summary?, &config, json)
 }
 
-/// Of the bar.
+/// Steps of the bar, which shows parts of a phase.
 const STEPS: u64 = 1_000;
-/// Between two plain lines.
+/// Time between plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
-/// A bar in a terminal, elsewhere a plain line now and then.
-struct Progress {
-    bar: Option<ProgressBar>,
-    stage: &'static str,
-    told: Instant,
+/// How far a phase of curation is.
+struct PhaseProgress {
+    bar: Bar,
+    phase: &'static str,
 }
 
-impl Progress {
+impl PhaseProgress {
     fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(STEPS);
-            match ProgressStyle::with_template("{bar:30} {percent} % {msg} ETA {eta}") {
-                Ok(style) => bar.with_style(style),
-                // A template is ours; a bar in the default style beats an abort.
-                Err(_) => bar,
-            }
-        });
-        Self { bar, stage: "", told: Instant::now() }
+        let bar = Bar::new(STEPS, "{bar:30} {percent} % {msg} ETA {eta}", LINE_EVERY);
+        Self { bar: bar.with_late_lines(), phase: "" }
     }
 
-    /// `done` of the stage, from 0 to 1.
-    fn tell(&mut self, stage: &'static str, done: f64) {
-        let began = stage != self.stage;
-        self.stage = stage;
-        match &self.bar {
-            Some(bar) => {
-                if began {
-                    bar.reset();
-                    bar.set_message(stage);
-                }
-                bar.set_position((done * STEPS as f64) as u64);
-            }
-            None if self.told.elapsed() >= LINE_EVERY => {
-                self.told = Instant::now();
-                eprintln!("{stage}: {:.1} %", 100.0 * done);
-            }
-            None => {}
+    /// `done`: of the phase, from 0 to 1.
+    fn report(&mut self, phase: &'static str, done: f64) {
+        if phase != self.phase {
+            self.phase = phase;
+            self.bar.restart(phase);
         }
+        self.bar.set_position((done * STEPS as f64) as u64);
+        self.bar.plain_line(false, || format!("{phase}: {:.1} %", 100.0 * done));
     }
 }
 

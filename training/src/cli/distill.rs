@@ -1,3 +1,6 @@
+//! `distill`: trains a student. Also the part that `qat` shares with it: arguments of a run, and the reporter that turns its events
+//! into metrics, pictures and lines on standard error.
+
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::ImageView;
+use dinov2_files::chain;
 use dinov2_weights::{Model, Normalisation, Preprocessing};
 
-use super::interrupt::{Interrupts, Words};
-use super::models::{TeacherModel, blame_recipe, device};
+use super::interrupt::{Interrupts, Messages};
+use super::models::{TeacherModel, device, with_recipe_path};
 use training::data::{Batch, Dataset};
 use training::distill::{
     Agreement, CheckpointEvery, Event, Outcome, RunConfig, StudentCard, checkpoint_folder, distill,
@@ -17,8 +21,9 @@ use training::distill::{
 };
 use training::eval::ModelChoice;
 use training::loss::Targets;
-use training::metrics::{Metrics, PatchFeatures, Progress, SheetRow, contact_sheet};
+use training::metrics::{Metrics, PatchFeatures, SheetRow, contact_sheet};
 use training::parallel::Launch;
+use training::progress::RunProgress;
 use training::recipe::{Recipe, Start};
 use training::teacher::{CachedTeacher, Teacher};
 use training::vit::Vit;
@@ -29,7 +34,7 @@ const SHEET_ROWS: usize = 6;
 /// Arguments of `distill`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file of the teacher, with its arithmetic (f32, half, int8) [default: int8 if the file is in integers, else f32; on a GPU
+    /// Model file of the teacher and its precision (f32, half, int8) [default: int8 if the file is quantized, else f32; on a GPU
     /// bf16]
     #[arg(long, value_name = "MODEL[:PRECISION]")]
     teacher: ModelChoice,
@@ -43,10 +48,10 @@ pub(crate) struct Args {
 /// Arguments of `distill` and `qat`.
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
-    /// What to learn and how: training/recipes/*.toml
+    /// Recipe of the run: training/recipes/*.toml
     #[arg(long, value_name = "FILE")]
     pub(super) recipe: PathBuf,
-    /// Features of the teacher that `cache` has kept
+    /// Folder with the teacher's features, as `cache` writes it
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
     /// Images: files, folders, globs, WebDataset shards (.tar, s-{000..012}.tar), manifests of `curate`
@@ -57,25 +62,25 @@ pub(super) struct RunArgs {
     /// Folder of the run: checkpoints, metrics and the student
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
-    /// Go on from the last checkpoint in the folder; from the first step if there is none
+    /// Continue from the last checkpoint in the folder; from the first step if there is none
     #[arg(long)]
     resume: bool,
-    /// Stop after so many steps, with a checkpoint to go on from
+    /// Stop after this many steps and write a checkpoint
     #[arg(long, value_name = "STEPS")]
     stop_after: Option<u64>,
     /// Minutes between checkpoints. One is also written at the end and on Ctrl-C, SIGTERM or SIGHUP
     #[arg(long, default_value = "10", value_name = "MINUTES")]
     checkpoint_minutes: NonZeroU64,
-    /// Steps between checkpoints, besides those by time [default: by time alone]
+    /// Steps between checkpoints, in addition to those by time [default: by time alone]
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     checkpoint_every: Option<u64>,
-    /// Steps between measurements and contact sheets of held-out images, which are also made at the end
+    /// Steps between measurements and contact sheets on held-out images; both are also made at the end
     #[arg(long, default_value_t = 500, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     validate_every: u64,
-    /// Where to compute: cpu, or with the feature cuda cuda:N
+    /// Device: cpu, or with the feature cuda cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Threads that load images [default: as many as compute]
+    /// Threads that load images [default: one per physical core]
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 }
@@ -90,18 +95,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
     }
     let teacher = TeacherModel::open(&args.teacher)?;
-    let start = match (recipe.student.start, &args.start) {
-        (Start::Scratch, None) => None,
-        (Start::Scratch, Some(_)) => bail!("--start: expected none with start = \"scratch\" in the recipe"),
-        (Start::Model, None) => Some(teacher.model.clone()),
-        (Start::Model, Some(path)) => Some(Model::open(path)?),
+    let start = match (recipe.student.start == Start::Scratch, &args.start) {
+        (true, None) => None,
+        (true, Some(_)) => bail!("--start: expected none with start = \"scratch\" in the recipe"),
+        (false, None) => Some(teacher.model.clone()),
+        (false, Some(path)) => Some(Model::open(path)?),
     };
     let source = format!("distilled from {}", teacher.model.metadata().provenance.source);
     args.run.train(recipe, &teacher, start.as_ref(), source)
 }
 
 impl RunArgs {
-    /// Trains a student; prints where it lies, or how to go on if a signal ended the run. `source`: what its file says about its origin.
+    /// Trains a student and prints its path, or how to continue if a signal ended the run. `source`: provenance in the student's file.
     pub(super) fn train(
         self,
         recipe: Recipe,
@@ -111,19 +116,19 @@ impl RunArgs {
     ) -> anyhow::Result<ExitCode> {
         let launch = Launch::from_env()?;
         let is_first = launch.as_ref().is_none_or(|launch| launch.rank == 0);
-        let interrupts = Interrupts::listen(is_first.then(|| Words {
+        let interrupts = Interrupts::listen(is_first.then(|| Messages {
             stopping: "interrupted: a checkpoint is written after this step; a second signal ends the program at once".into(),
             at_once: "interrupted before the first step: nothing is lost".into(),
         }))?;
         let device = device(&self.device, launch.as_ref())?;
         let rank = launch.as_ref().map_or(0, |launch| launch.rank);
-        let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+        let blocks: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect();
         let dataset = Dataset::open(&self.data)?;
         let identity = teacher_model.identity()?;
         let mut teacher: Box<dyn Teacher> = match &self.cache {
-            None => {
-                teacher_model.teacher(&blocks, &device).map_err(|error| blame_recipe(error, &self.recipe))?
-            }
+            None => teacher_model
+                .teacher(&blocks, &device)
+                .map_err(|error| with_recipe_path(error, &self.recipe))?,
             Some(folder) => {
                 let images = dataset.fingerprint_hex();
                 Box::new(CachedTeacher::open(folder, &identity, &recipe, &images, &device)?.with_rank(rank))
@@ -140,7 +145,7 @@ impl RunArgs {
                 source,
                 licence: teacher_model.model.metadata().provenance.licence.clone(),
                 notes: format!("recipe {file}, {} images", dataset.len()),
-                // The student saw the views of its recipe, whatever its teacher's source does to images.
+                // The student is trained on the recipe's views, not on images resized as the teacher's source resizes them.
                 preprocessing: Preprocessing {
                     source_fit: None,
                     ..teacher_model.model.metadata().preprocessing
@@ -163,44 +168,43 @@ impl RunArgs {
         };
         if rank > 0 {
             let outcome = distill(&config, start, teacher.as_mut(), dataset, &mut |_| {})
-                .map_err(|error| blame_recipe(error, &self.recipe))?;
+                .map_err(|error| with_recipe_path(error, &self.recipe))?;
             return Ok(match outcome {
                 Outcome::Student(_) => ExitCode::SUCCESS,
                 Outcome::Stopped { .. } => interrupts.exit_code(),
             });
         }
-        let mut told = Told::new(&config)?;
-        let outcome = distill(&config, start, teacher.as_mut(), dataset, &mut |event| told.tell(event))
-            .map_err(|error| blame_recipe(error, &self.recipe))?;
+        let mut reporter = RunReporter::new(&config)?;
+        let outcome = distill(&config, start, teacher.as_mut(), dataset, &mut |event| reporter.report(event))
+            .map_err(|error| with_recipe_path(error, &self.recipe))?;
         match outcome {
             Outcome::Student(path) => {
-                told.finish()?;
+                reporter.finish()?;
                 println!("{}", path.display());
                 Ok(ExitCode::SUCCESS)
             }
             Outcome::Stopped { steps } => {
-                told.stopped(steps);
+                reporter.stopped(steps);
                 Ok(interrupts.exit_code())
             }
         }
     }
 }
 
-/// Where events of a run go: a line of progress, metrics, pictures. What goes wrong with metrics ends no run; it is told at
-/// the end.
-struct Told {
+/// Writes the events of a run: progress, metrics, pictures. An error of the metrics does not end the run; it is reported at the end.
+struct RunReporter {
     metrics: Metrics,
-    progress: Progress,
+    progress: RunProgress,
     device: Device,
     normalisation: Normalisation,
     /// Steps of the whole run.
     steps: u64,
     /// The last checkpoint.
     checkpoint: Option<PathBuf>,
-    trouble: Option<anyhow::Error>,
+    first_error: Option<anyhow::Error>,
 }
 
-impl Told {
+impl RunReporter {
     fn new(config: &RunConfig) -> anyhow::Result<Self> {
         let kept = if config.resume { steps_done(&config.output)? } else { None };
         if config.resume {
@@ -215,22 +219,22 @@ impl Told {
         let done = config.resume.then_some(kept.unwrap_or(0));
         Ok(Self {
             metrics: Metrics::create(&config.output, done)?,
-            progress: Progress::new(config.recipe.steps(), done.unwrap_or(0)),
+            progress: RunProgress::new(config.recipe.steps(), done.unwrap_or(0)),
             device: config.device.clone(),
             normalisation: config.card.preprocessing.normalisation(),
             steps: config.recipe.steps(),
             checkpoint: None,
-            trouble: None,
+            first_error: None,
         })
     }
 
-    fn tell(&mut self, event: Event<'_>) {
-        if let Err(error) = self.try_tell(event) {
-            self.trouble.get_or_insert(error);
+    fn report(&mut self, event: Event<'_>) {
+        if let Err(error) = self.try_report(event) {
+            self.first_error.get_or_insert(error);
         }
     }
 
-    fn try_tell(&mut self, event: Event<'_>) -> anyhow::Result<()> {
+    fn try_report(&mut self, event: Event<'_>) -> anyhow::Result<()> {
         match event {
             Event::Preparing(text) => self.progress.note(&text),
             Event::Step { step, images, report } => {
@@ -268,7 +272,7 @@ impl Told {
         Ok(())
     }
 
-    /// Held-out images beside what teacher and student make of them.
+    /// Held-out images beside the features of teacher and student.
     fn sheet(&self, batch: &Batch, targets: &Targets, student: &Vit) -> anyhow::Result<Vec<u8>> {
         let tokens = training::distill::held_out_tokens(student, batch, self.normalisation, &self.device)?;
         let rows = |tensor: &Tensor| -> anyhow::Result<Vec<Vec<f32>>> {
@@ -288,11 +292,11 @@ impl Told {
         Ok(contact_sheet(&sheet)?)
     }
 
-    /// Says how far a run came that a signal ended, and how to go on.
+    /// Reports how far an interrupted run came, and how to continue.
     fn stopped(self, steps: u64) {
         self.progress.finish();
-        if let Some(error) = &self.trouble {
-            self.progress.note(&format!("note: not all metrics are written: {error:#}"));
+        if let Some(error) = &self.first_error {
+            self.progress.note(&format!("note: not all metrics are written: {}", chain(error.as_ref())));
         }
         let path = self.checkpoint.unwrap_or_default();
         self.progress.note(&format!(
@@ -304,7 +308,7 @@ impl Told {
 
     fn finish(self) -> anyhow::Result<()> {
         self.progress.finish();
-        self.trouble
+        self.first_error
             .map_or(Ok(()), |error| Err(error.context("the student is written, but not all metrics are")))
     }
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use dinov2_files::{Durability, Kind};
+use dinov2_files::Kind;
 use dinov2_io::{Fit, PairedImages, Size, list_images};
 use training::eval::{
-    ClassFolders, Classification, Depth, Fidelity, Ignore, Judged, Latency, ModelChoice, Pictures, Report,
-    Robustness, Segmentation, Sequences,
+    ClassFolders, Classification, Depth, Fidelity, Ignore, Latency, LoadedModel, ModelChoice, Pictures,
+    Report, Robustness, Segmentation, Sequences,
 };
 
 /// Most threads that may be asked for.
@@ -19,14 +19,14 @@ const MAX_THREADS: usize = 1024;
 /// Most rounds of the latency measurement.
 const MAX_ROUNDS: u16 = 10_000;
 
-/// Judge models by what can be done with their features
+/// Measure models by what their features are good for
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file to judge, with its precision: PATH or PATH:f32, PATH:half, PATH:int8 [default precision: int8 where the file was
-    /// measured to meet its gate, else f32]; one column of the table each
+    /// Model file and its precision: PATH or PATH:f32, PATH:half, PATH:int8 [default precision: int8 where the file was
+    /// measured to meet its gate, else f32]; each is a column of the table
     #[arg(long, value_name = "PATH[:PRECISION]", required = true)]
     model: Vec<ModelChoice>,
-    /// Model that fidelity is measured to; the first column
+    /// Reference model for fidelity; the first column
     #[arg(long, value_name = "PATH[:PRECISION]")]
     teacher: Option<ModelChoice>,
     /// Folder with a folder of images per class (kNN, linear probe); TRAIN,VAL for two of them
@@ -38,14 +38,14 @@ pub(crate) struct Args {
     /// Folder with train, trainannot, val and valannot (mIoU of a linear probe)
     #[arg(long, value_name = "DIR")]
     segmentation: Option<PathBuf>,
-    /// Label of pixels that do not count, in --segmentation and --sequences, or `none` [default: 255; in --sequences 255 is the object
-    /// of a sequence whose label maps hold nothing but 0 and 255, as those of DAVIS 2016 do]
+    /// Label of ignored pixels in --segmentation and --sequences, or `none` [default: 255; in --sequences 255 is the object
+    /// of a sequence whose label maps hold only 0 and 255, as in DAVIS 2016]
     #[arg(long, value_name = "ID", value_parser = ignore)]
     ignore: Option<Ignore>,
-    /// Folder with train, traindepth, val and valdepth, depths being grey PNGs of 16 bits, 0 for none (RMSE of a linear probe)
+    /// Folder with train, traindepth, val and valdepth; depth maps are grey PNGs of 16 bits, 0 where unknown (RMSE of a linear probe)
     #[arg(long, value_name = "DIR")]
     depth: Option<PathBuf>,
-    /// Metres of a depth map's unit
+    /// Metres per unit of a depth map
     #[arg(long, value_name = "METRES", default_value_t = 0.001, value_parser = positive)]
     depth_unit: f64,
     /// Size for --segmentation and --depth
@@ -54,19 +54,19 @@ pub(crate) struct Args {
     /// Images or folders of images, for fidelity to the teacher, and for --robustness without --classes
     #[arg(long, value_name = "PATH", num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Most of --images that are looked at, evenly spaced
+    /// Most images of --images that are used, evenly spaced
     #[arg(long, value_name = "COUNT", default_value = "200")]
     max_images: NonZeroUsize,
     /// Sizes for fidelity
     #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "224")]
     fidelity_size: Vec<Size>,
-    /// Corrupt so many images of --classes (or of --images): patch cosine to clean, kNN accuracy
+    /// Corrupt this many images of --classes (or --images): patch cosine to the clean image, kNN accuracy
     #[arg(long, value_name = "COUNT")]
     robustness: Option<NonZeroUsize>,
-    /// Folders of frames and of their label maps, or of subfolders with them (J&F of label propagation)
+    /// Folders of frames and of label maps, directly or in subfolders (J&F of label propagation)
     #[arg(long, value_name = "FRAMES,LABELS")]
     sequences: Option<Folders>,
-    /// Label of the first frames that is no object, or `none`
+    /// Background label of the first frames, or `none`
     #[arg(long, value_name = "ID", default_value = "0", value_parser = background)]
     background: Background,
     /// Size for --sequences
@@ -139,7 +139,7 @@ fn threads(word: &str) -> Result<NonZeroUsize, String> {
     count.ok_or_else(|| format!("expected 1..={MAX_THREADS}"))
 }
 
-/// What is to be measured, checked.
+/// The tasks to measure, checked.
 struct Config {
     /// The teacher first, if there is one.
     models: Vec<ModelChoice>,
@@ -192,9 +192,9 @@ impl Config {
         let segmentation = args.segmentation.map(|folder| -> anyhow::Result<Segmentation> {
             let [train, val] = pairs(&folder, "annot")?;
             let ignore = match args.ignore {
-                None | Some(Ignore::ByContent) => 255,
                 Some(Ignore::Label(label)) => label,
                 Some(Ignore::Nothing) => bail!("--ignore: expected an ID for --segmentation, got none"),
+                _ => 255,
             };
             Ok(Segmentation::new(train, val, ignore, args.dense_size)?)
         });
@@ -246,7 +246,7 @@ impl Config {
         notes.into_iter().flatten().collect()
     }
 
-    /// Of everything that is to be measured. Fidelity's are for the teacher, whose grid the others take.
+    /// Image sizes of all tasks but fidelity, whose sizes are for the teacher's patches.
     fn sizes(&self) -> Vec<Size> {
         let tasks = [
             self.classification.as_ref().map(|task| task.size),
@@ -260,7 +260,7 @@ impl Config {
     }
 
     fn run(&self) -> anyhow::Result<Report> {
-        // Every file is looked at before the first one is worked on for minutes.
+        // All files are opened first: a wrong path should fail before minutes of work.
         let facts = self.models.iter().map(ModelChoice::facts).collect::<Result<Vec<_>, _>>()?;
         let teachers = self.fidelity.iter().flat_map(|task| task.sizes.iter().copied());
         for (column, model) in facts.iter().enumerate() {
@@ -271,15 +271,15 @@ impl Config {
         let mut report = Report::new(facts);
         self.notes().into_iter().for_each(|note| report.note(note));
         for (column, model) in self.models.iter().enumerate() {
-            let mut judged = model.load(self.threads)?;
-            self.judge(&mut judged, column, &mut report)
+            let mut model = model.load(self.threads)?;
+            self.evaluate(&mut model, column, &mut report)
                 .with_context(|| report.models[column].name.clone())?;
-            judged.take_notes().into_iter().for_each(|note| report.note(note));
+            model.take_notes().into_iter().for_each(|note| report.note(note));
         }
         if let Some(latency) = &self.latency {
             let models = self.models.iter().map(|model| model.load(self.threads));
-            let mut models = models.collect::<Result<Vec<Judged>, _>>()?;
-            for (column, measures) in latency.judge(&mut models)?.into_iter().enumerate() {
+            let mut models = models.collect::<Result<Vec<LoadedModel>, _>>()?;
+            for (column, measures) in latency.evaluate(&mut models)?.into_iter().enumerate() {
                 report.add(column, measures);
             }
         }
@@ -287,31 +287,31 @@ impl Config {
     }
 
     /// Everything but latency, of one model.
-    fn judge(&self, judged: &mut Judged, column: usize, report: &mut Report) -> anyhow::Result<()> {
+    fn evaluate(&self, model: &mut LoadedModel, column: usize, report: &mut Report) -> anyhow::Result<()> {
         let mut embeddings = None;
         if let Some(classification) = &self.classification {
-            let train = embeddings.insert(classification.embed(judged)?);
-            report.add(column, classification.judge(train, judged)?);
+            let train = embeddings.insert(classification.embed(model)?);
+            report.add(column, classification.evaluate(train, model)?);
         }
         if let Some(segmentation) = &self.segmentation {
-            report.add(column, segmentation.judge(judged)?);
+            report.add(column, segmentation.evaluate(model)?);
         }
         if let Some(depth) = &self.depth {
-            report.add(column, depth.judge(judged)?);
+            report.add(column, depth.evaluate(model)?);
         }
-        // The teacher is the first column, and as true to itself as can be.
+        // The teacher is the first column; it is not compared with itself.
         if let (Some(fidelity), Some(teacher), 1..) = (&self.fidelity, &self.teacher, column) {
             let mut teacher = teacher.load(self.threads)?;
-            report.add(column, fidelity.judge(&mut teacher, judged)?);
-            let [of_teacher, own] = fidelity.image_sides(&teacher, judged)?;
+            report.add(column, fidelity.evaluate(&mut teacher, model)?);
+            let [of_teacher, own] = fidelity.image_sides(&teacher, model)?;
             report.add(0, of_teacher);
             report.add(column, own);
         }
         if let Some(robustness) = &self.robustness {
-            report.add(column, robustness.judge(judged, embeddings.as_ref())?);
+            report.add(column, robustness.evaluate(model, embeddings.as_ref())?);
         }
         if let Some(sequences) = &self.sequences {
-            report.add(column, sequences.judge(judged)?);
+            report.add(column, sequences.evaluate(model)?);
         }
         Ok(())
     }
@@ -348,8 +348,7 @@ fn listed(inputs: &[PathBuf], most: NonZeroUsize) -> anyhow::Result<Vec<PathBuf>
     Ok((0..taken).map(|index| all[index * all.len() / taken].clone()).collect())
 }
 
-/// Writes a file that appears under its name only when it is whole.
 fn write_whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    dinov2_files::write_whole(path, Kind::Text, Durability::Visible, |file| file.write_all(text.as_bytes()))?;
+    dinov2_files::write_whole(path, Kind::Text, |file| file.write_all(text.as_bytes()))?;
     Ok(())
 }

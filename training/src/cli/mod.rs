@@ -1,4 +1,4 @@
-//! The command line: arguments, checked, to a run.
+//! The command line: from arguments to checked settings to a run.
 
 mod cache;
 mod curate;
@@ -11,8 +11,9 @@ mod qat;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use dinov2_files::chain;
 
-/// Small students of big DINOv2 teachers: curate images, distill, train in int8, evaluate.
+/// Small students of large DINOv2 teachers: curate images, distill, train for int8, evaluate.
 #[derive(Parser)]
 #[command(name = "training", version, arg_required_else_help = true)]
 struct Cli {
@@ -22,15 +23,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Compute a teacher's features of all views of a recipe once, and keep them
+    /// Compute a teacher's features for all views of a recipe and store them
     Cache(cache::Args),
-    /// Choose images to train on: whole, no duplicates, nothing of the evaluation sets, balanced
+    /// Choose images to train on: readable, without duplicates, without evaluation images, balanced
     Curate(curate::Args),
     /// Distill a teacher into a student
     Distill(distill::Args),
-    /// Judge models beside each other: neighbours, probes, fidelity, robustness, tracking, speed
+    /// Compare models: neighbours, probes, fidelity, robustness, tracking, latency
     Eval(eval::Args),
-    /// Train a student with the roundings of the int8 engine; the result is a file in int8
+    /// Quantization-aware training: the result is a model file in int8
     Qat(qat::Args),
 }
 
@@ -46,21 +47,8 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("error: {}", in_one_line(&error));
+            eprintln!("error: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error and its causes; some of ours name their cause already.
-fn in_one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !line.contains(&cause) {
-            let link = if line.is_empty() { "" } else { ": " };
-            line.push_str(link);
-            line.push_str(&cause);
-        }
-    }
-    line
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use candle_core::{DType, Device};
 use dinov2_cpu::{CpuConfig, CpuPrecision};
+use dinov2_files::chain;
 use dinov2_weights::{Model, Storage};
 use sha2::{Digest, Sha256};
 
@@ -12,9 +13,10 @@ use training::distill::DistillError;
 use training::eval::ModelChoice;
 use training::loss::StandardiseError;
 use training::parallel::Launch;
+use training::prune::PruneError;
 use training::teacher::{CacheError, EngineTeacher, Teacher, TeacherError, VitTeacher};
 
-/// Opens the device of that name; of several processes on a machine each gets its own GPU, unless one is named.
+/// Opens a device by name. `cuda` without a number is the GPU of this process's local rank.
 pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Device> {
     let cuda = |index: usize| {
         if !cfg!(feature = "cuda") {
@@ -30,25 +32,25 @@ pub(super) fn device(name: &str, launch: Option<&Launch>) -> anyhow::Result<Devi
     }
 }
 
-/// A teacher's weights and its arithmetic.
+/// A teacher's model file and precision.
 pub(super) struct TeacherModel {
     pub(super) model: Model,
     precision: Option<CpuPrecision>,
 }
 
 impl TeacherModel {
-    /// Opens what the command line names.
+    /// Opens the file that the command line names.
     pub(super) fn open(choice: &ModelChoice) -> anyhow::Result<Self> {
         Ok(Self { model: Model::open(choice.path())?, precision: choice.precision() })
     }
 
-    /// A student that is its own teacher.
+    /// A model that is its own teacher.
     pub(super) fn itself(model: &Model) -> Self {
         Self { model: model.clone(), precision: None }
     }
 
-    /// The teacher on a device: on a CPU the runtime's engine, in f32 unless the file is in integers, which has no more to give than
-    /// the integer engine takes from it; on a GPU candle, in bf16.
+    /// The teacher on a device. On a CPU: the runtime's engine, in int8 for a quantized file (f32 would not be more accurate) and f32
+    /// for others. On a GPU: candle in bf16.
     pub(super) fn teacher(&self, blocks: &[usize], device: &Device) -> anyhow::Result<Box<dyn Teacher>> {
         if !matches!(device, Device::Cpu) {
             let dtype = match self.precision {
@@ -68,7 +70,7 @@ impl TeacherModel {
         Ok(Box::new(EngineTeacher::new(&self.model, config, blocks, device)?))
     }
 
-    /// What tells it from others: a hash of the file's header and of some of its weights, and the arithmetic, if that was named.
+    /// Identity in checkpoints and caches: a hash of the file's header and some weights, and the precision if it was given.
     pub(super) fn identity(&self) -> anyhow::Result<String> {
         let mut hash = Sha256::new();
         hash.update(self.model.header_bytes());
@@ -80,8 +82,8 @@ impl TeacherModel {
     }
 }
 
-/// An error with the recipe's name, where it is the recipe's fault.
-pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> anyhow::Error {
+/// Adds the recipe's path to errors that a change of the recipe would fix.
+pub(super) fn with_recipe_path(error: impl Into<anyhow::Error>, recipe: &Path) -> anyhow::Error {
     let error = error.into();
     let teachers =
         |error: &TeacherError| matches!(error, TeacherError::Block { .. } | TeacherError::Side { .. });
@@ -89,6 +91,7 @@ pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> an
         DistillError::Student(_)
         | DistillError::Memory { .. }
         | DistillError::Standardise(StandardiseError::Width(_)) => true,
+        DistillError::Prune(error) => matches!(**error, PruneError::Shape(_)),
         DistillError::Teacher(error) => teachers(error),
         _ => false,
     });
@@ -98,7 +101,11 @@ pub(super) fn blame_recipe(error: impl Into<anyhow::Error>, recipe: &Path) -> an
         _ => false,
     });
     let of_teacher = error.downcast_ref().is_some_and(teachers);
-    if of_run || of_cache || of_teacher { anyhow!("{error}: {}", recipe.display()) } else { error }
+    if of_run || of_cache || of_teacher {
+        anyhow!("{}: {}", chain(error.as_ref()), recipe.display())
+    } else {
+        error
+    }
 }
 
 #[cfg(test)]
@@ -109,8 +116,8 @@ mod tests {
     fn a_device_is_told_apart_from_what_is_none() {
         assert!(matches!(device("cpu", None).unwrap(), Device::Cpu));
         for name in ["gpu", "cuda:", "cuda:one", "cpu:0"] {
-            let told = device(name, None).unwrap_err().to_string();
-            assert_eq!(told, format!("device: expected cpu, cuda or cuda:N, got {name:?}"));
+            let message = device(name, None).unwrap_err().to_string();
+            assert_eq!(message, format!("device: expected cpu, cuda or cuda:N, got {name:?}"));
         }
         if !cfg!(feature = "cuda") {
             assert!(device("cuda:1", None).unwrap_err().to_string().contains("--features cuda"));

@@ -1,4 +1,4 @@
-//! `qat`: a student learns with the roundings of the int8 engine.
+//! `qat`: quantization-aware training of a student for the int8 engine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,10 +14,10 @@ use training::recipe::{Recipe, Start};
 /// Arguments of `qat`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file to go on from: a student in f32, or what `dinov2-edge quantize` made of it
+    /// Model file to start from: a student in f32, or the same quantized by `dinov2-edge quantize`
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
-    /// Model file of the teacher [default: the model itself, if that is not in integers]
+    /// Model file of the teacher [default: the model itself, if it is not quantized]
     #[arg(long, value_name = "MODEL[:PRECISION]")]
     teacher: Option<ModelChoice>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let model = Model::open(&args.model)?;
     if args.teacher.is_none() && matches!(model.metadata().storage, Storage::Int8 | Storage::Int4) {
         bail!(
-            "--teacher: expected one, got none: a model in integers would learn its own roundings: {}",
+            "--teacher: expected a model, got none: a quantized model would learn its own rounding errors: {}",
             args.model.display()
         );
     }

@@ -1,9 +1,11 @@
+//! Balanced sampling from a hierarchy of clusters.
+
 use super::Hierarchy;
-use crate::views::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 
 /// Draws points so that clusters are balanced, from the coarsest level down: each cluster's share is divided evenly among its
-/// parts, and what a part is too small for goes to the others (Vo et al. 2024). Within the finest clusters points are
-/// drawn at random. `usable: [points]`; the points drawn come in their order.
+/// children, and what a child is too small for goes to the others (Vo et al. 2024). Within the finest clusters points are
+/// drawn at random. `usable: [points]`. Returns the drawn points in ascending order.
 pub fn draw_balanced(hierarchy: &Hierarchy, usable: &[bool], count: usize, seed: u64) -> Vec<u32> {
     let mut random = Random::new(Purpose::Curation, seed, u64::MAX, 0);
     // children[t][cluster]: the points (t = 0) or clusters of the level below in it.
@@ -47,8 +49,8 @@ pub fn draw_balanced(hierarchy: &Hierarchy, usable: &[bool], count: usize, seed:
     drawn
 }
 
-/// Divides `count` as evenly as sizes allow: everybody gets the same or all that it has; the rest, which is smaller than the
-/// number of those who have more, goes to some of them.
+/// Divides `count` as evenly as sizes allow: each gets the same share or its whole size. The remainder, which is smaller than the
+/// number of those with more, goes to randomly chosen ones of them.
 fn fill(sizes: &[usize], count: usize, random: &mut Random) -> Vec<usize> {
     let given = |level: usize| sizes.iter().map(|&size| size.min(level)).sum::<usize>();
     let largest = sizes.iter().copied().max().unwrap_or(0);

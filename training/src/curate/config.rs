@@ -1,3 +1,5 @@
+//! Settings of a curation, checked before any file is read.
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -8,79 +10,79 @@ use super::{CurateError, CurateModel};
 
 /// Largest number of neighbours: the memory of a million points with 256 is 2 GB.
 const MAX_NEIGHBOURS: usize = 256;
-/// Most directions that are taken out: beyond, little is left of what images show.
+/// Most directions that are removed: with more, little of the images' content remains.
 const MAX_COMMON: usize = 32;
 
-/// Clusters of a level below which it is not worth having.
+/// Least clusters of an automatically chosen level.
 const LEAST_CLUSTERS: usize = 8;
 
-/// When two pictures are said to show the same: their cosine is high, or it is fairly high and their hashes are near each other.
+/// When two images count as showing the same: their cosine is high, or it is fairly high and their hashes are similar.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sameness {
-    /// Least cosine that is enough by itself.
+    /// Least cosine that suffices alone.
     pub cosine: f32,
-    /// Least cosine that is enough where hashes agree.
+    /// Least cosine that suffices where hashes agree.
     pub hashed_cosine: f32,
-    /// Most bits by which hashes may differ.
+    /// Most bits in which hashes that agree differ.
     pub hash_distance: u32,
 }
 
-/// What is to be chosen from what, and how.
+/// Inputs, output and settings of a curation.
 #[derive(Clone, Debug)]
 pub struct CurateConfig {
     /// Images to choose from, besides `frames`.
     pub data: Vec<String>,
     /// Frames of videos to choose from: those of a folder or shard are one video, in their order.
     pub frames: Vec<String>,
-    /// Images of evaluation sets: what shows the same is left out.
+    /// Images of evaluation sets: images that show the same are left out.
     pub evaluation: Vec<String>,
-    /// The robot's own frames: what is nearest to them is taken first.
+    /// The robot's own frames: images nearest to them are taken first.
     pub seeds: Vec<String>,
-    /// Images on which is measured what all embeddings have in common, or one file `common.json` in which that is. None: those to
-    /// choose from; with `frames`, and where there are few, what is known of the model (`MODEL.common.json`), if anything: a video
-    /// alone has its whole scene in common, and what is left without it are trifles.
+    /// Images to measure the common part of embeddings on, or one file `common.json`. Empty: the images to
+    /// choose from; with `frames` or few images, the model's own common part (`MODEL.common.json`) if there is one: a video
+    /// alone has its whole scene in common, and only noise remains without it.
     pub reference: Vec<String>,
-    /// Folder for manifest, report and what a second run need not compute again.
+    /// Folder for manifest, report and the results of scanning.
     pub out: PathBuf,
     /// The model whose class tokens are the embeddings.
     pub model: CurateModel,
-    /// Arithmetic of the model.
+    /// Precision of the model.
     pub precision: CpuPrecision,
-    /// Square side to which images are brought for the model, whatever their aspect; a multiple of the patch size.
+    /// Side of the square that images are resized to for the model, whatever their aspect; a multiple of the patch size.
     pub side_px: usize,
-    /// Directions of largest variance that are taken out of the embeddings besides their mean; fewer than they have dimensions.
+    /// Principal directions removed from the embeddings besides their mean; fewer than their dimensions.
     pub common_directions: usize,
     /// Threads.
     pub threads: NonZeroUsize,
-    /// Nearest neighbours among which duplicates are looked for.
+    /// Nearest neighbours that are searched for duplicates.
     pub neighbours: usize,
     /// When images are duplicates.
     pub duplicates: Sameness,
-    /// Least cosine to the image that stays, of a duplicate that is joined to it only by way of others: chains join much.
+    /// Least cosine to the kept image of a duplicate that is connected to it only through others: long chains connect different images.
     pub chained_cosine: f32,
-    /// When an image is too near to one of an evaluation set.
+    /// When an image shows the same as one of an evaluation set.
     pub leaks: Sameness,
-    /// Cosine from which on two frames show the same: to the last kept one of their video, then among all that are left.
+    /// Least cosine of two frames that show the same: to the last kept frame of their video, then among all remaining frames.
     pub thin_cosine: f32,
-    /// Clusters per level, the finest first; none: chosen by the number of images.
+    /// Clusters per level, the finest first; empty: chosen by the number of images.
     pub levels: Vec<usize>,
     /// Rounds of resampling per level.
     pub resampling: usize,
     /// Iterations of each k-means.
     pub iterations: usize,
-    /// Images wanted; None: all that remain.
+    /// Images to keep; `None`: all that remain.
     pub count: Option<usize>,
     /// Images taken per frame of the robot.
     pub per_seed: usize,
-    /// Where all that is random comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
 impl CurateConfig {
-    /// Checks what needs no file to be judged.
+    /// Checks every value that can be checked without files.
     ///
     /// # Errors
-    /// The first value that makes no sense.
+    /// The first value out of its range.
     pub fn check(&self) -> Result<(), CurateError> {
         let wrong = |what, expected: &str, got: String| {
             Err(CurateError::Config { what, expected: expected.to_string(), got })

@@ -1,14 +1,16 @@
+//! Groups of images that show the same: union-find over pairs of neighbours.
+
 use super::{Neighbours, Sameness};
 
 impl Sameness {
-    /// Whether two pictures with this cosine and these hashes show the same.
+    /// Whether two images with this cosine and these hashes show the same.
     pub(super) fn holds(&self, cosine: f32, hashes: [u64; 2]) -> bool {
         let distance = (hashes[0] ^ hashes[1]).count_ones();
         cosine >= self.cosine || (cosine >= self.hashed_cosine && distance <= self.hash_distance)
     }
 }
 
-/// Sets that are joined step by step.
+/// Disjoint sets (union-find).
 pub(super) struct Components {
     /// A point's parent, which has a lower number; a root is its own.
     parents: Vec<u32>,
@@ -23,7 +25,7 @@ impl Components {
     pub(super) fn root(&mut self, point: u32) -> u32 {
         let mut at = point;
         while self.parents[at as usize] != at {
-            // Halves the way for whoever comes next.
+            // Path halving.
             let grandparent = self.parents[self.parents[at as usize] as usize];
             self.parents[at as usize] = grandparent;
             at = grandparent;
@@ -37,8 +39,8 @@ impl Components {
     }
 }
 
-/// Joins points with those of their neighbours that show the same, as `same(pair, cosine)` tells. Each pair is looked at from both
-/// sides, because one may be among the other's neighbours and not the other way round.
+/// Joins each point with its neighbours that show the same according to `same(pair, cosine)`. Each pair is checked from both
+/// sides, because neighbourhood is not symmetric.
 pub(super) fn join_same(
     neighbours: &Neighbours,
     points: usize,

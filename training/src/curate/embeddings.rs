@@ -1,3 +1,5 @@
+//! Embeddings in 16-bit floats, in memory and in a file that numpy reads.
+
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;
@@ -7,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::{CurateError, Points};
 
-/// Unit vectors in 16-bit floats: `[rows, dim]`, 0.77 kB each for a ViT-S. A file of them has nothing else in it, so
+/// Unit vectors in 16-bit floats: `[rows, dim]`, 0.77 kB each for a ViT-S. A file holds nothing else, so
 /// `numpy.memmap(path, "<f2").reshape(-1, dim)` reads it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embeddings {
@@ -16,7 +18,7 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// None yet.
+    /// Without rows.
     ///
     /// # Panics
     /// If `dim` is zero.
@@ -25,7 +27,7 @@ impl Embeddings {
         Self { dim, numbers: Vec::new() }
     }
 
-    /// Room for so many more: growing step by step would need up to three times the memory for a moment.
+    /// Reserves room for more rows: growing step by step would need up to three times the memory.
     pub(super) fn reserve(&mut self, rows: usize) {
         self.numbers.reserve_exact(rows * self.dim);
     }

@@ -1,3 +1,5 @@
+//! Errors of curation.
+
 use std::io;
 use std::path::Path;
 
@@ -7,8 +9,9 @@ use dinov2_weights::ModelError;
 
 use crate::data::DataError;
 
-/// Why images cannot be curated.
+/// Errors of curation.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CurateError {
     /// Sources that cannot be listed or read.
     #[error(transparent)]
@@ -19,38 +22,38 @@ pub enum CurateError {
     /// A model that the engine cannot run.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The engine's own words.
+    /// The engine fails.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// A value that makes no sense.
+    /// A value out of its range.
     #[error("curate: {what}: expected {expected}, got {got}")]
     Config {
         /// Which.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
-    /// A file of ours that cannot be written or read.
-    #[error("{reason}: {path}")]
+    /// A file that cannot be written or read.
+    #[error("cannot access {path}")]
     File {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// The file.
         path: String,
     },
-    /// A folder with the results of something else.
+    /// A folder with the scan of another dataset or model.
     #[error("scan: expected {expected}, got {got} (take another folder, or remove this one) in {path}")]
     OtherScan {
-        /// What is to be scanned now.
+        /// Dataset and model of this run.
         expected: String,
-        /// What was scanned there.
+        /// Those of the folder.
         got: String,
         /// The folder.
         path: String,
     },
-    /// What images have in common, measured with something else or no such file.
+    /// A common part of another setup, or a file that is none.
     #[error("common part: expected {expected}, got {got} in {path}")]
     Common {
         /// What is needed.
@@ -60,14 +63,14 @@ pub enum CurateError {
         /// The file.
         path: String,
     },
-    /// Nothing is left to choose from.
+    /// No usable image.
     #[error("curate: expected images that can be used, got none of {0}")]
     Nothing(usize),
 }
 
 impl CurateError {
-    /// Adds the path to what the system reports.
+    /// Adds the path to an error of the system.
     pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::File { reason, path: path.display().to_string() }
+        move |source| Self::File { source, path: path.display().to_string() }
     }
 }

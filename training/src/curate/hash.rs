@@ -1,20 +1,22 @@
+//! A perceptual hash: 64 bits that survive resizing and another encoding.
+
 use std::f64::consts::PI;
 
 use dinov2_io::Resampler;
 
-use crate::data::Image;
+use crate::image::Image;
 
 /// Side of the picture that is transformed.
 const SIDE_PX: usize = 32;
 /// Frequencies that are kept in each direction: 8 x 8 bits.
 const KEPT: usize = 8;
 
-/// 64 bits that hardly change when a picture is resized or encoded anew: the signs of its lowest frequencies.
+/// 64 bits that hardly change when an image is resized or encoded again: its lowest frequencies against their median.
 ///
 /// The picture is resampled to 32x32 (bicubic, RGB), made grey (ITU-R BT.601, f64), transformed by an unnormalised DCT-II in both
 /// directions; the 8x8 lowest frequencies, rows first, give a 1 where they lie above their median, most significant bit first.
-/// This is the well-known "pHash" (C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010) with our
-/// resampling. A plain or turned picture has another hash.
+/// This is "pHash" (C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions, 2010) with our
+/// resampling. Mirrored and rotated images have other hashes.
 pub fn perceptual_hash(image: &Image, resampler: &mut Resampler) -> u64 {
     let mut small = Vec::new();
     resampler.resize(&image.pixels, (image.width_px, image.height_px), (SIDE_PX, SIDE_PX), &mut small);

@@ -1,7 +1,9 @@
+//! Hierarchical k-means with resampling. Clusters of clusters, the finest level first.
+
 use super::kmeans::{assign, kmeans};
 use super::{Clustering, Floats, Points, Subset};
 
-/// How a hierarchy is made.
+/// Settings of a hierarchy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HierarchyOptions {
     /// Clusters of each level, the finest first, each fewer than the one before.
@@ -10,7 +12,7 @@ pub struct HierarchyOptions {
     pub iterations: usize,
     /// Rounds of resampling per level; 0 is plain k-means.
     pub resampling: usize,
-    /// Where all that is random comes from.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
@@ -26,9 +28,9 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// Hierarchical k-means with resampling (Vo et al. 2024, arXiv 2405.15613).
     ///
-    /// k-means alone spends its centroids where points are many. So after each one the points nearest to their centroid are
-    /// taken, as many from each cluster, and clustered anew: among them crowded regions weigh no more than others, and centroids
-    /// spread over everything that is there. The next level does the same with the centroids as its points.
+    /// k-means alone places most centroids where points are dense. So after each run the points nearest to their centroid are
+    /// taken, equally many from each cluster, and clustered again: among them dense regions weigh no more than others, and centroids
+    /// spread over the whole set. The next level does the same with the centroids as its points.
     ///
     /// # Panics
     /// If there are no points or no levels.
@@ -77,7 +79,7 @@ fn resampled(
     for round in 1..=options.resampling {
         step(round as f64 / (options.resampling + 1) as f64);
         let clusters = clustering.centroids.len() / points.dim();
-        // Half of what a cluster has on average: enough to move centroids, few enough to flatten what is crowded.
+        // Half of the mean cluster size: enough to move centroids, few enough to flatten dense regions.
         let each = (points.len() / (2 * clusters)).max(1);
         let sample = nearest_of_each(&clustering, clusters, each);
         let again = kmeans(

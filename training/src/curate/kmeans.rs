@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::points::{dot, map_blocks, squared_distance};
 use super::{Points, Subset};
-use crate::views::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 
 /// Points that are assigned at a time.
 const ROWS: usize = 256;

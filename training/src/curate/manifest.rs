@@ -1,17 +1,19 @@
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+//! `manifest.jsonl`: a line per image, with the decision and its reason. `data::manifest` reads it again.
+
+use std::io::Write;
 use std::path::Path;
 
-use dinov2_files::{Durability, Kind};
 use serde::Serialize;
 
 use super::CurateError;
-use super::scan::Fact;
+use super::scan::ImageFacts;
 use crate::data::{Dataset, ManifestEntry, Member};
+use crate::files::write_whole;
 
-/// What became of an image, and why.
+/// The decision about an image, and its reason.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Reason {
     /// Kept: drawn from its cluster.
     Drawn,
@@ -24,7 +26,7 @@ pub enum Reason {
     },
     /// It cannot be read.
     Unreadable {
-        /// Why, in words.
+        /// The error.
         error: String,
     },
     /// Another file has the same bytes.
@@ -34,16 +36,16 @@ pub enum Reason {
     },
     /// A frame of a video that hardly differs from one before.
     Frame {
-        /// The frame that stands for it.
+        /// The kept frame that represents it.
         of: String,
         /// Cosine to it.
         cosine: f32,
     },
-    /// It, or a duplicate of it, shows what an image of an evaluation set shows.
+    /// It or a duplicate of it shows the same as an image of an evaluation set.
     Leak {
         /// That image.
         of: String,
-        /// Cosine to it, of whoever is nearest.
+        /// Cosine of the nearest of the duplicates to it.
         cosine: f32,
     },
     /// Another image that shows the same was chosen.
@@ -53,7 +55,7 @@ pub enum Reason {
         /// Cosine to it.
         cosine: f32,
     },
-    /// Its cluster had given its share.
+    /// Its cluster's share was full.
     NotDrawn,
 }
 
@@ -83,7 +85,7 @@ struct Line<'a> {
 pub(super) fn write(
     path: &Path,
     dataset: &Dataset,
-    facts: &[Fact],
+    facts: &[ImageFacts],
     clusters: &[Vec<u32>],
     reasons: &[Reason],
 ) -> Result<(), CurateError> {
@@ -110,14 +112,5 @@ pub(super) fn write(
         }
         Ok(())
     })
-}
-
-/// Writes a file that appears under its name only when it is whole.
-pub(super) fn write_whole(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
-) -> Result<(), CurateError> {
-    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, write)
-        .map_err(|error| CurateError::file(path)(error.into()))?;
-    Ok(())
+    .map_err(CurateError::file(path))
 }

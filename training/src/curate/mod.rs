@@ -1,14 +1,14 @@
-//! Chooses images to train on.
+//! Selects images to train on.
 //!
-//! Way of the data: every image is decoded, hashed and embedded (`scan`: class tokens of a model file, unit vectors in f16 on
-//! disk) → what all embeddings have in common is taken away (`common`; on which images that is measured: `reference`) → video is
-//! thinned in time (`thin`) → exact nearest neighbours (`neighbours`) → what shows the same picture is joined (`duplicates`) and
-//! one of each remains; what shows a picture of an evaluation set goes → hierarchical k-means with resampling (`hierarchy`) →
-//! what the robot's own frames are nearest to is taken, and the rest is drawn so that clusters are balanced (`balance`) → a
+//! Data flow: every image is decoded, hashed and embedded (`scan`: class tokens of a model file, unit vectors in f16 on
+//! disk) → the common part of all embeddings is removed (`common`; the images it is measured on: `reference`) → video is
+//! thinned in time (`thin`) → exact nearest neighbours (`neighbours`) → images that show the same are grouped (`duplicates`) and
+//! one per group remains; images of evaluation sets are removed → hierarchical k-means with resampling (`hierarchy`) →
+//! the images nearest to the robot's frames are taken, the rest is drawn so that clusters are balanced (`balance`) → a
 //! manifest that [`crate::data::Dataset`] opens, and a report (`manifest`, `report`).
 //!
 //! The order is that of DINOv2's LVD-142M (arXiv 2304.07193, appendix A), the clustering that of Vo et al. 2024 (arXiv
-//! 2405.15613). What it does not do: judge licences or contents; nobody's label is read.
+//! 2405.15613). It does not check licences or contents, and reads no labels.
 
 mod balance;
 mod common;
@@ -27,6 +27,7 @@ mod reference;
 mod report;
 mod run;
 mod scan;
+mod summary;
 mod thin;
 
 pub use balance::draw_balanced;
@@ -40,7 +41,8 @@ pub use manifest::Reason;
 pub use model::CurateModel;
 pub use neighbours::{Neighbour, Neighbours, neighbours_between, neighbours_within};
 pub use points::{Floats, Points, Subset};
-pub use run::{Summary, curate};
+pub use run::curate;
+pub use summary::Summary;
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,5 @@
+//! The model that embeds images: the bundled one or a file, with its common part if that is known.
+
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,15 +11,16 @@ use sha2::{Digest, Sha256};
 use super::CurateError;
 use super::common::Common;
 
-/// The model that is part of the program: `models/vits14-focus-int8.safetensors`, whose card is beside it.
+/// The bundled model, `models/vits14-focus-int8.safetensors`; its card is beside it.
 static BUNDLED: &[u8] = include_bytes!("../../../models/vits14-focus-int8.safetensors");
-/// What its class tokens have in common.
+/// The common part of its class tokens.
 const BUNDLED_COMMON: &[u8] = include_bytes!("../../../models/vits14-focus-int8.common.json");
 const BUNDLED_NAME: &str = "the bundled model vits14-focus-int8";
 const BUNDLED_COMMON_NAME: &str = "the bundled vits14-focus-int8.common.json";
 
 /// The model whose class tokens are the embeddings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CurateModel {
     /// The one that is part of the program.
     #[default]
@@ -27,7 +30,7 @@ pub enum CurateModel {
 }
 
 impl CurateModel {
-    /// The model and its SHA-256, which is the same for a file and for the bundled model that was made of it.
+    /// The model and the SHA-256 of its file; the bundled model has that of the file it was made from.
     pub(super) fn open(&self) -> Result<(Model, [u8; 32]), CurateError> {
         match self {
             Self::Bundled => {
@@ -44,7 +47,7 @@ impl CurateModel {
         }
     }
 
-    /// What the class tokens of this model have in common, if that is known, and where it stands: within the program, or in
+    /// The common part of this model's class tokens, if it is known, and its place: in the program or in
     /// `MODEL.common.json`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Exact nearest neighbours by cosine: all products, block by block, on the engine's own matrix kernel. Memory beyond the
+//! Exact nearest neighbours by cosine: all products, block by block, with the engine's matrix kernel. Memory beyond the
 //! points: `rows * most * 8` bytes, and some ten MB per thread.
 
 use std::cmp::Ordering;
@@ -9,13 +9,13 @@ use rayon::prelude::*;
 
 use super::Points;
 
-/// Points that are packed as a matrix at a time: 6 MB for a ViT-S.
+/// Points packed as a matrix at a time: 6 MB for a ViT-S.
 const COLUMNS: usize = 4_096;
 /// Points that are multiplied with them at a time: 4 MB of products.
 const ROWS: usize = 256;
-/// Blocks of rows that a thread takes together: what its columns find is merged once for all of them.
+/// Least blocks of rows per task: the results of its columns are merged once per task.
 const LEAST_TASKS: usize = 16;
-/// Products that are looked over at a time.
+/// Products that are tested at a time before each is looked at.
 const GLANCE: usize = 16;
 
 /// A point that is near another one.
@@ -30,7 +30,7 @@ pub struct Neighbour {
 impl Neighbour {
     const NONE: Self = Self { row: u32::MAX, cosine: f32::NEG_INFINITY };
 
-    /// Whether it comes before the other: by cosine, then by row, so that no order of work shows in the result.
+    /// Whether it comes before the other: by cosine, then by row, so that the result does not depend on the order of work.
     fn is_before(self, other: Self) -> bool {
         self.cosine > other.cosine || (self.cosine == other.cosine && self.row < other.row)
     }
@@ -99,7 +99,7 @@ pub fn neighbours_within(points: &impl Points, most: usize, step: &mut dyn FnMut
                     for (row, (heap, products)) in rows.enumerate() {
                         offer_row(heap, products, start, Some(first + row));
                     }
-                    // Rows of the block itself have met each other from both sides already.
+                    // Rows of the block itself are compared from both sides already.
                     if first >= start + block.columns {
                         columns.offer(products, first);
                     }

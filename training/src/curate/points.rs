@@ -1,3 +1,5 @@
+//! Points `[n, dim]` behind a trait, so that clustering and search work on f32, f16 and subsets; dot products in f32.
+
 use std::ops::Range;
 
 use rayon::prelude::*;

@@ -1,11 +1,16 @@
+//! Which images the common part of embeddings is measured on: those that the user names, those of the model's own file, or the images to
+//! choose from. Also the advice where that choice is a poor one.
+
 use std::path::Path;
+
+use dinov2_files::chain;
 
 use super::common::{self, Common};
 use super::scan::{Scan, Scanner};
 use super::{CurateConfig, CurateError, Embeddings};
 use crate::data::Dataset;
 
-/// Mean cosine of images above which what they have in common is most of what they show: single videos have .83 to .98 with the
+/// Mean cosine above which images are too similar to measure a common part on: single videos have .83 to .98 with the
 /// bundled model, twelve together .74, unlike photographs .69.
 const ALIKE: f32 = 0.8;
 const TAKE_OTHERS: &str = "--reference takes other images, many and unlike";
@@ -14,9 +19,9 @@ const TAKE_OTHERS: &str = "--reference takes other images, many and unlike";
 pub(super) struct Reference {
     /// None of a few images with a model of which nothing is known.
     common: Option<Common>,
-    /// On what, in words.
+    /// Description of the images, for the report.
     pub(super) words: String,
-    /// What would do better, in words.
+    /// Advice for better results.
     pub(super) advice: Option<String>,
 }
 
@@ -27,7 +32,7 @@ impl Reference {
         config: &CurateConfig,
         scanner: &mut Scanner,
         scan: &Scan,
-        told: &mut dyn FnMut(&'static str, f64),
+        progress: &mut dyn FnMut(&'static str, f64),
     ) -> Result<Self, CurateError> {
         let directions = config.common_directions;
         let read = |common: Common, path: &str| {
@@ -44,19 +49,19 @@ impl Reference {
                 });
             };
             let path = Path::new(file);
-            return Ok(read(Common::read(path)?.fitting(directions, scanner.made_by(), path)?, file));
+            return Ok(read(Common::read(path)?.fitting(directions, scanner.setup(), path)?, file));
         }
         if !config.reference.is_empty() {
-            return Self::of_others(config, scanner, told);
+            return Self::of_others(config, scanner, progress);
         }
         let usable = scan.usable();
         let mut advice = Vec::new();
         let is_alike = usable.len() < common::LEAST || !config.frames.is_empty();
         let known = if is_alike { config.model.common()? } else { None };
         if let Some((common, place)) = known {
-            match common.fitting(directions, scanner.made_by(), Path::new(&place)) {
+            match common.fitting(directions, scanner.setup(), Path::new(&place)) {
                 Ok(common) => return Ok(read(common, &place)),
-                Err(error) => advice.push(format!("{error}: it is not used")),
+                Err(error) => advice.push(format!("{}: it is not used", chain(&error))),
             }
         }
         Self::of_own(config, scanner, scan, &usable, advice)
@@ -71,13 +76,13 @@ impl Reference {
     fn of_others(
         config: &CurateConfig,
         scanner: &mut Scanner,
-        told: &mut dyn FnMut(&'static str, f64),
+        progress: &mut dyn FnMut(&'static str, f64),
     ) -> Result<Self, CurateError> {
         let dataset = Dataset::open(&config.reference)?;
         let folder = config.out.join("scan/reference");
-        let scan = scanner.scan(&dataset, &folder, &mut |done| told("reading reference images", done))?;
+        let scan = scanner.scan(&dataset, &folder, &mut |done| progress("reading reference images", done))?;
         let usable = scan.usable();
-        match Common::measure(&scan.embeddings, &usable, config.common_directions, scanner.made_by())? {
+        match Common::measure(&scan.embeddings, &usable, config.common_directions, scanner.setup())? {
             Some(common) => Ok(Self::new(common, config, &config.reference.join(", "), Vec::new())),
             None => Err(CurateError::Config {
                 what: "reference",
@@ -96,7 +101,7 @@ impl Reference {
         mut advice: Vec<String>,
     ) -> Result<Self, CurateError> {
         let directions = config.common_directions;
-        let Some(common) = Common::measure(&scan.embeddings, usable, directions, scanner.made_by())? else {
+        let Some(common) = Common::measure(&scan.embeddings, usable, directions, scanner.setup())? else {
             advice.push(format!(
                 "fewer than {} images cannot tell what all have in common, and unlike ones may seem the same: {TAKE_OTHERS}",
                 common::LEAST

@@ -1,10 +1,11 @@
+//! `report.md`: counts, settings, clusters and examples for people.
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
-use super::manifest::write_whole;
 use super::{CurateConfig, CurateError, Reason, Summary};
+use crate::files::write_bytes;
 
 /// Rows of a list of examples.
 const EXAMPLES: usize = 10;
@@ -12,7 +13,7 @@ const EXAMPLES: usize = 10;
 /// Writes what was done and what came of it, for people.
 pub(super) fn write(path: &Path, config: &CurateConfig, summary: &Summary) -> Result<(), CurateError> {
     let text = text(config, summary);
-    write_whole(path, |out| out.write_all(text.as_bytes()))
+    write_bytes(path, text.as_bytes()).map_err(CurateError::file(path))
 }
 
 fn text(config: &CurateConfig, summary: &Summary) -> String {
@@ -175,7 +176,7 @@ fn examples(title: &str, summary: &Summary, example: fn(&Reason) -> Option<Strin
     text
 }
 
-/// The largest groups of duplicates, and the least alike pairs: what a threshold that is too low would show first.
+/// The largest groups of duplicates, and the least similar pairs, which show first whether a threshold is too low.
 fn duplicates(summary: &Summary) -> String {
     let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
     let mut pairs = Vec::new();

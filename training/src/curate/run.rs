@@ -1,3 +1,5 @@
+//! The steps of a curation in their order; `mod.rs` describes them.
+
 use std::collections::HashMap;
 use std::fs;
 
@@ -10,73 +12,49 @@ use super::reference::Reference;
 use super::scan::{Scan, Scanner};
 use super::thin::thin;
 use super::{
-    CurateConfig, CurateError, Hierarchy, HierarchyOptions, Points, Reason, Subset, manifest,
+    CurateConfig, CurateError, Hierarchy, HierarchyOptions, Points, Reason, Subset, Summary, manifest,
     neighbours_between, neighbours_within, report,
 };
 use crate::data::Dataset;
 
-/// Neighbours of an image in an evaluation set that are looked at: the nearest need not be the one whose hash agrees.
+/// Neighbours in an evaluation set that are compared: the nearest need not be the one whose hash agrees.
 const LEAK_NEIGHBOURS: usize = 8;
 
-/// What was chosen.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// Names of the images: `[images]`.
-    pub names: Vec<String>,
-    /// What became of each: `[images]`.
-    pub reasons: Vec<Reason>,
-    /// Clusters of each, the coarsest first; empty where it was left out before: `[images]`.
-    pub clusters: Vec<Vec<u32>>,
-    /// Clusters per level, the finest first.
-    pub levels: Vec<usize>,
-    /// What was taken out of the embeddings, in words.
-    pub common: String,
-    /// What would do better, in words.
-    pub advice: Option<String>,
-}
-
-impl Summary {
-    /// Images that are to be trained on.
-    pub fn kept(&self) -> usize {
-        self.reasons.iter().filter(|reason| reason.is_kept()).count()
-    }
-}
-
-/// Chooses images and writes `manifest.jsonl` and `report.md`. `told(stage, done)` hears of the progress, from 0 to 1.
+/// Chooses images and writes `manifest.jsonl` and `report.md`. `progress(phase, done)` hears of the progress, from 0 to 1.
 ///
 /// # Errors
 /// A configuration, a source or a model that cannot be used, files that cannot be written, or no image that can be used.
 pub fn curate(
     config: &CurateConfig,
-    told: &mut dyn FnMut(&'static str, f64),
+    progress: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Summary, CurateError> {
     config.check()?;
     let (dataset, first_frame) = open(config)?;
     let mut scanner = Scanner::new(config)?;
     let folder = |name: &str| config.out.join("scan").join(name);
-    let mut scan = scanner.scan(&dataset, &folder("data"), &mut |done| told("reading images", done))?;
-    let reference = Reference::find(config, &mut scanner, &scan, told)?;
+    let mut scan = scanner.scan(&dataset, &folder("data"), &mut |done| progress("reading images", done))?;
+    let reference = Reference::find(config, &mut scanner, &scan, progress)?;
     reference.write(&config.out)?;
     scan.embeddings = reference.remove(scan.embeddings);
-    let mut other = |sources: &[String], name: &str, stage: &'static str| {
+    let mut other = |sources: &[String], name: &str, phase: &'static str| {
         let dataset = if sources.is_empty() { None } else { Some(Dataset::open(sources)?) };
         let scanned = dataset.map(|dataset| -> Result<_, CurateError> {
-            let mut scan = scanner.scan(&dataset, &folder(name), &mut |done| told(stage, done))?;
+            let mut scan = scanner.scan(&dataset, &folder(name), &mut |done| progress(phase, done))?;
             scan.embeddings = reference.remove(scan.embeddings);
-            Ok(Others::new(dataset, scan))
+            Ok(ScannedSet::new(dataset, scan))
         });
         scanned.transpose()
     };
     let evaluation = other(&config.evaluation, "evaluation", "reading evaluation images")?;
     let seeds = other(&config.seeds, "seeds", "reading the robot's frames")?;
 
-    let mut choice =
-        Choice { config, dataset: &dataset, first_frame, scan: &scan, reasons: vec![None; dataset.len()] };
-    choice.drop_unusable();
-    let leaks = evaluation.map_or_else(HashMap::new, |evaluation| choice.leaks(&evaluation));
-    choice.thin_videos(&leaks);
-    choice.drop_same(&leaks, &mut |done| told("comparing images", done));
-    let live = choice.live();
+    let mut selection =
+        Selection { config, dataset: &dataset, first_frame, scan: &scan, reasons: vec![None; dataset.len()] };
+    selection.drop_unusable();
+    let leaks = evaluation.map_or_else(HashMap::new, |evaluation| selection.leaks(&evaluation));
+    selection.thin_videos(&leaks);
+    selection.drop_same(&leaks, &mut |done| progress("comparing images", done));
+    let live = selection.live();
     if live.is_empty() {
         return Err(CurateError::Nothing(dataset.len()));
     }
@@ -87,13 +65,13 @@ pub fn curate(
         resampling: config.resampling,
         seed: config.seed,
     };
-    let hierarchy = Hierarchy::build(&points, &options, &mut |done| told("clustering", done));
-    choice.choose(&live, &points, &hierarchy, seeds.as_ref());
+    let hierarchy = Hierarchy::build(&points, &options, &mut |done| progress("clustering", done));
+    selection.choose(&live, &points, &hierarchy, seeds.as_ref());
     let mut clusters = vec![Vec::new(); dataset.len()];
     live.iter().enumerate().for_each(|(point, &sample)| clusters[sample as usize] = hierarchy.path(point));
     let summary = Summary {
         names: (0..dataset.len()).map(|sample| dataset.name(sample).to_string()).collect(),
-        reasons: choice.reasons.into_iter().map(|reason| reason.unwrap_or(Reason::NotDrawn)).collect(),
+        reasons: selection.reasons.into_iter().map(|reason| reason.unwrap_or(Reason::NotDrawn)).collect(),
         clusters,
         levels: hierarchy.clusters,
         common: reference.words,
@@ -106,15 +84,15 @@ pub fn curate(
     Ok(summary)
 }
 
-/// Images that are not chosen from.
-struct Others {
+/// Images of an evaluation set or of the robot, scanned but not selected from.
+struct ScannedSet {
     dataset: Dataset,
     scan: Scan,
     /// Those that can be read.
     usable: Vec<u32>,
 }
 
-impl Others {
+impl ScannedSet {
     fn new(dataset: Dataset, scan: Scan) -> Self {
         let usable = scan.usable();
         Self { dataset, scan, usable }
@@ -124,18 +102,18 @@ impl Others {
 /// An image of an evaluation set, and the cosine to it.
 type Leak = (String, f32);
 
-/// What is decided so far.
-struct Choice<'a> {
+/// Decisions so far.
+struct Selection<'a> {
     config: &'a CurateConfig,
     dataset: &'a Dataset,
     /// Samples from this one on are frames of videos.
     first_frame: usize,
     scan: &'a Scan,
-    /// None of an image about which nothing is decided.
+    /// `None` while an image is undecided.
     reasons: Vec<Option<Reason>>,
 }
 
-impl Choice<'_> {
+impl Selection<'_> {
     fn live(&self) -> Vec<u32> {
         (0..self.reasons.len() as u32).filter(|&sample| self.reasons[sample as usize].is_none()).collect()
     }
@@ -144,7 +122,7 @@ impl Choice<'_> {
         self.dataset.name(sample as usize).to_string()
     }
 
-    /// Leaves out what cannot be read, and all but the first of files with the same bytes.
+    /// Leaves out unreadable images, and all but the first of files with the same bytes.
     fn drop_unusable(&mut self) {
         let mut first: HashMap<&str, usize> = HashMap::new();
         for (sample, fact) in self.scan.facts.iter().enumerate() {
@@ -209,7 +187,7 @@ impl Choice<'_> {
         let leak = |point: u32| leaks.get(&live[point as usize]);
         let mut reasons = Vec::new();
         for mut rest in members.into_values() {
-            // Whoever decides about others comes first: those that leak, then the largest, then the first.
+            // Images that decide about others come first: leaks, then the largest, then the first.
             let pixels = |point: u32| {
                 let fact = &self.scan.facts[live[point as usize] as usize];
                 fact.width_px * fact.height_px
@@ -245,7 +223,7 @@ impl Choice<'_> {
     }
 
     /// Samples that show an image of an evaluation set.
-    fn leaks(&self, evaluation: &Others) -> HashMap<u32, Leak> {
+    fn leaks(&self, evaluation: &ScannedSet) -> HashMap<u32, Leak> {
         let live = self.live();
         let points = Subset { points: &self.scan.embeddings, members: &live };
         let others = Subset { points: &evaluation.scan.embeddings, members: &evaluation.usable };
@@ -267,7 +245,13 @@ impl Choice<'_> {
     }
 
     /// Takes what is nearest to the robot's frames, and draws the rest.
-    fn choose(&mut self, live: &[u32], points: &impl Points, hierarchy: &Hierarchy, seeds: Option<&Others>) {
+    fn choose(
+        &mut self,
+        live: &[u32],
+        points: &impl Points,
+        hierarchy: &Hierarchy,
+        seeds: Option<&ScannedSet>,
+    ) {
         let mut usable = vec![true; live.len()];
         let mut taken = 0;
         if let Some(seeds) = seeds {

@@ -1,4 +1,4 @@
-//! What is known of every image: size, hashes, embedding. Written chunk by chunk, so that a scan that was stopped goes on.
+//! Size, hashes and embedding of every image. Written chunk by chunk, so that an interrupted scan can continue.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -6,23 +6,24 @@ use std::path::{Path, PathBuf};
 
 use dinov2_core::{Extractor, Features, ImageView, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine};
+use dinov2_files::chain;
 use dinov2_io::Resampler;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::manifest::write_whole;
 use super::{CurateConfig, CurateError, Embeddings, perceptual_hash};
 use crate::data::{DataError, Dataset, Image};
+use crate::files::write_bytes;
 
 /// Images between two writings.
 const CHUNK: usize = 64;
 /// Images that the engine takes at a time.
 const BATCH: usize = 16;
 
-/// What is known of an image.
+/// Size, hashes and error of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Fact {
+pub(super) struct ImageFacts {
     /// Of the encoded image, in hexadecimal digits.
     pub(super) sha256: String,
     /// Of the encoded image.
@@ -38,7 +39,7 @@ pub(super) struct Fact {
 
 /// Facts and embeddings of a dataset, both `[samples]`.
 pub(super) struct Scan {
-    pub(super) facts: Vec<Fact>,
+    pub(super) facts: Vec<ImageFacts>,
     pub(super) embeddings: Embeddings,
 }
 
@@ -49,9 +50,9 @@ impl Scan {
     }
 }
 
-/// What embeddings depend on besides the images.
+/// The model, precision and size that embeddings depend on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct MadeBy {
+pub(super) struct EmbeddingSetup {
     /// SHA-256 of the model file.
     pub(super) model: String,
     pub(super) precision: String,
@@ -59,24 +60,24 @@ pub(super) struct MadeBy {
     pub(super) dim: usize,
 }
 
-/// What a scan was made of: with another one it cannot go on.
+/// The dataset and setup of a scan: it continues only with the same.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Origin {
     samples: usize,
     dataset: String,
     #[serde(flatten)]
-    made_by: MadeBy,
+    setup: EmbeddingSetup,
 }
 
 /// Scans datasets with one model.
 pub(super) struct Scanner {
     engine: CpuEngine,
-    made_by: MadeBy,
+    setup: EmbeddingSetup,
     features: Vec<Features>,
 }
 
-struct Looked {
-    fact: Fact,
+struct ScannedImage {
+    fact: ImageFacts,
     /// `[side, side, 3]`, empty of an image that cannot be used.
     pixels: Vec<u8>,
 }
@@ -93,17 +94,17 @@ impl Scanner {
         settings.precision = config.precision;
         let engine = CpuEngine::new(&model, settings)?;
         let features = std::iter::repeat_with(Features::new).take(BATCH).collect();
-        let made_by = MadeBy {
+        let setup = EmbeddingSetup {
             model: hex(&sha256),
             precision: format!("{:?}", engine.precision()),
             side_px: config.side_px,
             dim: engine.spec().dim,
         };
-        Ok(Self { engine, made_by, features })
+        Ok(Self { engine, setup, features })
     }
 
-    pub(super) fn made_by(&self) -> &MadeBy {
-        &self.made_by
+    pub(super) fn setup(&self) -> &EmbeddingSetup {
+        &self.setup
     }
 
     /// Scans what of the dataset was not scanned yet, into `folder`.
@@ -114,14 +115,14 @@ impl Scanner {
         step: &mut dyn FnMut(f64),
     ) -> Result<Scan, CurateError> {
         fs::create_dir_all(folder).map_err(CurateError::file(folder))?;
-        let dim = self.made_by.dim;
+        let dim = self.setup.dim;
         self.check_origin(dataset, folder)?;
         let (mut facts_file, mut facts) = resume_facts(&folder.join("facts.jsonl"))?;
         let embeddings_path = folder.join("embeddings.f16");
         let mut embeddings_file = open(&embeddings_path)?;
         let row_bytes = dim as u64 * 2;
         let rows = embeddings_file.metadata().map_err(CurateError::file(&embeddings_path))?.len() / row_bytes;
-        // Embeddings are written first, so there are never fewer unless somebody cut the file.
+        // Embeddings are written first, so there are fewer only if the file was truncated.
         if rows < facts.len() as u64 {
             facts.clear();
             facts_file.set_len(0).map_err(CurateError::file(folder))?;
@@ -136,12 +137,12 @@ impl Scanner {
             let chunk = (from..dataset.len().min(from + CHUNK))
                 .into_par_iter()
                 .map_init(Resampler::default, |resampler, sample| {
-                    look(dataset, sample, self.made_by.side_px, resampler)
+                    scan_image(dataset, sample, self.setup.side_px, resampler)
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             self.embed(&chunk, &mut embeddings)?;
             embeddings.write_from(from, &mut embeddings_file).map_err(CurateError::file(&embeddings_path))?;
-            facts.extend(chunk.into_iter().map(|looked| looked.fact));
+            facts.extend(chunk.into_iter().map(|scanned| scanned.fact));
             append_lines(&mut facts_file, &facts[from..]).map_err(CurateError::file(folder))?;
             step(facts.len() as f64 / dataset.len() as f64);
         }
@@ -153,12 +154,12 @@ impl Scanner {
         let origin = Origin {
             samples: dataset.len(),
             dataset: hex(&dataset.fingerprint()),
-            made_by: self.made_by.clone(),
+            setup: self.setup.clone(),
         };
         let path = folder.join("scan.json");
         let Ok(known) = fs::read(&path) else {
             let text = serde_json::to_vec_pretty(&origin).expect("plain data can be written");
-            return write_whole(&path, |out| out.write_all(&text));
+            return write_bytes(&path, &text).map_err(CurateError::file(&path));
         };
         if serde_json::from_slice::<Origin>(&known).is_ok_and(|known| known == origin) {
             return Ok(());
@@ -173,16 +174,14 @@ impl Scanner {
     }
 
     /// Appends an embedding for each image of the chunk.
-    fn embed(&mut self, chunk: &[Looked], embeddings: &mut Embeddings) -> Result<(), CurateError> {
-        let dim = self.made_by.dim;
+    fn embed(&mut self, chunk: &[ScannedImage], embeddings: &mut Embeddings) -> Result<(), CurateError> {
+        let dim = self.setup.dim;
         let mut classes = vec![0.0; chunk.len() * dim];
         let usable: Vec<usize> = (0..chunk.len()).filter(|&index| !chunk[index].pixels.is_empty()).collect();
         for batch in usable.chunks(BATCH) {
             let views: Vec<_> = batch
                 .iter()
-                .map(|&index| {
-                    ImageView::new(&chunk[index].pixels, self.made_by.side_px, self.made_by.side_px)
-                })
+                .map(|&index| ImageView::new(&chunk[index].pixels, self.setup.side_px, self.setup.side_px))
                 .map(|view| view.expect("images were brought to the side"))
                 .collect();
             let features = &mut self.features[..batch.len()];
@@ -196,37 +195,40 @@ impl Scanner {
     }
 }
 
-/// Everything but the embedding.
+/// Reads, hashes and resizes an image; it is embedded later.
 ///
 /// # Errors
 /// An object store that is out of reach: nothing is known of the image then.
-fn look(
+fn scan_image(
     dataset: &Dataset,
     sample: usize,
     side_px: usize,
     resampler: &mut Resampler,
-) -> Result<Looked, DataError> {
-    let unusable = |fact: Fact, error: String| {
-        Ok(Looked { fact: Fact { error: Some(error), ..fact }, pixels: Vec::new() })
+) -> Result<ScannedImage, DataError> {
+    let unusable = |fact: ImageFacts, error: String| {
+        Ok(ScannedImage { fact: ImageFacts { error: Some(error), ..fact }, pixels: Vec::new() })
     };
     let encoded = match dataset.read(sample) {
         Ok(encoded) => encoded,
         Err(error @ DataError::Remote { .. }) => return Err(error),
-        Err(error) => return unusable(Fact::default(), error.to_string()),
+        Err(error) => return unusable(ImageFacts::default(), chain(&error)),
     };
-    let mut fact =
-        Fact { sha256: hex(&Sha256::digest(&encoded)), bytes: encoded.len() as u64, ..Fact::default() };
-    // A decoder that panics has met a broken image, too.
+    let mut fact = ImageFacts {
+        sha256: hex(&Sha256::digest(&encoded)),
+        bytes: encoded.len() as u64,
+        ..ImageFacts::default()
+    };
+    // A panic of the decoder counts as a broken image.
     let image = match std::panic::catch_unwind(|| Image::decode(&encoded)) {
         Ok(Ok(image)) => image,
-        Ok(Err(error)) => return unusable(fact, error.to_string()),
+        Ok(Err(error)) => return unusable(fact, chain(&error)),
         Err(_) => return unusable(fact, "the decoder panicked".into()),
     };
     (fact.width_px, fact.height_px) = (image.width_px, image.height_px);
     fact.hash = perceptual_hash(&image, resampler);
     let mut pixels = Vec::new();
     resampler.resize(&image.pixels, (image.width_px, image.height_px), (side_px, side_px), &mut pixels);
-    Ok(Looked { fact, pixels })
+    Ok(ScannedImage { fact, pixels })
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -237,8 +239,8 @@ fn open(path: &PathBuf) -> Result<File, CurateError> {
     OpenOptions::new().create(true).read(true).append(true).open(path).map_err(CurateError::file(path))
 }
 
-/// The whole lines of an earlier run; what follows them is cut off.
-fn resume_facts(path: &PathBuf) -> Result<(File, Vec<Fact>), CurateError> {
+/// The complete lines of an earlier run; the rest of the file is cut off.
+fn resume_facts(path: &PathBuf) -> Result<(File, Vec<ImageFacts>), CurateError> {
     let file = open(path)?;
     let (mut facts, mut kept, mut line) = (Vec::new(), 0, Vec::new());
     let mut reader = BufReader::new(&file);
@@ -256,7 +258,7 @@ fn resume_facts(path: &PathBuf) -> Result<(File, Vec<Fact>), CurateError> {
     Ok((file, facts))
 }
 
-fn append_lines(file: &mut File, facts: &[Fact]) -> std::io::Result<()> {
+fn append_lines(file: &mut File, facts: &[ImageFacts]) -> std::io::Result<()> {
     let mut writer = BufWriter::new(file);
     for fact in facts {
         serde_json::to_writer(&mut writer, fact)?;

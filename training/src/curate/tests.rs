@@ -1,3 +1,5 @@
+//! Curation's algorithms against numpy, scipy and scikit-learn (`make_curate.py`), and against their definitions.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -251,8 +253,9 @@ fn what_all_have_in_common_is_taken_away() {
         let sum: f32 = (0..300).map(|row| found.of(row).iter().map(|it| it.cosine).sum::<f32>()).sum();
         sum / 90_000.0
     };
-    let made_by = super::scan::MadeBy { model: "m".into(), precision: "Int8".into(), side_px: 28, dim: 12 };
-    let common = super::common::Common::measure(&embeddings, &all, 1, &made_by).unwrap().unwrap();
+    let setup =
+        super::scan::EmbeddingSetup { model: "m".into(), precision: "Int8".into(), side_px: 28, dim: 12 };
+    let common = super::common::Common::measure(&embeddings, &all, 1, &setup).unwrap().unwrap();
     let own = common.remove(&embeddings);
     assert!((common.mean_cosine() - spread(&embeddings)).abs() < 1e-3, "{}", common.mean_cosine());
     assert!(
@@ -267,5 +270,5 @@ fn what_all_have_in_common_is_taken_away() {
         let length: f32 = vector.iter().map(|value| value * value).sum();
         assert!((length - 1.0).abs() < 2e-3 && vector[3].abs() < 0.3, "{vector:?}");
     }
-    assert_eq!(super::common::Common::measure(&embeddings, &all[..9], 1, &made_by).unwrap(), None);
+    assert_eq!(super::common::Common::measure(&embeddings, &all[..9], 1, &setup).unwrap(), None);
 }

@@ -1,11 +1,13 @@
+//! Thins videos: of consecutive frames that hardly differ, one stays.
+
 use std::collections::HashMap;
 
 use super::Points;
 use super::points::dot;
 
 /// Thins video: of frames in the order of their time, one is kept when its cosine to the last one that was kept falls below
-/// `threshold`. `videos: [frames]` tells which video each is of.
-/// Returns for each frame that is left out, which one stands for it and the cosine to that.
+/// `threshold`. `videos: [frames]`: the number of each frame's video.
+/// Returns for each removed frame the kept frame that represents it, and their cosine.
 pub(super) fn thin(points: &impl Points, videos: &[u32], threshold: f32) -> Vec<Option<(u32, f32)>> {
     let mut last_kept: HashMap<u32, u32> = HashMap::new();
     let (mut last, mut frame) = (vec![0.0; points.dim()], vec![0.0; points.dim()]);

@@ -1,3 +1,5 @@
+//! A list of encoded images, each read when it is asked for. Nothing is cached.
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,7 +11,8 @@ use dinov2_io::limits::MAX_IMAGE_FILE_BYTES;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use super::sources::{Entry, Found, Place, Shard, find};
+use super::listing::{Entry, Listing, Place, Shard};
+use super::sources::find;
 use super::{DataError, Image, Member};
 
 /// Encoded images, listed; each is read when it is asked for.
@@ -25,9 +28,9 @@ impl Dataset {
     /// shards in object stores, and of folders there (`s3://bucket/photos/`).
     ///
     /// # Errors
-    /// A source that cannot be read, a shard that is none, or no image at all.
+    /// A source that cannot be read, an invalid shard, or no image at all.
     pub fn open(sources: &[String]) -> Result<Self, DataError> {
-        let Found { entries, shards, .. } = find(sources)?;
+        let Listing { entries, shards, .. } = find(sources)?;
         Ok(Self { entries, shards: shards.into() })
     }
 
@@ -109,7 +112,7 @@ impl Dataset {
     pub fn decode(&self, sample: usize) -> Result<Image, DataError> {
         let encoded = self.read(sample)?;
         Image::decode(&encoded)
-            .map_err(|reason| DataError::Image { reason, path: self.name(sample).to_string() })
+            .map_err(|source| DataError::Image { source, path: self.name(sample).to_string() })
     }
 
     /// SHA-256 of all names and sizes in their order: changes when images come, go, are renamed or change their size.
@@ -128,7 +131,7 @@ impl Dataset {
         self.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Where an image lies that is part of an archive.
+    /// The archive and offset of an image; `None` for a plain file.
     pub(crate) fn member(&self, sample: usize) -> Option<Member> {
         match &self.entries[sample].place {
             Place::Member { shard, offset } => match &self.shards[*shard as usize] {
@@ -143,8 +146,8 @@ impl Dataset {
 
 fn too_large(entry: &Entry) -> DataError {
     let (what, expected) = ("image file", format!("at most {MAX_IMAGE_FILE_BYTES} bytes"));
-    let reason = FormatError::Field { what, expected, got: "more".into() };
-    DataError::Image { reason, path: entry.name.to_string() }
+    let source = FormatError::Field { what, expected, got: "more".into() };
+    DataError::Image { source, path: entry.name.to_string() }
 }
 
 fn read_file(path: &Path, entry: &Entry) -> Result<Vec<u8>, DataError> {
@@ -157,18 +160,18 @@ fn read_file(path: &Path, entry: &Entry) -> Result<Vec<u8>, DataError> {
 fn read_part(path: &Path, offset: u64, entry: &Entry) -> Result<Vec<u8>, DataError> {
     let mut file = File::open(path).map_err(DataError::read(path.display()))?;
     file.seek(SeekFrom::Start(offset)).map_err(DataError::read(&entry.name))?;
-    // A manifest's sizes are claims: the buffer grows with what the archive has.
+    // Sizes in a manifest are not trusted: the buffer grows with the archive's content.
     let mut encoded = Vec::new();
     file.take(entry.bytes).read_to_end(&mut encoded).map_err(DataError::read(&entry.name))?;
     whole(encoded, entry)
 }
 
-/// What was read of an archive, unless that ends within the image.
+/// The bytes of an image, unless the archive ends within it.
 fn whole(encoded: Vec<u8>, entry: &Entry) -> Result<Vec<u8>, DataError> {
     if encoded.len() as u64 == entry.bytes {
         return Ok(encoded);
     }
-    let reason =
+    let source =
         FormatError::Truncated { what: "archive", expected: entry.bytes as usize, got: encoded.len() };
-    Err(DataError::Image { reason, path: entry.name.to_string() })
+    Err(DataError::Image { source, path: entry.name.to_string() })
 }

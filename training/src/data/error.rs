@@ -1,46 +1,49 @@
+//! Errors of listing, reading and loading images.
+
 use std::io;
 
 use dinov2_io::{FormatError, SourceError};
 
 use crate::views::ViewError;
 
-/// Why there are no images, or no batch of them.
+/// Errors of listing, reading and loading images.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DataError {
     /// A file that cannot be read.
-    #[error("cannot read: {reason}: {path}")]
+    #[error("cannot read {path}")]
     Read {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// File or shard.
         path: String,
     },
-    /// Bytes that are no image.
-    #[error("{reason} in {path}")]
+    /// A file that cannot be decoded.
+    #[error("cannot decode {path}")]
     Image {
-        /// What is wrong.
-        reason: FormatError,
+        /// The format's rule that is broken.
+        source: FormatError,
         /// Name of the sample.
         path: String,
     },
-    /// An archive or a manifest that is none.
+    /// An invalid archive or manifest.
     #[error("{what}: expected {expected}, got {got} in {path}")]
     Format {
-        /// What was being read.
+        /// The kind of file.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
         /// The file.
         path: String,
     },
-    /// A source that names nothing usable.
+    /// A source without usable images.
     #[error("data: expected {expected}, got {got}")]
-    Source {
-        /// What it may be.
+    Input {
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
     /// A folder or a pattern that cannot be listed.
@@ -49,25 +52,25 @@ pub enum DataError {
     /// An object store, or a shard there, that is out of reach after all retries.
     #[error("object store: {reason}: {path}")]
     Remote {
-        /// What it says.
+        /// The store's message.
         reason: String,
         /// The address.
         path: String,
     },
-    /// A way to load that makes no sense.
+    /// A value of a [`LoaderPlan`](super::LoaderPlan) out of its range.
     #[error("loader: {what}: expected {expected}, got {got}")]
     Plan {
         /// Which of the plan's values.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
-        /// What it is.
+        /// The value found.
         got: String,
     },
-    /// Views that make no sense.
+    /// Invalid view settings.
     #[error(transparent)]
     Views(#[from] ViewError),
-    /// Nothing of what was tried could be read.
+    /// Too many unreadable samples in a row.
     #[error("data: expected images, got {tried} samples in a row that cannot be read, the last: {last}")]
     Unreadable {
         /// How many.
@@ -75,14 +78,14 @@ pub enum DataError {
         /// Why the last one could not be read.
         last: String,
     },
-    /// A thread of the loader came upon a bug.
+    /// A panic in a thread of the loader.
     #[error("loader: expected a batch, got a panic: {0}")]
     Panicked(String),
 }
 
 impl DataError {
-    /// Adds the path to what the system reports.
+    /// Adds the path to an error of the system.
     pub(crate) fn read(path: impl ToString) -> impl FnOnce(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: path.to_string() }
+        move |source| Self::Read { source, path: path.to_string() }
     }
 }

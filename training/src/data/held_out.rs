@@ -1,11 +1,15 @@
+//! Held-out images as centred squares: what a run measures its student on.
+
+use dinov2_files::chain;
+
 use super::{Batch, DataError, Dataset, Image, Pixels, Unreadable};
 use crate::views::{Sides, centre_square};
 
 /// Images of one batch.
 const BATCH: usize = 8;
 
-/// All images as centred squares of the first sides; then of those that follow so many images, evenly spread, that they have no more
-/// pixels. In batches whose steps count from 0. And the images that cannot be read.
+/// All images as centred squares of the first sides; then, for each of the other sides, as many evenly spaced images as have no more
+/// pixels together. Steps of the batches count from 0. Also returns the unreadable images.
 ///
 /// # Errors
 /// An object store that is out of reach.
@@ -22,7 +26,7 @@ pub fn held_out(dataset: &Dataset, sides: &[Sides]) -> Result<(Vec<Batch>, Vec<U
             }
             Err(error @ DataError::Remote { .. }) => return Err(error),
             Err(error) => {
-                unreadable.push(Unreadable { name: dataset.name(sample).into(), reason: error.to_string() });
+                unreadable.push(Unreadable { name: dataset.name(sample).into(), reason: chain(&error) });
             }
         }
     }
@@ -59,7 +63,7 @@ fn stack<'a>(side_px: usize, squares: impl Iterator<Item = &'a Vec<u8>>) -> Pixe
     Pixels { side_px, data: squares.flatten().copied().collect() }
 }
 
-/// Whether one of `count` images is among those of a side, where all are of another.
+/// Whether one of `count` images is used at a side, where all are used at `side_of_all_px`.
 fn is_chosen(sample: usize, count: usize, side_of_all_px: usize, side_px: usize) -> bool {
     let most = (count * side_of_all_px * side_of_all_px / (side_px * side_px)).clamp(1, count);
     (sample + 1) * most / count > sample * most / count

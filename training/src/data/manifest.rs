@@ -1,4 +1,4 @@
-//! Manifests: a JSON object per line, one per image, as `training curate` writes them. Only `name` must be there.
+//! Manifests: a JSON object per line, one per image, as `training curate` writes them. Only `name` is required.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
@@ -9,17 +9,18 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::DataError;
-use super::sources::{Entry, Found, Place, is_address};
+use super::listing::{Entry, Listing, Place};
+use super::names::is_address;
 
 /// Longest line of a manifest.
 const MAX_LINE_BYTES: u64 = 1 << 16;
 
-/// A line of a manifest. What else a line says is not read.
+/// A line of a manifest. Other keys are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ManifestEntry {
     /// Path of the image, or how it is called in a shard. Relative to the manifest's folder.
     pub(crate) name: String,
-    /// Where it lies in a shard.
+    /// Its place in a shard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) member: Option<Member>,
     /// Size of the encoded image; a member must have it.
@@ -40,7 +41,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// The same under a name that does not depend on a folder.
+    /// The same with an absolute path.
     pub(crate) fn absolute(self) -> Self {
         if self.has_address() {
             return self;
@@ -58,7 +59,7 @@ fn yes() -> bool {
 }
 
 /// Adds the kept images of a manifest.
-pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, listing: &mut Listing) -> Result<(), DataError> {
     let label = path.display().to_string();
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut reader = BufReader::new(File::open(path).map_err(DataError::read(&label))?);
@@ -68,7 +69,7 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
         number += 1;
         reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(DataError::read(&label))?;
         if line.is_empty() {
-            return found.check_count();
+            return listing.check_count();
         }
         if line.trim_ascii().is_empty() {
             continue;
@@ -86,7 +87,7 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
             continue;
         }
         let Some(member) = entry.member else {
-            found.entries.push(file_entry(&folder.join(&entry.name), entry.bytes)?);
+            listing.entries.push(file_entry(&folder.join(&entry.name), entry.bytes)?);
             continue;
         };
         let bytes = entry.bytes.ok_or_else(|| wrong("a member without its bytes".into()))?;
@@ -95,12 +96,12 @@ pub(super) fn read(path: &Path, found: &mut Found) -> Result<(), DataError> {
         let shard = match shards.entry(shard_path) {
             MapEntry::Occupied(known) => *known.get(),
             MapEntry::Vacant(new) => {
-                let shard = found.shard(new.key())?;
-                *new.insert(found.add_shard(shard))
+                let shard = listing.shard(new.key())?;
+                *new.insert(listing.add_shard(shard))
             }
         };
         let place = Place::Member { shard, offset: member.offset };
-        found.entries.push(Entry { name: entry.name.into(), bytes, place });
+        listing.entries.push(Entry { name: entry.name.into(), bytes, place });
     }
 }
 

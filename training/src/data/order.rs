@@ -1,6 +1,8 @@
-use crate::views::random::{Purpose, Random};
+//! The order of samples: a random permutation per epoch.
 
-/// The endless stream of samples: epoch after epoch, each a random order of all of them. Positions are asked for in rising
+use crate::random::{Purpose, Random};
+
+/// The endless stream of samples: epoch after epoch, each a random order of all samples. Positions must be asked for in rising
 /// order; one epoch is kept.
 pub(super) struct Order {
     seed: u64,
@@ -20,7 +22,7 @@ impl Order {
     pub(super) fn at(&mut self, position: u64) -> (u32, u64) {
         let (epoch, place) = (position / u64::from(self.samples), position % u64::from(self.samples));
         if self.epoch != Some(epoch) {
-            // From the same start each time: an epoch's order must not depend on the one before.
+            // From the same start each time: an epoch's order must not depend on the previous one.
             self.shuffled.clear();
             self.shuffled.extend(0..self.samples);
             Random::new(Purpose::Epoch, self.seed, epoch, 0).shuffle(&mut self.shuffled);

@@ -1,5 +1,5 @@
 //! Tar archives: where the images of a WebDataset shard lie. Headers are parsed by the `tar` crate; the walk from header to
-//! header is ours, because every size that an archive claims is checked before it is believed.
+//! header is ours, because every size is checked before it is used.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use tar::{EntryType, Header};
 
 use super::DataError;
-use super::sources::is_image_name;
+use super::names::is_image_name;
 
 const BLOCK_BYTES: u64 = 512;
 /// Longest name in a GNU long-name entry; Linux knows no path above 4,096.
@@ -24,7 +24,7 @@ pub(super) struct Located {
     pub(super) name: String,
     /// Where its bytes begin.
     pub(super) offset: u64,
-    /// How many there are.
+    /// Number of processes.
     pub(super) bytes: u64,
 }
 
@@ -56,7 +56,7 @@ fn split_key(name: &str) -> (&str, &str) {
     name.split_at(dot.unwrap_or(name.len()))
 }
 
-/// What the entries before a member said about it.
+/// Name and size from the entries before a member.
 #[derive(Default)]
 struct Announced {
     name: Option<Vec<u8>>,

@@ -1,3 +1,5 @@
+//! Tar archives of Python and of the crate `tar`, and damaged ones.
+
 use std::io::Cursor;
 
 use super::*;

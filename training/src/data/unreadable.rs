@@ -1,10 +1,19 @@
+//! Images that cannot be read, and the list of them in the folder of a run.
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use super::Unreadable;
+/// A sample that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its name in the dataset.
+    pub name: String,
+    /// The error.
+    pub reason: String,
+}
 
-/// Images that cannot be read, in a file that is up to date at any time: a line each, of name, tab and reason.
+/// The list of unreadable images in a file that is always up to date: per line a name, a tab and the reason.
 #[derive(Debug)]
 pub struct UnreadableList {
     path: PathBuf,
@@ -12,7 +21,7 @@ pub struct UnreadableList {
 }
 
 impl UnreadableList {
-    /// A list that goes on with what an earlier run has written there.
+    /// A list that continues that of an earlier run.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -28,7 +37,7 @@ impl UnreadableList {
         Ok(Self { path, reasons: text.lines().map(of_line).collect() })
     }
 
-    /// Adds images; returns how many there are now if any of them is new. The file is written before.
+    /// Adds images and writes the file. Returns the number of images if any of them is new.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -40,7 +49,7 @@ impl UnreadableList {
             return Ok(None);
         }
         let lines: String = self.reasons.iter().map(|(name, reason)| format!("{name}\t{reason}\n")).collect();
-        crate::files::write_whole(&self.path, lines.as_bytes())?;
+        crate::files::write_bytes(&self.path, lines.as_bytes())?;
         Ok(Some(self.reasons.len()))
     }
 

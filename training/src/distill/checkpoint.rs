@@ -1,3 +1,8 @@
+//! Checkpoints of a run: written tensor by tensor under a temporary name, the last two are kept.
+//!
+//! Data shape: a safetensors file in f32 with `weights.*`, `average.*`, `moments.{0,1}.*` and `standardise.*`; recipe, step, dataset and
+//! teacher as JSON in the metadata.
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -8,18 +13,21 @@ use candle_core::{DType, Device, Tensor, Var};
 use safetensors::tensor::View;
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{DistillError, Learner};
+use super::{DistillError, Learner, RunConfig};
 use crate::loss::Standardiser;
 use crate::optimise::Average;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, upgrade_taps};
 
 /// Key of the metadata in a checkpoint.
 const METADATA_KEY: &str = "training";
+/// Folder of checkpoints in the run's folder.
+const FOLDER: &str = "checkpoints";
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
 
-/// Everything that a run needs to go on: weights, averaged weights, moments, standardisation, and where it is.
+/// The metadata of a checkpoint. The tensors beside it are weights, averaged weights, moments and standardisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
@@ -27,9 +35,9 @@ pub struct Checkpoint {
     pub step: u64,
     /// The recipe that it was made with.
     pub recipe: Recipe,
-    /// What the batches are drawn from.
+    /// Fingerprint of the dataset.
     pub dataset: String,
-    /// The teacher's weights.
+    /// Identity of the teacher.
     pub teacher: String,
 }
 
@@ -58,12 +66,12 @@ impl Checkpoint {
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), text)]);
         let failed = RefCell::new(None);
         let views = tensors.iter().map(|(name, tensor)| (name, Part { tensor, failed: &failed }));
-        crate::files::write_whole_by(&path, |file| {
+        crate::files::write_by_name(&path, |file| {
             safetensors::serialize_to_file(views, Some(metadata), file).map_err(|error| match error {
                 SafeTensorError::IoError(error) => error,
                 error => io::Error::other(error),
             })?;
-            // A part that failed is missing in the file, which is not to be kept then.
+            // A part that failed is missing, so the file must not be kept.
             if failed.borrow().is_some() { Err(io::Error::other("a tensor is missing")) } else { Ok(()) }
         })
         .map_err(|error| match failed.take() {
@@ -80,7 +88,7 @@ impl Checkpoint {
         DistillError::Checkpoint { path: path.into(), problem: problem.to_string() }
     }
 
-    /// Reads what a checkpoint says about itself, and its tensors.
+    /// Reads a checkpoint's metadata and tensors.
     ///
     /// # Errors
     /// A file that cannot be read or is no checkpoint.
@@ -90,7 +98,9 @@ impl Checkpoint {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
         let text = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
         let text = text.ok_or_else(|| wrong(format!("expected metadata {METADATA_KEY:?}, got none")))?;
-        let checkpoint = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let mut value: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        value.get_mut("recipe").into_iter().for_each(upgrade_taps);
+        let checkpoint = serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
         let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
         let mut tensors = BTreeMap::new();
         for (name, view) in file.iter() {
@@ -125,7 +135,7 @@ impl Checkpoint {
         names.map(read).collect()
     }
 
-    /// Puts a learner where the checkpoint was.
+    /// Restores a learner from a checkpoint's tensors.
     ///
     /// # Errors
     /// A checkpoint of another student.
@@ -203,10 +213,56 @@ fn checkpoints(folder: &Path) -> Result<Vec<PathBuf>, DistillError> {
     Ok(found)
 }
 
-/// A tensor of which bytes are made when the file takes them, so that a checkpoint is never held as a whole.
+/// Where a run in this folder keeps its checkpoints.
+pub fn checkpoint_folder(output: &Path) -> PathBuf {
+    output.join(FOLDER)
+}
+
+/// Steps that a run in this folder has done, by its last checkpoint.
+///
+/// # Errors
+/// A folder or checkpoint that cannot be read.
+pub fn steps_done(output: &Path) -> Result<Option<u64>, DistillError> {
+    let path = latest_checkpoint(&checkpoint_folder(output))?;
+    path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
+}
+
+/// A checkpoint to go on from.
+pub(super) struct OpenCheckpoint {
+    pub(super) path: PathBuf,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) tensors: BTreeMap<String, Tensor>,
+}
+
+impl OpenCheckpoint {
+    /// The last checkpoint of the run in this folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// A checkpoint of another run, or of any run where `config` does not resume; a file that cannot be read.
+    pub(super) fn find(config: &RunConfig, dataset: &str) -> Result<Option<Self>, DistillError> {
+        let Some(path) = latest_checkpoint(&checkpoint_folder(&config.output))? else { return Ok(None) };
+        let wrong = |problem: &str| DistillError::Checkpoint { path: path.clone(), problem: problem.into() };
+        if !config.resume {
+            return Err(wrong("expected a new folder, or --resume to go on"));
+        }
+        let (checkpoint, tensors) = Checkpoint::read(&path)?;
+        if checkpoint.recipe != config.recipe {
+            return Err(wrong("expected the recipe that the run began with, got another"));
+        }
+        if checkpoint.dataset != dataset {
+            return Err(wrong("expected the images that the run began with, got others"));
+        }
+        if checkpoint.teacher != config.teacher {
+            return Err(wrong("expected the teacher that the run began with, got another"));
+        }
+        Ok(Some(Self { path, checkpoint, tensors }))
+    }
+}
+
+/// A tensor whose bytes are made while the file is written, so that a checkpoint is never held in memory as a whole.
 struct Part<'a> {
     tensor: &'a Tensor,
-    /// Why bytes could not be made.
+    /// The first error.
     failed: &'a RefCell<Option<DistillError>>,
 }
 

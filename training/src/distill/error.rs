@@ -1,3 +1,5 @@
+//! Errors of a run.
+
 use std::path::PathBuf;
 
 use dinov2_weights::{ConvertError, ModelError};
@@ -5,13 +7,15 @@ use dinov2_weights::{ConvertError, ModelError};
 use crate::data::DataError;
 use crate::loss::StandardiseError;
 use crate::parallel::ParallelError;
+use crate::prune::PruneError;
 use crate::teacher::TeacherError;
 use crate::vit::ParameterError;
 
-/// Why a run ended before its end.
+/// Errors that end a run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DistillError {
-    /// Images.
+    /// Number of images.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The teacher.
@@ -26,6 +30,9 @@ pub enum DistillError {
     /// The student's first weights.
     #[error(transparent)]
     Parameters(#[from] ParameterError),
+    /// A model that cannot be cut down to the student's shape.
+    #[error(transparent)]
+    Prune(#[from] Box<PruneError>),
     /// The result cannot be written.
     #[error(transparent)]
     Export(#[from] ConvertError),
@@ -35,7 +42,7 @@ pub enum DistillError {
     /// The other processes.
     #[error(transparent)]
     Parallel(#[from] ParallelError),
-    /// A shape that the student cannot have.
+    /// An invalid shape or recipe of the student.
     #[error("student: {0}")]
     Student(String),
     /// A step that does not fit into memory.
@@ -53,7 +60,7 @@ pub enum DistillError {
         /// What would fit.
         advice: String,
     },
-    /// A loss that is no number.
+    /// A loss or gradient that is not finite.
     #[error(
         "step {step}: expected a finite loss and gradient, got {loss} and a norm of {gradient_norm}; the batch lies in {}",
         batch.display()
@@ -65,20 +72,20 @@ pub enum DistillError {
         loss: f64,
         /// Norm of the gradient.
         gradient_norm: f64,
-        /// What it was computed from.
+        /// Folder with the batch.
         batch: PathBuf,
     },
     /// A file of the run.
-    #[error("{what}: {reason}: {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
-        what: &'static str,
+        action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
+        /// The system's reason.
+        source: std::io::Error,
     },
-    /// A checkpoint that does not belong to this run, or is damaged.
+    /// A damaged checkpoint, or one of another run.
     #[error("checkpoint: {problem}: {}", path.display())]
     Checkpoint {
         /// The file.
@@ -89,8 +96,11 @@ pub enum DistillError {
 }
 
 impl DistillError {
-    pub(super) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |reason| Self::File { what, path, reason }
+        move |source| Self::File { action, path, source }
     }
 }

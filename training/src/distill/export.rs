@@ -1,7 +1,10 @@
+//! The result of a run: a model file in f32, or in int8 for a student that learnt with roundings.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::DType;
+use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_weights::{
@@ -12,20 +15,19 @@ use dinov2_weights::{
 use super::DistillError;
 use crate::data::Pixels;
 use crate::qat::Rounding;
-use crate::statistics::{cosine, quantile};
 use crate::teacher::TeacherError;
 use crate::vit::Parameters;
 
-/// What a student's file says about it.
+/// Provenance of a student, as its file states it.
 #[derive(Clone, Debug)]
 pub struct StudentCard {
-    /// What it was distilled from.
+    /// The model it was distilled from.
     pub source: String,
     /// Licence of its weights.
     pub licence: Option<String>,
-    /// How it was made.
+    /// Recipe and images.
     pub notes: String,
-    /// Its pixels' normalisation: the teacher's.
+    /// Preprocessing: the teacher's normalisation.
     pub preprocessing: Preprocessing,
 }
 
@@ -62,8 +64,8 @@ pub fn write_student(
     Ok(write_model(&metadata, &mut |name| numbers(parameters, name), path)?)
 }
 
-/// Writes a model file in int8 of weights that learnt with these roundings. What the engine's rounding of activations costs is
-/// measured on `judges`, images in one or several sizes, and noted in the file. `images`: how many it learnt from.
+/// Writes an int8 model file of weights trained with these roundings. The cost of the engine's rounding of activations is
+/// measured on `measured_on`, images of one or several sizes, and stored in the file. `images`: number of training images.
 ///
 /// # Errors
 /// A file that cannot be written, an engine that fails.
@@ -72,7 +74,7 @@ pub fn write_int8_student(
     parameters: &Parameters,
     rounding: &Rounding,
     (card, images): (&StudentCard, usize),
-    judges: &[Pixels],
+    measured_on: &[Pixels],
     path: &Path,
 ) -> Result<(), DistillError> {
     let mut integers = BTreeMap::new();
@@ -99,12 +101,12 @@ pub fn write_int8_student(
     let trial = tempfile::tempdir().map_err(DistillError::file("create a temporary folder for", path))?;
     let trial = trial.path().join("student.safetensors");
     write(Vec::new(), &trial)?;
-    write(fidelity(&Model::open(&trial)?, judges)?, path)?;
+    write(fidelity(&Model::open(&trial)?, measured_on)?, path)?;
     Ok(())
 }
 
-/// Of the int8 engine to the f32 engine with the same numbers, by size.
-fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherError> {
+/// Fidelity of the int8 engine to the f32 engine with the same numbers, by size.
+fn fidelity(model: &Model, images: &[Pixels]) -> Result<Vec<Fidelity>, TeacherError> {
     let engine = |precision| {
         let mut config = CpuConfig::default();
         config.precision = precision;
@@ -113,7 +115,7 @@ fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherEr
     let (mut exact, mut rounded) = (engine(CpuPrecision::F32)?, engine(CpuPrecision::Int8)?);
     let (mut want, mut got) = (Features::new(), Features::new());
     let mut by_side = BTreeMap::<usize, Vec<f64>>::new();
-    for pixels in judges {
+    for pixels in images {
         let cosines = by_side.entry(pixels.side_px).or_default();
         for image in pixels.images() {
             let image = ImageView::new(image, pixels.side_px, pixels.side_px)?;
@@ -123,8 +125,8 @@ fn fidelity(model: &Model, judges: &[Pixels]) -> Result<Vec<Fidelity>, TeacherEr
             cosines.extend(rows.map(|(want, got)| cosine(want, got)));
         }
     }
-    let measured = by_side.into_iter().map(|(side_px, mut cosines)| {
-        cosines.sort_by(f64::total_cmp);
+    let measured = by_side.into_iter().map(|(side_px, cosines)| {
+        let cosines = sorted(cosines);
         Fidelity {
             size_px: side_px as u32,
             patches: cosines.len() as u32,

@@ -1,10 +1,12 @@
+//! Masks of hidden patches.
+
 use candle_core::{Device, Result, Tensor};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
 use crate::recipe::LossRecipe;
 
-/// Which patches a student has to guess in this step, `[batch, patches]` of 0 and 1; `None` in steps without this term.
+/// The hidden patches of a step, `[batch, patches]` of 0 and 1; `None` in steps without this term.
 ///
 /// # Errors
 /// Those of candle.

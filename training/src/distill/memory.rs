@@ -1,5 +1,5 @@
-//! Whether a step will fit into memory, before Linux ends the process for it without a word. On a GPU a driver that has none left says
-//! so, which ends the run in one line.
+//! Checks before the first step that a step fits into memory: Linux would kill the process without a message. On a GPU the driver reports
+//! the failure, which ends the run with an error.
 
 use std::ops::Range;
 
@@ -15,19 +15,19 @@ use crate::recipe::{ComputePrecision, LossRecipe, Recipe, Stage};
 /// Bytes of a number.
 const F32: u64 = 4;
 
-/// A run of which a step may not fit.
-pub(super) struct Plan<'a> {
+/// The run to check.
+pub(super) struct MemoryCheck<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) student: &'a VitSpec,
     pub(super) teacher: &'a VitSpec,
     /// The processes that share every batch, where there are several.
     pub(super) launch: Option<&'a Launch>,
-    /// Steps that are still to be done. Where they do not begin at 0, a checkpoint is in memory already.
+    /// Remaining steps. If they do not begin at 0, a checkpoint is in memory already.
     pub(super) steps: Range<u64>,
 }
 
-impl Plan<'_> {
-    /// Refuses a stage that does not fit into the memory that is free now, and says what would.
+impl MemoryCheck<'_> {
+    /// Refuses a stage that does not fit into free memory, with advice.
     pub(super) fn check(&self, device: &Device) -> Result<(), DistillError> {
         if !matches!(device, Device::Cpu) || self.recipe.precision != ComputePrecision::F32 {
             return Ok(());
@@ -48,9 +48,9 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Bytes that a stage takes from now on.
+    /// Additional bytes that a stage takes.
     fn bytes(&self, recipe: &Recipe, stage: &Stage) -> u64 {
-        // Weights, what they began as, and their average. A checkpoint has as many numbers, moments included, and goes.
+        // Weights, their initial values and their average. A checkpoint holds as many numbers, moments included, and is freed.
         let copies = if self.steps.start > 0 { 0 } else { 3 };
         let model = copies * F32 * slots(self.student).iter().map(|slot| slot.len() as u64).sum::<u64>();
         let world = self.launch.map_or(1, |launch| launch.world);
@@ -59,10 +59,11 @@ impl Plan<'_> {
             .saturating_add(model)
     }
 
-    /// What to change for a stage to fit.
+    /// Changes with which a stage would fit.
     fn advice(&self, stage: &Stage, free: u64) -> String {
         if self.steps.start > 0 {
-            return "a run that is resumed keeps its recipe: free some, or go on where there is more".into();
+            return "a resumed run keeps its recipe: free some memory, or continue on a machine with more"
+                .into();
         }
         let images = stage.batch / self.launch.map_or(1, |launch| launch.world);
         let parts = || (stage.accumulate..=images).filter(|parts| images.is_multiple_of(*parts));
@@ -80,8 +81,8 @@ impl Plan<'_> {
     }
 }
 
-/// Bytes that this process can still have before Linux ends one: pages of files that would be dropped are free, and so is swap. A
-/// control group has its own limit, within which only what is no file counts. `None` on other systems, which are not asked.
+/// Bytes that this process can still allocate before Linux kills one: droppable pages of files and swap count as free. A
+/// control group has its own limit, against which pages of files do not count. `None` on systems other than Linux.
 fn free_bytes() -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;
@@ -91,29 +92,29 @@ fn free_bytes() -> Option<u64> {
     system.refresh_processes(ProcessesToUpdate::Some(&[own]), false);
     let of_machine = system.available_memory().saturating_add(system.free_swap());
     let limits = system.process(own).and_then(Process::cgroup_limits);
-    // Without a limit, a group has that of the machine.
+    // A group without a limit reports that of the machine.
     let limits = limits.filter(|limits| limits.total_memory < system.total_memory());
     let of_group = limits.map_or(u64::MAX, |limits| limits.total_memory.saturating_sub(limits.rss));
     Some(of_machine.min(of_group)).filter(|bytes| *bytes > 0)
 }
 
-/// Bytes of what a teacher says of a batch.
+/// Bytes of a teacher's targets for a batch.
 fn target_bytes(teacher: &VitSpec, recipe: &Recipe, stage: &Stage, world: usize) -> u64 {
     let sides = stage.views.teacher_sizes_px.as_ref().unwrap_or(&stage.views.sizes_px);
     let tokens =
         teacher.prefix_tokens() + (sides.iter().copied().max().unwrap_or(0) / teacher.patch_size).pow(2);
     let numbers = (stage.batch / world * tokens) as f64 * (teacher.dim * (1 + recipe.loss.taps.len())) as f64;
-    // As the engine gives them and as tensors.
+    // Once in the engine's buffers and once as tensors.
     (2.0 * F32 as f64 * numbers) as u64
 }
 
-/// Bytes that training takes beyond weights and their average, in f32 on a CPU, for steps of this stage in one of `world` processes:
-/// moments of the optimiser, gradients, whatever the backward pass needs of the forward pass, and what it works in. `targets`: width
-/// of the teacher's tokens. Within a tenth of what an allocator counts (tests/memory.rs).
+/// Bytes of training beyond weights and their average, in f32 on a CPU, for steps of this stage in one of `world` processes:
+/// moments of the optimiser, gradients, activations kept for the backward pass, and working memory. `targets`: width
+/// of the teacher's tokens. Within 10 % of what a counting allocator measures (tests/memory.rs).
 pub fn step_bytes(spec: &VitSpec, targets: usize, recipe: &Recipe, stage: &Stage, world: usize) -> u64 {
     let side = stage.views.sizes_px.iter().copied().max().unwrap_or(0) / spec.patch_size;
     let places = side * side;
-    // Not in integers: of the largest batch of the largest views there are more than 64 bits count.
+    // Floats, because the largest batch of the largest views overflows 64 bits.
     let images = (stage.batch / (stage.accumulate * world)) as f64;
     let (patches, rows) = (images * places as f64, images * (places + spec.prefix_tokens()) as f64);
     let is_rounded = recipe.quantize.is_some();
@@ -135,7 +136,7 @@ pub fn step_bytes(spec: &VitSpec, targets: usize, recipe: &Recipe, stage: &Stage
     (F32 as f64 * numbers) as u64
 }
 
-/// Two moments and a gradient of every parameter, another where parts of a batch are added up, and the rounded matrices.
+/// Two moments and a gradient per parameter, another gradient with accumulation, and the rounded matrices.
 fn parameter_numbers(spec: &VitSpec, is_rounded: bool, accumulate: usize) -> usize {
     let copies = if accumulate > 1 { 4 } else { 3 };
     let of_slot = |slot: &Slot| slot.len() * (copies + usize::from(is_rounded && slot.matrix));
@@ -145,13 +146,13 @@ fn parameter_numbers(spec: &VitSpec, is_rounded: bool, accumulate: usize) -> usi
 /// Numbers per token that a block keeps for its backward pass, its output included.
 fn block_numbers(spec: &VitSpec, is_rounded: bool) -> usize {
     let (dim, hidden) = (spec.dim, spec.mlp_hidden);
-    // Two norms, queries with keys and values, what attention mixes, two branches and two sums.
+    // Two norms, queries, keys and values, the output of attention, two branches and two sums.
     let own = 10 * dim + if spec.mlp == MlpKind::Gelu { 2 } else { 6 } * hidden;
-    // What goes into four matrices, and into attention as a difference and a sum.
+    // Rounded inputs of four matrices, and of attention a difference and a sum.
     own + if is_rounded { 9 * dim + hidden } else { 0 }
 }
 
-/// Numbers per patch of the terms that look at patches, backward passes included: measured, they are made of many small operations.
+/// Numbers per patch of the patch terms, backward passes included. Measured values, because the terms consist of many small operations.
 fn loss_numbers(recipe: &LossRecipe, targets: usize, patches: usize) -> usize {
     let gram = if recipe.gram > 0.0 { 15 * targets + 7 * patches } else { 0 };
     let tokens = if recipe.patch_cosine + recipe.patch_smooth_l1 > 0.0 { 25 } else { 0 };

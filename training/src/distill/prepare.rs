@@ -1,9 +1,11 @@
+//! Everything before the first step: checks, standardisation, first weights, the loader of a stage.
+
 use std::sync::Arc;
 
 use dinov2_core::VitSpec;
 use dinov2_weights::Model;
 
-use super::run::Opened;
+use super::checkpoint::OpenCheckpoint;
 use super::step::student_taps;
 use super::{Checkpoint, DistillError, Event, Learner, RunConfig, Student, fit_objective};
 use crate::data::{Batch, Dataset, Loader, LoaderPlan};
@@ -17,19 +19,19 @@ use crate::vit::Parameters;
 /// Batches that are loaded ahead.
 const AHEAD: usize = 3;
 
-/// What a learner is made of.
-pub(super) struct Prepare<'a> {
+/// Everything that a learner is built from.
+pub(super) struct LearnerSetup<'a> {
     pub(super) config: &'a RunConfig,
-    /// Shape of the student, which has been checked.
+    /// Checked shape of the student.
     pub(super) spec: VitSpec,
     pub(super) start: Option<&'a Model>,
     pub(super) train: &'a Arc<Dataset>,
     pub(super) held_out: &'a [(Batch, Targets)],
-    pub(super) before: Option<&'a Opened>,
+    pub(super) before: Option<&'a OpenCheckpoint>,
 }
 
-impl Prepare<'_> {
-    /// The learner at step 0, or as far as it must be for a checkpoint to be put into it.
+impl LearnerSetup<'_> {
+    /// The learner at step 0, or ready for a checkpoint to be restored into it.
     pub(super) fn learner(
         &self,
         teacher: &mut dyn Teacher,
@@ -48,15 +50,15 @@ impl Prepare<'_> {
         Ok(learner.with_stop(config.stop.clone()))
     }
 
-    /// The loss, standardised as before or by what the teacher makes of the first views.
+    /// The loss, with the standardisation of the checkpoint or one fitted to the first views.
     fn objective(
         &self,
         teacher: &mut dyn Teacher,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Result<Objective, DistillError> {
         let (config, recipe) = (self.config, &self.config.recipe);
-        let Some((path, _, tensors)) = self.before else {
-            // All processes look at the views of one, so that they standardise alike, and as one process would.
+        let Some(OpenCheckpoint { path, tensors, .. }) = self.before else {
+            // All processes use the views of a single process, so that their standardisation is the same, and that of one process.
             let mut loader = loader(config, (0, 1), &recipe.stages[0], self.train, 0)?;
             return fit_objective(&recipe.loss, &mut loader, teacher, &config.device, &mut |done, total| {
                 on_event(Event::Preparing(format!("statistics of the teacher: {done} of {total} views")));
@@ -72,7 +74,7 @@ impl Prepare<'_> {
         }
     }
 
-    /// The part of a model that a fresh student starts from; nothing where it starts from scratch or a checkpoint follows.
+    /// The pruned model that a fresh student starts from; empty for a start from scratch or from a checkpoint.
     fn first_weights(
         &self,
         spec: &VitSpec,
@@ -80,18 +82,19 @@ impl Prepare<'_> {
     ) -> Result<Parameters, DistillError> {
         match (self.config.recipe.student.start, self.start, self.before) {
             (Start::Model, Some(model), None) => {
-                let judges = self.held_out.first().map(|(batch, _)| &batch.student);
-                let judges = judges.ok_or_else(|| {
+                let images = self.held_out.first().map(|(batch, _)| &batch.student);
+                let images = images.ok_or_else(|| {
                     DistillError::Student("validation_images: expected at least 1, got 0".into())
                 })?;
-                Ok(prune(model, spec, judges, &mut |text| on_event(Event::Preparing(text)))?.0)
+                let pruned = prune(model, spec, images, &mut |text| on_event(Event::Preparing(text)));
+                Ok(pruned.map_err(Box::new)?.0)
             }
             _ => Ok(Parameters::default()),
         }
     }
 }
 
-/// Refuses what student and teacher cannot do together, before anything is computed.
+/// Checks that recipe, student and teacher fit together.
 pub(super) fn check(recipe: &Recipe, student: &VitSpec, teacher: &VitSpec) -> Result<(), DistillError> {
     let wrong = |key: &str, expected: String, got: usize| {
         Err(DistillError::Student(format!("{key}: expected {expected}, got {got}")))

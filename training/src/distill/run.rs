@@ -1,122 +1,39 @@
+//! A run from its first step to its result: stages, validation, checkpoints, and the batch that led to a loss that is not finite.
+
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::Device;
 use dinov2_weights::Model;
 
-use super::memory::Plan;
-use super::prepare::{Prepare, check, loader};
+use super::checkpoint::{Checkpoint, OpenCheckpoint, checkpoint_folder};
+use super::memory::MemoryCheck;
+use super::prepare::{LearnerSetup, check, loader};
 use super::step::{Learner, StepReport};
 use super::{
-    Agreement, Checkpoint, DistillError, Student, StudentCard, agreements, latest_checkpoint, student_spec,
-    write_int8_student, write_student,
+    DistillError, Event, Outcome, RunConfig, Student, agreements, student_spec, write_int8_student,
+    write_student,
 };
 use crate::allocator::keep_pages;
 use crate::data::{self, Batch, Dataset, Pixels, Unreadable, UnreadableList};
+use crate::files::remove_partial;
 use crate::loss::Targets;
-use crate::parallel::{Group, Launch};
-use crate::partial::remove_partial;
+use crate::parallel::Group;
 use crate::recipe::{Recipe, Stage};
-use crate::stop::Stop;
 use crate::teacher::Teacher;
 use crate::vit::Vit;
 
-/// The result's name in the run's folder.
+/// File name of the result in the folder of the run.
 pub const STUDENT_FILE: &str = "student.safetensors";
-/// Folder of checkpoints in the run's folder.
-const CHECKPOINTS: &str = "checkpoints";
 
-/// What is said on the command line, besides the recipe.
-#[derive(Clone, Debug)]
-pub struct RunConfig {
-    /// Everything that decides what is learnt.
-    pub recipe: Recipe,
-    /// Folder of the run.
-    pub output: PathBuf,
-    /// Go on from the last checkpoint.
-    pub resume: bool,
-    /// End after this step, as if killed after its checkpoint.
-    pub stop_after: Option<u64>,
-    /// When checkpoints are written besides.
-    pub checkpoint_every: CheckpointEvery,
-    /// Ends the run after the step in progress, with a checkpoint.
-    pub stop: Stop,
-    /// Steps between measurements on held-out images.
-    pub validate_every: u64,
-    /// Threads that load images.
-    pub workers: usize,
-    /// Where the student computes.
-    pub device: Device,
-    /// What the result says about itself.
-    pub card: StudentCard,
-    /// The teacher's weights, for the checkpoint: a run is not resumed with another.
-    pub teacher: String,
-    /// The processes of the run, where there are several. They share the folder; the first one writes.
-    pub launch: Option<Launch>,
-}
-
-/// When a checkpoint is due: by whichever comes first, and always at the end of a run, early or not. What is learnt does not depend on
-/// it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointEvery {
-    /// Steps between those whose numbers are its multiples; by time alone if there is none.
-    pub steps: Option<u64>,
-    /// Time since the last one, or since the first step.
-    pub time: Duration,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// With a student, which lies here.
-    Student(PathBuf),
-    /// Early, because somebody asked; a checkpoint was written after these steps.
-    Stopped {
-        /// Steps done.
-        steps: u64,
-    },
-}
-
-/// What happens in a run.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// Something before the first step.
-    Preparing(String),
-    /// A step was done.
-    Step {
-        /// Its number, from 0.
-        step: u64,
-        /// Images of it.
-        images: usize,
-        /// What it came to.
-        report: &'a StepReport,
-    },
-    /// The averaged student was measured after so many steps.
-    Validated {
-        /// Steps done.
-        steps: u64,
-        /// Results by side; none without held-out images.
-        agreements: &'a [Agreement],
-        /// Held-out images side by side, what the teacher makes of them, and the student.
-        held_out: &'a [(Batch, Targets)],
-        /// The averaged student.
-        student: &'a Vit,
-    },
-    /// A checkpoint was written.
-    Checkpoint(&'a Path),
-    /// Images that cannot be read, so far.
-    Unreadable(usize),
-}
-
-/// Distills. Of several processes only the first validates and writes, and has events about it.
+/// Runs a distillation. Of several processes only the first validates, writes and reports these events.
 ///
-/// `start`: the model that the student is cut out of, unless it starts from scratch. On a CPU, mimalloc keeps freed pages from then on
+/// `start`: the model that the student is pruned from, unless it starts from scratch. On a CPU, mimalloc keeps freed pages from then on
 /// ([`keep_pages`]).
 ///
 /// # Errors
-/// Anything that keeps the run from its end. The last checkpoint stays.
+/// See [`DistillError`]. The last checkpoint stays.
 pub fn distill(
     config: &RunConfig,
     start: Option<&Model>,
@@ -134,10 +51,10 @@ pub fn distill(
     let fingerprint = dataset.fingerprint_hex();
     let (train, held_out) = dataset.split(config.recipe.validation_images, config.recipe.seed);
     let train = Arc::new(train);
-    let before = open_checkpoint(config, &fingerprint)?;
-    let steps = before.as_ref().map_or(0, |(_, checkpoint, _)| checkpoint.step)
+    let before = OpenCheckpoint::find(config, &fingerprint)?;
+    let steps = before.as_ref().map_or(0, |before| before.checkpoint.step)
         ..config.stop_after.unwrap_or(u64::MAX).min(config.recipe.steps());
-    Plan {
+    MemoryCheck {
         recipe: &config.recipe,
         student: &spec,
         teacher: teacher.spec(),
@@ -148,14 +65,21 @@ pub fn distill(
     if matches!(config.device, Device::Cpu) {
         keep_pages();
     }
-    let (unseen, not_seen) = see(&held_out, config, teacher)?;
-    let prepare = Prepare { config, spec, start, train: &train, held_out: &unseen, before: before.as_ref() };
-    let mut learner = prepare.learner(teacher, group, on_event)?;
+    let (held_out_batches, unreadable_held_out) = held_out_targets(&held_out, config, teacher)?;
+    let setup = LearnerSetup {
+        config,
+        spec,
+        start,
+        train: &train,
+        held_out: &held_out_batches,
+        before: before.as_ref(),
+    };
+    let mut learner = setup.learner(teacher, group, on_event)?;
     let mut step = steps.start;
-    if let Some((path, _, tensors)) = before {
+    if let Some(OpenCheckpoint { path, tensors, .. }) = before {
         Checkpoint::restore(&path, tensors, &mut learner)?;
     }
-    learner.meet(step)?;
+    learner.synchronise(step)?;
     let rank = config.launch.as_ref().map_or(0, |launch| launch.rank);
     if rank == 0 {
         let folder = checkpoint_folder(&config.output);
@@ -164,15 +88,16 @@ pub fn distill(
     let path = config.output.join(format!("unreadable{}.txt", suffix(rank)));
     let unreadable = UnreadableList::open(path.clone()).map_err(DistillError::file("read", path))?;
     let kept = Instant::now();
-    let mut run = Run { config, learner, held_out: unseen, fingerprint, unreadable, kept, on_event };
-    run.list_unreadable(&not_seen)?;
+    let mut run =
+        Run { config, learner, held_out: held_out_batches, fingerprint, unreadable, kept, on_event };
+    run.list_unreadable(&unreadable_held_out)?;
     config.stop.heed();
     while let Some(stage) = config.recipe.stage(step).filter(|_| step < steps.end) {
         match run.stage(stage, &train, teacher, step..steps.end)? {
-            Done { steps, stop: true } if steps < config.recipe.steps() => {
+            StageEnd { steps, stop: true } if steps < config.recipe.steps() => {
                 return Ok(Outcome::Stopped { steps });
             }
-            Done { steps, .. } => step = steps,
+            StageEnd { steps, .. } => step = steps,
         }
     }
     if run.is_first() {
@@ -181,10 +106,14 @@ pub fn distill(
     Ok(Outcome::Student(config.output.join(STUDENT_FILE)))
 }
 
-/// Held-out images with what the teacher makes of them, and those that cannot be read.
-type Seen = (Vec<(Batch, Targets)>, Vec<Unreadable>);
+/// Held-out images with the teacher's targets, and the unreadable ones.
+type HeldOut = (Vec<(Batch, Targets)>, Vec<Unreadable>);
 
-fn see(held_out: &Dataset, config: &RunConfig, teacher: &mut dyn Teacher) -> Result<Seen, DistillError> {
+fn held_out_targets(
+    held_out: &Dataset,
+    config: &RunConfig,
+    teacher: &mut dyn Teacher,
+) -> Result<HeldOut, DistillError> {
     let (batches, unreadable) = data::held_out(held_out, &config.recipe.held_out_sides())?;
     let seen = batches.into_iter().map(|batch| {
         let targets = teacher.held_out(&batch)?;
@@ -193,7 +122,7 @@ fn see(held_out: &Dataset, config: &RunConfig, teacher: &mut dyn Teacher) -> Res
     Ok((seen.collect::<Result<_, DistillError>>()?, unreadable))
 }
 
-/// Whether every batch can be shared out.
+/// Checks that every batch divides evenly among processes and parts.
 fn check_parts(recipe: &Recipe, world: usize) -> Result<(), DistillError> {
     match recipe.stages.iter().find(|stage| !stage.batch.is_multiple_of(stage.accumulate * world)) {
         None => Ok(()),
@@ -203,75 +132,38 @@ fn check_parts(recipe: &Recipe, world: usize) -> Result<(), DistillError> {
     }
 }
 
-/// Where a run in this folder keeps its checkpoints.
-pub fn checkpoint_folder(output: &Path) -> PathBuf {
-    output.join(CHECKPOINTS)
-}
-
-/// Steps that a run in this folder has done, by its last checkpoint.
-///
-/// # Errors
-/// A folder or checkpoint that cannot be read.
-pub fn steps_done(output: &Path) -> Result<Option<u64>, DistillError> {
-    let path = latest_checkpoint(&checkpoint_folder(output))?;
-    path.map(|path| Checkpoint::read(&path).map(|(checkpoint, _)| checkpoint.step)).transpose()
-}
-
-pub(super) type Opened = (PathBuf, Checkpoint, std::collections::BTreeMap<String, candle_core::Tensor>);
-
-/// The checkpoint to go on from.
-fn open_checkpoint(config: &RunConfig, dataset: &str) -> Result<Option<Opened>, DistillError> {
-    let folder = checkpoint_folder(&config.output);
-    let Some(path) = latest_checkpoint(&folder)? else { return Ok(None) };
-    let wrong = |problem: &str| DistillError::Checkpoint { path: path.clone(), problem: problem.into() };
-    if !config.resume {
-        return Err(wrong("expected a new folder, or --resume to go on"));
-    }
-    let (checkpoint, tensors) = Checkpoint::read(&path)?;
-    if checkpoint.recipe != config.recipe {
-        return Err(wrong("expected the recipe that the run began with, got another"));
-    }
-    if checkpoint.dataset != dataset {
-        return Err(wrong("expected the images that the run began with, got others"));
-    }
-    if checkpoint.teacher != config.teacher {
-        return Err(wrong("expected the teacher that the run began with, got another"));
-    }
-    Ok(Some((path, checkpoint, tensors)))
-}
-
 struct Run<'a, 'b> {
     config: &'a RunConfig,
     learner: Learner,
     held_out: Vec<(Batch, Targets)>,
     fingerprint: String,
     unreadable: UnreadableList,
-    /// When the last checkpoint was written, or the first step began.
+    /// Time of the last checkpoint, or of the first step.
     kept: Instant,
     on_event: &'b mut dyn FnMut(Event<'_>),
 }
 
-/// How far a stage came.
-struct Done {
+/// Where a stage ended.
+struct StageEnd {
     steps: u64,
-    /// Whether the run is to end.
+    /// Whether a stop is requested.
     stop: bool,
 }
 
 impl Run<'_, '_> {
-    /// Whether this process is the one that measures and writes.
+    /// Whether this process validates and writes.
     fn is_first(&self) -> bool {
         self.config.launch.as_ref().is_none_or(|launch| launch.rank == 0)
     }
 
-    /// Does `steps`, as far as they are of this stage and nobody asks to end.
+    /// Runs those of `steps` that belong to the stage, until a stop is requested.
     fn stage(
         &mut self,
         stage: &Stage,
         train: &Arc<Dataset>,
         teacher: &mut dyn Teacher,
         steps: Range<u64>,
-    ) -> Result<Done, DistillError> {
+    ) -> Result<StageEnd, DistillError> {
         let (mut step, end) = (steps.start, steps.end);
         let place = self.config.launch.as_ref().map_or((0, 1), |launch| (launch.rank, launch.world));
         let mut loader = loader(self.config, place, stage, train, step)?;
@@ -286,7 +178,7 @@ impl Run<'_, '_> {
             (self.on_event)(Event::Step { step, images: batch.samples.len(), report: &report });
             step += 1;
             let (is_last, stop) = (step == end, report.stop);
-            // Whoever asks to end does not wait for a measurement.
+            // A requested stop does not wait for a measurement.
             let is_measured = step.is_multiple_of(self.config.validate_every) && !stop;
             if self.is_first() && (is_measured || is_last) {
                 self.validate(step)?;
@@ -295,28 +187,28 @@ impl Run<'_, '_> {
                 self.checkpoint(step)?;
             }
             if stop {
-                return Ok(Done { steps: step, stop });
+                return Ok(StageEnd { steps: step, stop });
             }
         }
-        Ok(Done { steps: step, stop: false })
+        Ok(StageEnd { steps: step, stop: false })
     }
 
-    /// Whether a checkpoint is to be written after so many steps, in the midst of the run.
+    /// Whether a checkpoint is due after this many steps.
     fn is_due(&self, steps: u64) -> bool {
         let every = self.config.checkpoint_every;
         every.steps.is_some_and(|every| steps.is_multiple_of(every)) || self.kept.elapsed() >= every.time
     }
 
-    /// Writes the averaged student: in int8 if it learnt with roundings, with what these cost on held-out images. `images`: how many it
-    /// learnt from.
+    /// Writes the averaged student: in int8 after quantization-aware training, with its fidelity on held-out images. `images`: number of
+    /// training images.
     fn write_student(&self, held_out: &Dataset, images: usize) -> Result<(), DistillError> {
         let path = self.config.output.join(STUDENT_FILE);
         let (Student { vit, rounding, .. }, card) = (&self.learner.student, &self.config.card);
         let weights = self.learner.average.weights();
         let Some(rounding) = rounding else { return write_student(vit.spec(), weights, card, &path) };
-        let (judges, _) = data::held_out(held_out, &self.config.recipe.extreme_sides())?;
-        let judges: Vec<Pixels> = judges.into_iter().map(|batch| batch.student).collect();
-        write_int8_student(vit.spec(), weights, rounding, (card, images), &judges, &path)
+        let (batches, _) = data::held_out(held_out, &self.config.recipe.extreme_sides())?;
+        let measured_on: Vec<Pixels> = batches.into_iter().map(|batch| batch.student).collect();
+        write_int8_student(vit.spec(), weights, rounding, (card, images), &measured_on, &path)
     }
 
     fn averaged(&self) -> candle_core::Result<Vit> {
@@ -346,27 +238,27 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Keeps what led to a loss that is no number; returns the error that says so.
+    /// Writes the batch that led to a loss or gradient that is not finite, and returns the error.
     fn keep_batch(&self, step: u64, report: &StepReport, batch: &Batch, train: &Dataset) -> DistillError {
         let rank = self.config.launch.as_ref().map_or(0, |launch| launch.rank);
         let folder = self.config.output.join(format!("bad-batch-{step}{}", suffix(rank)));
         let kept = std::fs::create_dir_all(&folder).and_then(|()| {
             let names: Vec<&str> = batch.samples.iter().map(|sample| train.name(*sample as usize)).collect();
-            crate::files::write_whole(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
+            crate::files::write_bytes(&folder.join("images.txt"), (names.join("\n") + "\n").as_bytes())?;
             let mut terms = format!("loss\t{}\ngradient norm\t{}\n", report.loss, report.gradient_norm);
             terms.extend(report.terms.iter().map(|(name, term)| format!("{name}\t{term}\n")));
-            crate::files::write_whole(&folder.join("terms.txt"), terms.as_bytes())?;
+            crate::files::write_bytes(&folder.join("terms.txt"), terms.as_bytes())?;
             let teacher = batch.teacher.iter().map(|views| (views, "-teacher"));
             for (views, whose) in std::iter::once((&batch.student, "")).chain(teacher) {
                 for (index, image) in views.images().enumerate() {
                     let png = crate::files::png(image, views.side_px, views.side_px)?;
-                    crate::files::write_whole(&folder.join(format!("{index:04}{whose}.png")), &png)?;
+                    crate::files::write_bytes(&folder.join(format!("{index:04}{whose}.png")), &png)?;
                 }
             }
             Ok(())
         });
         match kept {
-            Err(reason) => DistillError::File { what: "keep a batch", path: folder, reason },
+            Err(source) => DistillError::File { action: "keep a batch in", path: folder, source },
             Ok(()) => {
                 let StepReport { loss, gradient_norm, .. } = *report;
                 DistillError::Loss { step, loss, gradient_norm, batch: folder }
@@ -374,7 +266,7 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Lists what could not be read, for whoever keeps the images.
+    /// Adds unreadable images to the run's list.
     fn list_unreadable(&mut self, images: &[Unreadable]) -> Result<(), DistillError> {
         let added =
             self.unreadable.add(images).map_err(DistillError::file("write", self.unreadable.path()))?;
@@ -385,7 +277,7 @@ impl Run<'_, '_> {
     }
 }
 
-/// What tells files of a process from those of the first.
+/// File-name suffix for ranks above 0.
 fn suffix(rank: usize) -> String {
     if rank == 0 { String::new() } else { format!("-process-{rank}") }
 }

@@ -1,3 +1,5 @@
+//! One step: forward and backward over parts of a batch, sums over processes, clipping, AdamW, averaged weights.
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::PatchGrid;
@@ -12,7 +14,7 @@ use crate::recipe::{ComputePrecision, Recipe};
 use crate::stop::Stop;
 use crate::vit::{Images, Recomputation, Request, Tokens, Vit};
 
-/// What a step came to.
+/// Result of a step.
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// Loss, mean over the batch.
@@ -23,23 +25,26 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Whether the run is to end after this step, because one of its processes was asked to: the same in all.
+    /// Whether the run stops after this step because one process was asked to; the same in all processes.
     pub stop: bool,
 }
 
-/// Indices of the student's blocks that are compared.
+/// The student's blocks that are compared.
 ///
 /// # Errors
-/// Blocks that it does not have, or not in their order.
+/// Blocks that it does not have, or not in ascending order.
 pub(super) fn student_taps(recipe: &Recipe, depth: usize) -> Result<Vec<usize>, DistillError> {
-    let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student - 1).collect();
+    let taps: Vec<usize> = recipe.loss.taps.iter().map(|pair| pair.student_block).collect();
     if taps.is_sorted_by(|a, b| a < b) && taps.iter().all(|tap| *tap < depth) {
         return Ok(taps);
     }
-    Err(DistillError::Student(format!("loss.taps: expected ascending blocks of the student, 1..={depth}")))
+    Err(DistillError::Student(format!(
+        "loss.taps: expected ascending values of student_block in 0..={}, got {taps:?}",
+        depth - 1
+    )))
 }
 
-/// A student with everything that moves it.
+/// A student with its objective, optimiser and average.
 pub struct Learner {
     pub(super) student: Student,
     pub(super) objective: Objective,
@@ -48,7 +53,7 @@ pub struct Learner {
     schedule: Schedule,
     recipe: Recipe,
     normalisation: Normalisation,
-    /// Indices of the student's blocks that are compared.
+    /// The student's blocks that are compared.
     taps: Vec<usize>,
     device: Device,
     group: Group,
@@ -84,17 +89,17 @@ impl Learner {
         })
     }
 
-    /// The same, which tells after each step whether somebody asks it to end.
+    /// Reports requests of `stop` after each step.
     #[must_use]
     pub fn with_stop(self, stop: Stop) -> Self {
         Self { stop, ..self }
     }
 
-    /// Makes sure that all processes begin at the same step with the same weights: those of the first.
+    /// Checks that all processes begin at the same step, and copies the first one's weights to all.
     ///
     /// # Errors
-    /// Processes at different steps: some do not see the checkpoint.
-    pub(super) fn meet(&mut self, step: u64) -> Result<(), DistillError> {
+    /// Processes at different steps, because some do not see the checkpoint.
+    pub(super) fn synchronise(&mut self, step: u64) -> Result<(), DistillError> {
         if self.group.world() == 1 {
             return Ok(());
         }
@@ -121,11 +126,11 @@ impl Learner {
         Ok(())
     }
 
-    /// One step on a batch, in the same number of parts in all processes. A loss that is not finite leaves the weights as they
-    /// are. The report's terms are those of this process.
+    /// One step on a batch, in the same number of parts in all processes. A loss that is not finite leaves the weights
+    /// unchanged. The report's terms are those of this process.
     ///
     /// # Errors
-    /// Those of candle, and a process that is gone.
+    /// Those of candle, and a lost process.
     pub fn step(
         &mut self,
         step: u64,
@@ -167,13 +172,13 @@ impl Learner {
         Ok(StepReport { loss, terms, gradient_norm, learning_rate, stop })
     }
 
-    /// Adds what all processes have found up: gradients, and the loss that is returned, with whether one of them is to end.
+    /// Sums gradients and loss over all processes. Returns the loss and whether one of them is to stop.
     fn add_up(&mut self, loss: f64, gradients: &mut Gradients) -> Result<(f64, bool), DistillError> {
         let stop = self.stop.is_requested();
         if self.group.world() == 1 {
             return Ok((loss, stop));
         }
-        // The loss, how many processes are to end, and of every variable in how many processes it has a gradient.
+        // The loss, the number of processes to stop, and per variable the number of processes with a gradient.
         let mut counts = vec![loss, f64::from(u8::from(stop))];
         let variables = || self.student.variables.iter();
         counts.extend(variables().map(|(name, _)| f64::from(u8::from(gradients.contains_key(name)))));
@@ -253,8 +258,8 @@ impl Learner {
         Ok(tokens)
     }
 
-    /// Gradients of all variables. One that is missing would mean that an operation on the way has no backward pass; only the
-    /// mask token and heads of terms that this step lacks have none.
+    /// Gradients of all variables. A missing one means that an operation lacks a backward pass; only the
+    /// mask token and heads of absent terms may have none.
     fn gradients(&self, grads: &mut GradStore) -> candle_core::Result<Gradients> {
         gradients(grads, &self.student.variables, |name| name != "mask_token" && !name.starts_with("head."))
     }

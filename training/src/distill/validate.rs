@@ -1,15 +1,18 @@
+//! Agreement between student and teacher on held-out images.
+
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::PatchGrid;
+use dinov2_core::statistics::{quantile, sorted};
 use dinov2_weights::Normalisation;
 
 use super::DistillError;
 use crate::data::{Batch, Pixels};
 use crate::loss::{Objective, Targets, cosine};
-use crate::statistics::{mean, quantile};
+use crate::statistics::mean;
 use crate::vit::{Images, Parameters, Request, Tokens, Vit};
 
-/// How much of what a teacher says its student says, on images that it did not learn from: of its features where these are to be the
-/// teacher's, else through the heads of the loss, standardised.
+/// Agreement of student and teacher on held-out images: of the features themselves with the head `identity`, else of the heads'
+/// outputs and the standardised targets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// Side of the images.
@@ -22,7 +25,7 @@ pub struct Agreement {
     pub cls: f64,
 }
 
-/// Compares a student with its targets, batch by batch; a result for every side, in the order of the batches. `heads`: tensors of
+/// Compares a student with its targets; one result per side, in the order of the batches. `heads`: tensors of
 /// the loss's heads.
 ///
 /// # Errors
@@ -39,7 +42,7 @@ pub fn agreements(
     batches.chunk_by(|(a, _), (b, _)| a.student.side_px == b.student.side_px).map(of_side).collect()
 }
 
-/// batches: of one side, one at least.
+/// batches: at least one, all of one side.
 fn agreement(
     student: &Vit,
     (objective, heads): (&Objective, &Parameters),
@@ -53,11 +56,11 @@ fn agreement(
     };
     for (batch, targets) in batches {
         let [of_cls, of_patches] =
-            objective.said(heads, &tokens(student, batch, normalisation, device)?, targets)?;
+            objective.comparisons(heads, &tokens(student, batch, normalisation, device)?, targets)?;
         patches.extend(cosines(of_patches)?);
         cls.extend(cosines(of_cls)?);
     }
-    patches.sort_by(f64::total_cmp);
+    let patches = sorted(patches);
     Ok(Agreement {
         side_px: batches[0].0.student.side_px,
         patch_median: quantile(&patches, 0.5),
@@ -66,7 +69,7 @@ fn agreement(
     })
 }
 
-/// What a student makes of held-out images.
+/// A student's tokens of held-out images.
 ///
 /// # Errors
 /// Those of candle.

@@ -1,57 +1,45 @@
 //! Depth: a linear map from patches to the logarithm of their distance.
 //!
 //! DINOv2 (section 7.4) trains a classifier of 256 bins with a scale-invariant logarithmic loss by gradient descent. Ridge regression
-//! on the logarithm asks the same of features, has one solution, and is fitted from sums, however many images there are. Its figures
+//! on the logarithm needs the same of features, has one solution, and is fitted from sums, whatever the number of images. Its figures
 //! cannot be compared with the paper's, only with each other.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use dinov2_core::{ImageView, PatchGrid};
+use dinov2_eval::{DepthMap, DepthScore, Measure, Unit, patch_targets};
 use dinov2_heads::{RidgeProbe, RidgeSums, upsample};
 use dinov2_io::{Frame, PairedImages, Size, read_still};
 
-use super::depth_map::DepthMap;
+use super::depth_map::read_depth_map;
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::pairs::{TRAINING, VALIDATION, check_size};
-use super::progress::bar;
 use super::segmentation::new_fit;
-use super::table::{Measure, Unit};
-use super::{EvalError, Judged};
+use super::skipped::Skipped;
+use super::{EvalError, LoadedModel};
+use crate::progress::task_bar;
 
 /// Weight of the penalty on the weights of standardised features.
 const L2: f64 = 1e-3;
-/// A prediction within this factor of the truth counts as right (the usual "delta 1").
-const RIGHT_FACTOR: f64 = 1.25;
-
 /// Images with depth maps.
 #[derive(Clone, Debug)]
 pub struct Depth {
-    /// What the regression is fitted to.
+    /// Training images.
     pub train: PairedImages,
-    /// What it is scored on.
+    /// Validation images.
     pub val: PairedImages,
-    /// Metres of a depth map's unit: 0.001 where it holds millimetres.
+    /// Metres per unit of a depth map: 0.001 for millimetres.
     pub unit_m: f64,
     /// Size, as in `dinov2-edge run`.
     pub size: Size,
 }
 
-/// A regression and the distances that it was fitted to.
+/// A regression and the range of distances in its training data.
 struct Fitted {
     probe: RidgeProbe,
-    /// Metres; predictions are kept within it.
+    /// Metres; predictions are clamped to it.
     range: RangeInclusive<f64>,
-}
-
-/// Sums over images.
-#[derive(Default)]
-struct Score {
-    images: usize,
-    rmse: f64,
-    relative: f64,
-    right: f64,
 }
 
 impl Depth {
@@ -59,19 +47,19 @@ impl Depth {
         &self,
         images: &PairedImages,
         unit: &'static str,
-        judged: &mut Judged,
-        mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, &DepthMap) -> Result<(), EvalError>,
+        model: &mut LoadedModel,
+        mut visit: impl FnMut(&mut LoadedModel, ImageView<'_>, PatchGrid, &DepthMap) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        let patch_size = judged.spec().patch_size;
+        let patch_size = model.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let mut left_out = LeftOut::new("depth", unit, images.len());
-        let bar = bar("depth", judged.name(), images.len(), unit);
+        let mut skipped = Skipped::new("depth", unit, images.len());
+        let bar = task_bar("depth", model.name(), images.len(), unit);
         for (image, path) in images.iter() {
-            bar.inc(1);
+            bar.advance(1);
             let mut depth = match read_pair(image, path, &mut frame) {
                 Ok(depth) => depth,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(image, error))?;
+                    bar.suspend(|| skipped.add(image, error))?;
                     continue;
                 }
             };
@@ -79,36 +67,36 @@ impl Depth {
             if self.size == Size::Native {
                 depth = depth.centre(grid.cols * patch_size, grid.rows * patch_size);
             }
-            visit(judged, fitted(&mut fit, &frame, image)?, grid, &depth)?;
+            visit(model, fitted(&mut fit, &frame, image)?, grid, &depth)?;
         }
-        bar.finish_and_clear();
-        left_out.finish(judged)
+        bar.finish();
+        skipped.finish(model)
     }
 
-    fn fit(&self, judged: &mut Judged) -> Result<Fitted, EvalError> {
-        let mut sums = RidgeSums::new(judged.spec().dim);
+    fn fit(&self, model: &mut LoadedModel) -> Result<Fitted, EvalError> {
+        let mut sums = RidgeSums::new(model.spec().dim);
         let (mut nearest, mut farthest) = (f64::INFINITY, 0.0f64);
-        self.visit(&self.train, TRAINING, judged, |judged, image, grid, depth| {
+        self.visit(&self.train, TRAINING, model, |model, image, grid, depth| {
             let (targets, weights) = patch_targets(depth, grid, self.unit_m);
             for &value in depth.pixels.iter().filter(|value| **value > 0) {
                 let metres = f64::from(value) * self.unit_m;
                 (nearest, farthest) = (nearest.min(metres), farthest.max(metres));
             }
-            Ok(sums.add(judged.features(image)?.patches(), &targets, &weights)?)
+            Ok(sums.add(model.features(image)?.patches(), &targets, &weights)?)
         })?;
         Ok(Fitted { probe: sums.solve(L2)?, range: nearest..=farthest })
     }
 
-    /// Judges a model by a regression of its own.
+    /// Fits a regression for the model and measures it.
     ///
     /// # Errors
-    /// No image with a depth map that can be read, none with a known distance, or what the engine reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let fitted = self.fit(judged)?;
-        let (mut score, mut logarithms, mut pixels) = (Score::default(), Vec::new(), Vec::new());
-        self.visit(&self.val, VALIDATION, judged, |judged, image, grid, depth| {
-            fitted.probe.predict_into(judged.features(image)?.patches(), &mut logarithms)?;
-            // A linear map of interpolated features is the interpolated map, so the logarithm is what is interpolated.
+    /// No readable pair, none with a known distance, or an error of the engine.
+    pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
+        let fitted = self.fit(model)?;
+        let (mut score, mut logarithms, mut pixels) = (DepthScore::default(), Vec::new(), Vec::new());
+        self.visit(&self.val, VALIDATION, model, |model, image, grid, depth| {
+            fitted.probe.predict_into(model.features(image)?.patches(), &mut logarithms)?;
+            // Interpolation and a linear map commute, so the logarithm is interpolated instead of the features.
             upsample(&logarithms, grid, 1, (depth.width_px, depth.height_px), &mut pixels)?;
             score.add(&pixels, depth, self.unit_m, &fitted.range);
             Ok(())
@@ -124,7 +112,7 @@ impl Depth {
         ])
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "depth: ridge regression of log distance on patches of {} images, scored on {}; means over images, size {}",
@@ -135,53 +123,9 @@ impl Depth {
     }
 }
 
-impl Score {
-    /// logarithms: of the predicted metres, per pixel. Pixels without a distance do not count; images without any neither.
-    fn add(&mut self, logarithms: &[f32], depth: &DepthMap, unit_m: f64, range: &RangeInclusive<f64>) {
-        let (mut squares, mut relative, mut right, mut count) = (0.0, 0.0, 0_usize, 0_usize);
-        for (logarithm, &value) in logarithms.iter().zip(&depth.pixels).filter(|(_, value)| **value > 0) {
-            let truth = f64::from(value) * unit_m;
-            let found = f64::from(*logarithm).exp().clamp(*range.start(), *range.end());
-            squares += (found - truth).powi(2);
-            relative += (found - truth).abs() / truth;
-            right += usize::from((found / truth).max(truth / found) < RIGHT_FACTOR);
-            count += 1;
-        }
-        if count > 0 {
-            let pixels = count as f64;
-            self.images += 1;
-            self.rmse += (squares / pixels).sqrt();
-            self.relative += relative / pixels;
-            self.right += right as f64 / pixels;
-        }
-    }
-}
-
 fn read_pair(image: &Path, path: &Path, frame: &mut Frame) -> Result<DepthMap, EvalError> {
     read_still(image, frame)?;
-    let depth = DepthMap::read(path)?;
+    let depth = read_depth_map(path)?;
     check_size("depth map", (depth.width_px, depth.height_px), frame, path)?;
     Ok(depth)
-}
-
-/// Mean logarithm of the metres in every patch, and the share of its pixels that have one: fitting these by weighted squares is
-/// fitting all pixels. A pixel belongs to the patch that its centre falls into.
-fn patch_targets(depth: &DepthMap, grid: PatchGrid, unit_m: f64) -> (Vec<f32>, Vec<f32>) {
-    let cell = |position: usize, length: usize, cells: usize| (2 * position + 1) * cells / (2 * length);
-    let (mut sums, mut known, mut all) =
-        (vec![0.0f64; grid.len()], vec![0_u32; grid.len()], vec![0_u32; grid.len()]);
-    for (y, line) in depth.pixels.chunks_exact(depth.width_px).enumerate() {
-        let row = cell(y, depth.height_px, grid.rows);
-        for (x, &value) in line.iter().enumerate() {
-            let patch = row * grid.cols + cell(x, depth.width_px, grid.cols);
-            all[patch] += 1;
-            if value > 0 {
-                sums[patch] += (f64::from(value) * unit_m).ln();
-                known[patch] += 1;
-            }
-        }
-    }
-    let targets = sums.iter().zip(&known).map(|(sum, known)| (sum / f64::from(*known).max(1.0)) as f32);
-    let weights = known.iter().zip(&all).map(|(known, all)| *known as f32 / (*all).max(1) as f32);
-    (targets.collect(), weights.collect())
 }

@@ -4,62 +4,44 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use dinov2_eval::DepthMap;
 use dinov2_io::limits::{MAX_DECODER_BYTES, MAX_IMAGE_FILE_BYTES, check_frame_size};
 use dinov2_io::{FormatError, SourceError};
 
 use super::EvalError;
 
-/// What a depth map is.
+/// The expected format.
 const EXPECTED: &str = "a grey PNG of 16 bits";
 
-/// The distance of every pixel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct DepthMap {
-    /// `[height_px, width_px]`
-    pub(super) pixels: Vec<u16>,
-    pub(super) width_px: usize,
-    pub(super) height_px: usize,
+/// Reads a file. An unreadable file is an [`EvalError::Unreadable`]; a readable image of another kind is another error.
+pub(super) fn read_depth_map(path: &Path) -> Result<DepthMap, EvalError> {
+    let refused = |source| SourceError::Read { source, path: path.display().to_string() };
+    let mut encoded = Vec::new();
+    let file = File::open(path).map_err(refused)?;
+    file.take(MAX_IMAGE_FILE_BYTES).read_to_end(&mut encoded).map_err(refused)?;
+    decode(&encoded, path)
 }
 
-impl DepthMap {
-    /// Reads a file. One that cannot be read is an [`EvalError::Source`]; a whole image of another kind is another error.
-    pub(super) fn read(path: &Path) -> Result<Self, EvalError> {
-        let refused = |reason| SourceError::Read { reason, path: path.display().to_string() };
-        let mut encoded = Vec::new();
-        let file = File::open(path).map_err(refused)?;
-        file.take(MAX_IMAGE_FILE_BYTES).read_to_end(&mut encoded).map_err(refused)?;
-        Self::decode(&encoded, path)
+fn decode(encoded: &[u8], path: &Path) -> Result<DepthMap, EvalError> {
+    let unreadable = |source| SourceError::Format { source, path: path.display().to_string() };
+    let broken = |error: png::DecodingError| {
+        let got = format!("a broken one or none ({error})");
+        unreadable(FormatError::Field { what: "depth map", expected: EXPECTED.into(), got })
+    };
+    let limits = png::Limits { bytes: MAX_DECODER_BYTES as usize };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(encoded), limits);
+    decoder.set_transformations(png::Transformations::IDENTITY);
+    let mut reader = decoder.read_info().map_err(broken)?;
+    let info = reader.info();
+    let (color, depth) = (info.color_type, info.bit_depth);
+    let (width_px, height_px) = (info.width as usize, info.height as usize);
+    if (color, depth) != (png::ColorType::Grayscale, png::BitDepth::Sixteen) {
+        let got = format!("{color:?} of {} bits in {}", depth as u8, path.display());
+        return Err(EvalError::input("depth map", EXPECTED, got));
     }
-
-    fn decode(encoded: &[u8], path: &Path) -> Result<Self, EvalError> {
-        let unreadable = |reason| SourceError::Format { reason, path: path.display().to_string() };
-        let broken = |error: png::DecodingError| {
-            let got = format!("a broken one or none ({error})");
-            unreadable(FormatError::Field { what: "depth map", expected: EXPECTED.into(), got })
-        };
-        let limits = png::Limits { bytes: MAX_DECODER_BYTES as usize };
-        let mut decoder = png::Decoder::new_with_limits(Cursor::new(encoded), limits);
-        decoder.set_transformations(png::Transformations::IDENTITY);
-        let mut reader = decoder.read_info().map_err(broken)?;
-        let info = reader.info();
-        let (color, depth) = (info.color_type, info.bit_depth);
-        let (width_px, height_px) = (info.width as usize, info.height as usize);
-        if (color, depth) != (png::ColorType::Grayscale, png::BitDepth::Sixteen) {
-            let got = format!("{color:?} of {} bits in {}", depth as u8, path.display());
-            return Err(EvalError::input("depth map", EXPECTED, got));
-        }
-        check_frame_size(width_px, height_px).map_err(unreadable)?;
-        let mut bytes = vec![0; reader.output_buffer_size().unwrap_or_default()];
-        reader.next_frame(&mut bytes).map_err(broken)?;
-        let pixels = bytes.as_chunks::<2>().0.iter().map(|value| u16::from_be_bytes(*value));
-        Ok(Self { pixels: pixels.take(width_px * height_px).collect(), width_px, height_px })
-    }
-
-    /// The centred part of this size; the odd pixel goes to the right and the bottom, as in `dinov2_io::Size::Native`.
-    pub(super) fn centre(&self, width_px: usize, height_px: usize) -> Self {
-        let (left, top) = ((self.width_px - width_px) / 2, (self.height_px - height_px) / 2);
-        let lines = self.pixels.chunks_exact(self.width_px).skip(top).take(height_px);
-        let pixels = lines.flat_map(|line| &line[left..left + width_px]).copied().collect();
-        Self { pixels, width_px, height_px }
-    }
+    check_frame_size(width_px, height_px).map_err(unreadable)?;
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap_or_default()];
+    reader.next_frame(&mut bytes).map_err(broken)?;
+    let pixels = bytes.as_chunks::<2>().0.iter().map(|value| u16::from_be_bytes(*value));
+    Ok(DepthMap { pixels: pixels.take(width_px * height_px).collect(), width_px, height_px })
 }

@@ -1,59 +1,68 @@
+//! Errors of evaluation.
+
 use dinov2_core::ExtractError;
 use dinov2_cpu::LoadError;
-use dinov2_heads::{LabelError, ProbeError, PropagationError, RidgeError, UpsampleError};
+use dinov2_eval::TrackingError;
+use dinov2_heads::{LabelError, ProbeError, RidgeError, UpsampleError};
 use dinov2_io::{FitError, SourceError};
 use dinov2_weights::ModelError;
 
-/// Why a model cannot be judged.
+/// Errors of evaluation.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EvalError {
     /// Data or settings that a task cannot use.
     #[error("{what}: expected {expected}, got {got}")]
     Input {
         /// The task, or what it reads.
         what: &'static str,
-        /// What it may be.
+        /// The valid values.
         expected: String,
         /// What it is; a path last.
         got: String,
     },
     /// An image, a map or a folder that cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A label map with a class that there is not.
-    #[error("{error} in {path}")]
+    Unreadable(#[from] SourceError),
+    /// A label map with an unknown class.
+    #[error("label map {path}")]
     Label {
-        /// What is wrong.
-        error: LabelError,
+        /// The label.
+        source: LabelError,
         /// The label map.
         path: String,
     },
-    /// An image that cannot be brought to the size.
-    #[error("{error}: {path}")]
+    /// An image that cannot be resized to the task's size.
+    #[error("cannot resize {path}")]
     Fit {
-        /// What is wrong.
-        error: FitError,
-        /// The image.
+        /// The size.
+        source: FitError,
+        /// The image, or the size asked for.
         path: String,
     },
-    /// No model file.
+    /// An invalid model file.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Weights that the engine cannot use.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The engine gave up.
+    /// The engine fails.
     #[error(transparent)]
     Extract(#[from] ExtractError),
     /// A linear classifier that cannot be fitted.
-    #[error("linear probe: {0}")]
+    #[error("linear probe")]
     Probe(#[from] ProbeError),
     /// A regression that cannot be fitted.
-    #[error("depth probe: {0}")]
+    #[error("depth probe")]
     Ridge(#[from] RidgeError),
-    /// Features of another shape than the first frame's.
-    #[error("label propagation: {0}")]
-    Propagation(#[from] PropagationError),
+    /// Labels that cannot be propagated.
+    #[error("sequence, at {path}")]
+    Tracking {
+        /// What is wrong.
+        source: TrackingError,
+        /// The label map.
+        path: String,
+    },
     /// A map of another shape than its grid.
     #[error(transparent)]
     Upsample(#[from] UpsampleError),

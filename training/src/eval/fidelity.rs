@@ -1,23 +1,22 @@
-//! Fidelity: how near a student's features are to its teacher's.
+//! Fidelity: similarity of a student's features to its teacher's.
 
 use std::path::PathBuf;
 
+use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Features, PatchGrid};
+use dinov2_eval::{LinearCka, Measure, Unit};
 use dinov2_io::{Fit, Frame, Size, read_still};
 
-use super::cka::LinearCka;
-use super::images::{fitted, grid};
-use super::left_out::LeftOut;
-use super::progress::bar;
+use super::images::{fitted, grid, short_side};
 use super::segmentation::new_fit;
-use super::table::{Measure, Unit, short_side};
-use super::{EvalError, Judged};
-use crate::statistics::{cosine, quantile};
+use super::skipped::Skipped;
+use super::{EvalError, LoadedModel};
+use crate::progress::task_bar;
 
-/// Most patches that are compared: their cosines are held for the quantiles.
+/// Most patches that are compared: their cosines are kept in memory for the quantiles.
 const MAX_PATCHES: usize = 1 << 28;
 
-/// Images, and at which sizes they are looked at.
+/// Images, and the sizes that they are resized to.
 #[derive(Clone, Debug)]
 pub struct Fidelity {
     /// Files.
@@ -31,20 +30,24 @@ impl Fidelity {
     /// Compares a student with its teacher.
     ///
     /// # Errors
-    /// No image that can be read, or what an engine reports.
-    pub fn judge(&self, teacher: &mut Judged, student: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+    /// No readable image, or an error of an engine.
+    pub fn evaluate(
+        &self,
+        teacher: &mut LoadedModel,
+        student: &mut LoadedModel,
+    ) -> Result<Vec<Measure>, EvalError> {
         let mut measures = Vec::new();
         for size in &self.sizes {
-            measures.extend(self.judge_at(*size, teacher, student)?);
+            measures.extend(self.evaluate_at(*size, teacher, student)?);
         }
         Ok(measures)
     }
 
-    fn judge_at(
+    fn evaluate_at(
         &self,
         size: Size,
-        teacher: &mut Judged,
-        student: &mut Judged,
+        teacher: &mut LoadedModel,
+        student: &mut LoadedModel,
     ) -> Result<Vec<Measure>, EvalError> {
         let patch_sizes = [teacher.spec().patch_size, student.spec().patch_size];
         let same_patches = patch_sizes[0] == patch_sizes[1];
@@ -54,12 +57,12 @@ impl Fidelity {
         }
         let (mut frame, mut fit) = (Frame::new(), new_fit(size, patch_sizes[0])?);
         let mut compared = Compared::new([teacher.spec().dim, student.spec().dim]);
-        let bar = bar("fidelity", student.name(), self.images.len(), "images");
-        let mut left_out = LeftOut::new("fidelity", "images", self.images.len());
+        let bar = task_bar("fidelity", student.name(), self.images.len(), "images");
+        let mut skipped = Skipped::new("fidelity", "images", self.images.len());
         for path in &self.images {
-            bar.inc(1);
+            bar.advance(1);
             if let Err(error) = read_still(path, &mut frame) {
-                bar.suspend(|| left_out.add(path, error.into()))?;
+                bar.suspend(|| skipped.add(path, error.into()))?;
                 continue;
             }
             let grid = grid(&fit, &frame, path)?;
@@ -71,16 +74,20 @@ impl Fidelity {
             };
             compared.add(want, got)?;
         }
-        bar.finish_and_clear();
-        left_out.finish(student)?;
+        bar.finish();
+        skipped.finish(student)?;
         Ok(compared.measures(&format!("fidelity {size}")))
     }
 
-    /// Short side of the images that the teacher and a student see, size by size; none where they are seen as they are.
+    /// Short side of the teacher's and the student's images per size; none for the native size.
     ///
     /// # Errors
-    /// A size off the teacher's patches.
-    pub fn image_sides(&self, teacher: &Judged, student: &Judged) -> Result<[Vec<Measure>; 2], EvalError> {
+    /// A size that is no multiple of the teacher's patch size.
+    pub fn image_sides(
+        &self,
+        teacher: &LoadedModel,
+        student: &LoadedModel,
+    ) -> Result<[Vec<Measure>; 2], EvalError> {
         let [own, other] = [teacher, student].map(|model| model.spec().patch_size);
         let mut measures = [Vec::new(), Vec::new()];
         for size in self.sizes.iter().filter(|size| **size != Size::Native) {
@@ -92,7 +99,7 @@ impl Fidelity {
         Ok(measures)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "fidelity: to the teacher, on {} images; a student of other patches sees them at the size that gives it the teacher's grid; \
@@ -102,7 +109,7 @@ impl Fidelity {
     }
 }
 
-/// What is known of the images so far.
+/// Results of the images so far.
 struct Compared {
     dims: [usize; 2],
     patches: usize,
@@ -134,15 +141,14 @@ impl Compared {
         Ok(())
     }
 
-    fn measures(mut self, task: &str) -> Vec<Measure> {
+    fn measures(self, task: &str) -> Vec<Measure> {
         let mut measures = Vec::new();
         if self.dims[0] == self.dims[1] {
-            self.patch_cosines.sort_by(f64::total_cmp);
-            self.cls_cosines.sort_by(f64::total_cmp);
+            let (patches, cls) = (sorted(self.patch_cosines), sorted(self.cls_cosines));
             for (name, value) in [
-                ("patch cosine, median", quantile(&self.patch_cosines, 0.5)),
-                ("patch cosine, 5th percentile", quantile(&self.patch_cosines, 0.05)),
-                ("CLS cosine, median", quantile(&self.cls_cosines, 0.5)),
+                ("patch cosine, median", quantile(&patches, 0.5)),
+                ("patch cosine, 5th percentile", quantile(&patches, 0.05)),
+                ("CLS cosine, median", quantile(&cls, 0.5)),
             ] {
                 measures.push(Measure::new(task, name, Unit::Similarity, value));
             }
@@ -152,7 +158,7 @@ impl Compared {
     }
 }
 
-/// Brings an image to a grid of patches of another size.
+/// A `Fit` that gives an image the same grid with another patch size.
 fn fit_to(grid: PatchGrid, patch_size: usize) -> Result<Fit, EvalError> {
     new_fit(Size::Exact { width_px: grid.cols * patch_size, height_px: grid.rows * patch_size }, patch_size)
 }

@@ -1,4 +1,4 @@
-//! The images that tasks look at.
+//! Reading and resizing images of tasks, and folders of classes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::EvalError;
 /// Most classes of a folder of classes.
 const MAX_CLASSES: usize = 65_536;
 
-/// Reads images and brings them to a size; keeps its buffers.
+/// Reads and resizes images; keeps its buffers.
 pub(super) struct Reader {
     frame: Frame,
     fit: Fit,
@@ -19,7 +19,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(size: Size, patch_size: usize) -> Result<Self, EvalError> {
-        let wrong = |error| EvalError::Fit { error, path: size.to_string() };
+        let wrong = |source| EvalError::Fit { source, path: size.to_string() };
         Ok(Self { frame: Frame::new(), fit: Fit::new(size, patch_size).map_err(wrong)? })
     }
 
@@ -36,13 +36,25 @@ pub(super) fn fitted<'a>(
     frame: &'a Frame,
     path: &Path,
 ) -> Result<ImageView<'a>, EvalError> {
-    fit.fit(frame.view()).map_err(|error| EvalError::Fit { error, path: path.display().to_string() })
+    fit.fit(frame.view()).map_err(|source| EvalError::Fit { source, path: path.display().to_string() })
 }
 
 /// The grid to which `fit` brings a frame.
 pub(super) fn grid(fit: &Fit, frame: &Frame, path: &Path) -> Result<PatchGrid, EvalError> {
-    let wrong = |error| EvalError::Fit { error, path: path.display().to_string() };
+    let wrong = |source| EvalError::Fit { source, path: path.display().to_string() };
     fit.grid(frame.width_px, frame.height_px).map_err(wrong)
+}
+
+/// Short side in pixels of a square image resized for patches of `patch_size`.
+pub(super) fn short_side(size: Size, patch_size: usize) -> Result<usize, EvalError> {
+    let side = match size {
+        Size::Short(side) => side,
+        Size::Exact { width_px, height_px } => width_px.max(height_px),
+        Size::Native => return Err(EvalError::input("size", "one in pixels", "native")),
+    };
+    let target = size.target(side, side, patch_size);
+    let (width, height) = target.map_err(|source| EvalError::Fit { source, path: format!("size {size}") })?;
+    Ok(width.min(height))
 }
 
 /// At most `most` of some paths, evenly spaced.
@@ -60,7 +72,7 @@ pub struct ClassFolders {
 }
 
 impl ClassFolders {
-    /// Lists `folder`. Nothing but names is read.
+    /// Lists `folder` without opening images.
     ///
     /// # Errors
     /// A folder that cannot be read, holds fewer than two classes, or a class without images.
@@ -92,7 +104,7 @@ impl ClassFolders {
         Ok(Self { names: classes.into_iter().map(|(name, _)| name).collect(), images })
     }
 
-    /// The same for images that are judged by those of `train`: classes have its numbers.
+    /// The same for validation images: classes have the numbers of `train`.
     ///
     /// # Errors
     /// As [`Self::open`], and a class that `train` does not have.

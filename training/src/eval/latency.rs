@@ -1,33 +1,34 @@
-//! Latency: models in turn, round after round, so that what the machine does meanwhile hits all of them.
+//! Latency: models take turns in every round, so that other load on the machine affects all of them.
 
 use std::time::Instant;
 
 use dinov2_core::ImageView;
+use dinov2_eval::{Measure, Unit};
 use dinov2_io::Size;
 
-use super::progress::bar;
-use super::table::{Measure, Unit, short_side};
-use super::{EvalError, Judged};
+use super::images::short_side;
+use super::{EvalError, LoadedModel};
+use crate::progress::task_bar;
 use crate::statistics::median;
 
 /// Rounds that are not counted: buffers are sized and caches filled.
 const WARM_UP_ROUNDS: usize = 2;
 
-/// At which sizes, and how often.
+/// Sizes and number of rounds.
 #[derive(Clone, Debug)]
 pub struct Latency {
-    /// Sizes of a square picture: the short side, or exactly this.
+    /// Sizes of a square image: the short side, or exactly this.
     pub sizes: Vec<Size>,
     /// Rounds that are counted.
     pub rounds: usize,
 }
 
 impl Latency {
-    /// Median milliseconds of every model, and the median over rounds of its time by the first one's.
+    /// Median milliseconds of every model, and the median over rounds of the ratio to the first model.
     ///
     /// # Errors
-    /// A size that is off a model's patches, or what an engine reports.
-    pub fn judge(&self, models: &mut [Judged]) -> Result<Vec<Vec<Measure>>, EvalError> {
+    /// A size that is no multiple of a model's patch size, or an error of an engine.
+    pub fn evaluate(&self, models: &mut [LoadedModel]) -> Result<Vec<Vec<Measure>>, EvalError> {
         let mut measures: Vec<Vec<Measure>> = models.iter().map(|_| Vec::new()).collect();
         for &size in &self.sizes {
             let task = format!("latency {size}");
@@ -44,12 +45,12 @@ impl Latency {
     }
 
     /// Milliseconds per model and round.
-    fn times(&self, size: Size, models: &mut [Judged]) -> Result<Vec<Vec<f64>>, EvalError> {
+    fn times(&self, size: Size, models: &mut [LoadedModel]) -> Result<Vec<Vec<f64>>, EvalError> {
         let pictures = models.iter().map(|model| picture(size, model.spec().patch_size));
         let pictures = pictures.collect::<Result<Vec<_>, _>>()?;
         let mut times_ms = vec![Vec::with_capacity(self.rounds); models.len()];
-        let names: Vec<&str> = models.iter().map(Judged::name).collect();
-        let bar = bar("latency", &names.join(", "), WARM_UP_ROUNDS + self.rounds, "rounds");
+        let names: Vec<&str> = models.iter().map(LoadedModel::name).collect();
+        let bar = task_bar("latency", &names.join(", "), WARM_UP_ROUNDS + self.rounds, "rounds");
         for round in 0..WARM_UP_ROUNDS + self.rounds {
             for ((model, (pixels, width, height)), times_ms) in
                 models.iter_mut().zip(&pictures).zip(&mut times_ms)
@@ -61,13 +62,13 @@ impl Latency {
                     times_ms.push(start.elapsed().as_secs_f64() * 1e3);
                 }
             }
-            bar.inc(1);
+            bar.advance(1);
         }
-        bar.finish_and_clear();
+        bar.finish();
         Ok(times_ms)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "latency: one picture, models in turn, {} rounds after {WARM_UP_ROUNDS}; medians of times and of ratios within a round; \
@@ -77,7 +78,7 @@ impl Latency {
     }
 }
 
-/// A picture that is no plain surface, and its width and height.
+/// A textured image, its width and height.
 fn picture(size: Size, patch_size: usize) -> Result<(Vec<u8>, usize, usize), EvalError> {
     let side = match size {
         Size::Short(side) => side,
@@ -87,7 +88,7 @@ fn picture(size: Size, patch_size: usize) -> Result<(Vec<u8>, usize, usize), Eva
         }
     };
     let target = size.target(side, side, patch_size);
-    let (width, height) = target.map_err(|error| EvalError::Fit { error, path: format!("size {size}") })?;
+    let (width, height) = target.map_err(|source| EvalError::Fit { source, path: format!("size {size}") })?;
     // Knuth's multiplicative hash.
     let value = |index: u64| (index.wrapping_mul(2_654_435_761) >> 13) as u8;
     let pixels = (0..(width * height * 3) as u64).map(value).collect();

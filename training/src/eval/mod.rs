@@ -1,46 +1,41 @@
-//! Judges models: what can be done with their features, how near they are to a teacher's, what disturbs them, what they cost.
+//! Evaluation of models: what their features are good for, their fidelity to a teacher, their robustness and their latency.
 //!
 //! Every task ([`Classification`], [`Segmentation`], [`Depth`], [`Fidelity`], [`Robustness`], [`Sequences`], [`Latency`]) gives the
-//! [`Measure`]s of one model; a [`Report`] puts those of several beside each other, as Markdown or JSON. Models run on the CPU
-//! engine, in the precision that was asked for, so a quantized student is judged by the arithmetic that will run it.
+//! [`Measure`]s of one model; a [`Report`] is the table of several models, as Markdown or JSON. Models run on the CPU
+//! engine in the requested precision, so a quantized student is measured with the arithmetic that will run it.
 //!
-//! A file that cannot be read is left out: a task goes on with the rest and notes what is missing beside its figures. A file that can
-//! be read but is wrong, such as a label map of another size than its image, ends it.
+//! An unreadable file is skipped: a task continues with the rest and notes what is missing beside its figures. A file that can
+//! be read but is invalid, such as a label map of another size than its image, is an error.
 //!
 //! Working sets are capped or streamed: one engine at a time (two for fidelity, all for latency), sums instead of features where a
-//! task allows it, and named limits where it does not. Nothing is random but the corruptions, which follow from a seed.
+//! task allows it, and named limits where it does not. Only corruptions are random; they follow from a seed.
 
-mod cka;
 mod classification;
 mod corruptions;
-mod davis;
 mod depth;
 mod depth_map;
 mod error;
 mod fidelity;
-mod ignore;
+mod ignore_label;
 mod images;
-mod knn;
 mod latency;
-mod left_out;
 mod model;
 mod pairs;
-mod progress;
 mod robustness;
 mod segmentation;
 mod sequences;
-mod table;
+mod skipped;
 
-pub use classification::{Classification, Embeddings};
+pub use classification::Classification;
 pub use corruptions::{Corruption, Severity};
 pub use depth::Depth;
+pub use dinov2_eval::{Embeddings, Measure, ModelFacts, Report, Row, TrackingError, Unit};
 pub use error::EvalError;
 pub use fidelity::Fidelity;
-pub use ignore::Ignore;
+pub use ignore_label::Ignore;
 pub use images::ClassFolders;
 pub use latency::Latency;
-pub use model::{Judged, ModelChoice, ModelFacts};
+pub use model::{LoadedModel, ModelChoice};
 pub use robustness::{Pictures, Robustness};
 pub use segmentation::Segmentation;
 pub use sequences::Sequences;
-pub use table::{Measure, Report, Row, Unit};

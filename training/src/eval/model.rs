@@ -1,4 +1,4 @@
-//! The models that are judged.
+//! Models under evaluation: what the command line names, and the engine that runs it.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -8,18 +8,17 @@ use std::str::FromStr;
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_weights::Model;
-use serde::Serialize;
 
-use super::EvalError;
+use super::{EvalError, ModelFacts};
 
-/// A model file and the arithmetic that it runs in: `PATH` or `PATH:PRECISION`.
+/// A model file and the precision that it runs in: `PATH` or `PATH:PRECISION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelChoice {
     path: PathBuf,
     precision: Option<CpuPrecision>,
 }
 
-/// The words for arithmetic; `half` is bf16 or f16, whichever the CPU has.
+/// Names of precisions; `half` is bf16 or f16, whichever the CPU supports.
 const PRECISIONS: [(&str, CpuPrecision); 3] =
     [("f32", CpuPrecision::F32), ("half", CpuPrecision::Half), ("int8", CpuPrecision::Int8)];
 
@@ -54,31 +53,8 @@ impl fmt::Display for ModelChoice {
     }
 }
 
-/// What a table tells about a model besides how good it is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelFacts {
-    /// Stem of the file and the precision.
-    pub name: String,
-    /// The file.
-    pub path: String,
-    /// Arithmetic: `f32`, `half` or `int8`.
-    pub precision: &'static str,
-    /// Architecture, such as `ViT-S/14`.
-    pub architecture: String,
-    /// Width of a feature.
-    pub dim: usize,
-    /// Number of blocks.
-    pub depth: usize,
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Numbers in all tensors, scales not counted.
-    pub parameters: u64,
-    /// Size of the file.
-    pub file_bytes: usize,
-}
-
 /// A model on an engine.
-pub struct Judged {
+pub struct LoadedModel {
     facts: ModelFacts,
     engine: CpuEngine,
     features: Features,
@@ -91,15 +67,15 @@ impl ModelChoice {
         &self.path
     }
 
-    /// The arithmetic, if it was named.
+    /// The precision, if it was given.
     pub fn precision(&self) -> Option<CpuPrecision> {
         self.precision
     }
 
-    /// Opens the file and tells about it, without unpacking its weights.
+    /// Opens the file and reads its properties without unpacking weights.
     ///
     /// # Errors
-    /// A file that is no model.
+    /// An invalid model file.
     pub fn facts(&self) -> Result<ModelFacts, EvalError> {
         self.open().map(|(_, _, facts)| facts)
     }
@@ -132,24 +108,19 @@ impl ModelChoice {
     /// Loads it; `threads`: `None` for one per physical core.
     ///
     /// # Errors
-    /// A file that is no model, or whose weights the engine cannot use.
-    pub fn load(&self, threads: Option<NonZeroUsize>) -> Result<Judged, EvalError> {
+    /// An invalid model file, or one that the engine cannot load.
+    pub fn load(&self, threads: Option<NonZeroUsize>) -> Result<LoadedModel, EvalError> {
         let (model, precision, facts) = self.open()?;
         let mut config = CpuConfig::default();
         config.precision = precision;
         config.threads = threads.unwrap_or(config.threads);
         let engine = CpuEngine::new(&model, config)?;
-        Ok(Judged { facts, engine, features: Features::new(), notes: Vec::new() })
+        Ok(LoadedModel { facts, engine, features: Features::new(), notes: Vec::new() })
     }
 }
 
-impl Judged {
-    /// What is known of it without running it.
-    pub fn facts(&self) -> &ModelFacts {
-        &self.facts
-    }
-
-    /// For tables and progress.
+impl LoadedModel {
+    /// Name for tables and progress.
     pub fn name(&self) -> &str {
         &self.facts.name
     }
@@ -173,12 +144,12 @@ impl Judged {
         Ok(&self.features)
     }
 
-    /// Keeps a line that belongs beside the figures.
+    /// Adds a note to the figures.
     pub(super) fn note(&mut self, line: String) {
         self.notes.push(line);
     }
 
-    /// What the tasks so far noted: files that were left out of the figures, because they cannot be read. Empties the list.
+    /// Returns and clears the notes of the tasks so far, such as unreadable files.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }

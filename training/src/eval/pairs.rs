@@ -1,4 +1,4 @@
-//! Images with label maps. A file that cannot be read is an [`EvalError::Source`]; whatever is wrong with one that can, a mistake
+//! Images with label maps. An unreadable file is an [`EvalError::Unreadable`]; an invalid one, which is a mistake
 //! of the data set, is another error.
 
 use std::fs::File;
@@ -10,9 +10,9 @@ use png::{BitDepth, ColorType};
 
 use super::EvalError;
 
-/// The pairs that a probe is fitted to, in messages.
+/// Unit of the pairs that a probe is fitted to, for messages.
 pub(super) const TRAINING: &str = "training pairs";
-/// The pairs that it is scored on.
+/// Unit of the pairs that it is scored on.
 pub(super) const VALIDATION: &str = "validation pairs";
 
 /// Reads an image into `frame` and the label map of its size.
@@ -34,7 +34,7 @@ pub(super) fn read_labels(path: &Path) -> Result<Labels, EvalError> {
     })
 }
 
-/// What a PNG holds, if not labels.
+/// The kind of a PNG that holds no labels.
 fn other_kind(path: &Path) -> Option<String> {
     let reader = png::Decoder::new(BufReader::new(File::open(path).ok()?)).read_info().ok()?;
     let (color, depth) = (reader.info().color_type, reader.info().bit_depth);
@@ -42,7 +42,7 @@ fn other_kind(path: &Path) -> Option<String> {
     (!labels).then(|| format!("{color:?} of {} bits", depth as u8))
 }
 
-/// Compares the size of a map with that of its image.
+/// Checks that a map has the size of its image.
 pub(super) fn check_size(
     what: &'static str,
     (width_px, height_px): (usize, usize),

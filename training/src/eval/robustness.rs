@@ -1,65 +1,65 @@
-//! Robustness: what corrupted pictures do to a model's features, and to the classes found by them.
+//! Robustness: how much corruptions change a model's features, and the classes found with them.
 
 use std::path::PathBuf;
 
+use dinov2_core::statistics::cosine;
 use dinov2_core::{Features, ImageView};
+use dinov2_eval::{Bank, Embeddings, Measure, NEIGHBOURS, Unit};
 use dinov2_io::Size;
 
-use super::classification::{Embeddings, NEIGHBOURS};
 use super::corruptions::{Corruption, Severity};
 use super::images::{Reader, spread};
-use super::knn::Bank;
-use super::left_out::LeftOut;
-use super::progress::bar;
-use super::table::{Measure, Unit};
-use super::{ClassFolders, EvalError, Judged};
-use crate::statistics::{cosine, mean};
+use super::skipped::Skipped;
+use super::{ClassFolders, EvalError, LoadedModel};
+use crate::progress::task_bar;
+use crate::statistics::mean;
 
-/// Pictures to corrupt.
+/// Images to corrupt.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Pictures {
-    /// Of known classes: classes are looked for among all other, clean images, as far as a model has seen them.
+    /// Of known classes, which are searched among the clean images of `Embeddings`.
     Classes(ClassFolders),
-    /// Of anything.
+    /// Without classes.
     Files(Vec<PathBuf>),
 }
 
-/// Some pictures, each in every corruption at five severities.
+/// Images in every corruption at five severities.
 #[derive(Clone, Debug)]
 pub struct Robustness {
-    /// Where they are taken from.
+    /// The images to select from.
     pub pictures: Pictures,
-    /// How many of them, evenly spaced.
+    /// Number of images, evenly spaced.
     pub count: usize,
-    /// Size at which they are corrupted and looked at.
+    /// Size at which images are corrupted.
     pub size: Size,
 }
 
-/// What was seen under one corruption.
+/// Results of one corruption.
 #[derive(Default)]
-struct Seen {
+struct Scores {
     /// Mean patch cosine to the clean picture, per picture and severity.
     cosines: Vec<f64>,
     right: usize,
-    /// Of pictures with a class.
-    asked: usize,
+    /// Images with a class.
+    classified: usize,
 }
 
-/// What is known of clean images.
+/// Neighbours among the clean images.
 struct Clean {
     bank: Bank,
-    /// The bank's entry of every listed image; none of one that cannot be read.
+    /// The bank's entry of every listed image; `None` for unreadable ones.
     entries: Vec<Option<usize>>,
 }
 
 impl Robustness {
-    /// Judges a model; `embeddings` is what it made of the clean images of the classes, at the same size.
+    /// Measures a model. `embeddings`: its features of the clean images of classes, at the same size.
     ///
     /// # Errors
-    /// No image that can be read, or what the engine reports.
-    pub fn judge(
+    /// No readable image, or an error of the engine.
+    pub fn evaluate(
         &self,
-        judged: &mut Judged,
+        model: &mut LoadedModel,
         embeddings: Option<&Embeddings>,
     ) -> Result<Vec<Measure>, EvalError> {
         let clean = match (&self.pictures, embeddings) {
@@ -67,55 +67,55 @@ impl Robustness {
             _ => None,
         };
         let chosen = self.chosen();
-        let mut reader = Reader::new(self.size, judged.spec().patch_size)?;
-        let mut seen: Vec<Seen> = Corruption::ALL.iter().map(|_| Seen::default()).collect();
-        let mut clean_seen = Seen::default();
+        let mut reader = Reader::new(self.size, model.spec().patch_size)?;
+        let mut scores: Vec<Scores> = Corruption::ALL.iter().map(|_| Scores::default()).collect();
+        let mut clean_scores = Scores::default();
         let each = Corruption::ALL.len() * Severity::ALL.len();
-        let mut left_out = LeftOut::new("robustness", "pictures", chosen.len());
-        let bar = bar("robustness", judged.name(), chosen.len() * each, "pictures");
+        let mut skipped = Skipped::new("robustness", "pictures", chosen.len());
+        let bar = task_bar("robustness", model.name(), chosen.len() * each, "pictures");
         for (index, path) in &chosen {
             let image = match reader.read(path) {
                 Ok(image) => image,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(path, error))?;
+                    bar.suspend(|| skipped.add(path, error))?;
                     continue;
                 }
             };
-            let features = judged.features(image)?;
+            let features = model.features(image)?;
             let reference = features.patches().to_vec();
             let own = clean.as_ref().and_then(|clean| Some((clean, clean.entries[*index]?)));
             if let Some((clean, entry)) = own {
-                clean_seen.ask(clean, features.cls(), entry);
+                clean_scores.classify(clean, features.cls(), entry);
             }
-            for (kind, seen) in Corruption::ALL.into_iter().zip(&mut seen) {
+            for (kind, scores) in Corruption::ALL.into_iter().zip(&mut scores) {
                 for severity in Severity::ALL {
                     let pixels = kind.apply(image, severity, seed(*index, kind, severity));
                     let corrupted = ImageView::new(&pixels, image.width_px(), image.height_px())
                         .expect("a corrupted picture keeps its size");
-                    let features = judged.features(corrupted)?;
-                    seen.compare(&reference, features);
+                    let features = model.features(corrupted)?;
+                    scores.compare(&reference, features);
                     if let Some((clean, entry)) = own {
-                        seen.ask(clean, features.cls(), entry);
+                        scores.classify(clean, features.cls(), entry);
                     }
-                    bar.inc(1);
+                    bar.advance(1);
                 }
             }
         }
-        bar.finish_and_clear();
-        left_out.finish(judged)?;
-        Ok(self.measures(&seen, &clean_seen))
+        bar.finish();
+        skipped.finish(model)?;
+        Ok(self.measures(&scores, &clean_scores))
     }
 
-    fn measures(&self, seen: &[Seen], clean: &Seen) -> Vec<Measure> {
+    fn measures(&self, scores: &[Scores], clean: &Scores) -> Vec<Measure> {
         let task = format!("robustness {}", self.size);
         let mut measures = Vec::new();
-        let all: Vec<f64> = seen.iter().map(|seen| mean(&seen.cosines)).collect();
+        let all: Vec<f64> = scores.iter().map(|scores| mean(&scores.cosines)).collect();
         measures.push(Measure::new(&task, "patch cosine to clean, mean", Unit::Similarity, mean(&all)));
         for (kind, cosine) in Corruption::ALL.iter().zip(&all) {
             measures.push(Measure::new(&task, format!("patch cosine, {kind}"), Unit::Similarity, *cosine));
         }
-        if clean.asked > 0 {
-            let shares: Vec<f64> = seen.iter().map(Seen::share).collect();
+        if clean.classified > 0 {
+            let shares: Vec<f64> = scores.iter().map(Scores::share).collect();
             measures.push(Measure::new(&task, "kNN, clean", Unit::Share, clean.share()));
             measures.push(Measure::new(&task, "kNN, mean", Unit::Share, mean(&shares)));
             for (kind, share) in Corruption::ALL.iter().zip(shares) {
@@ -125,7 +125,7 @@ impl Robustness {
         measures
     }
 
-    /// Pictures and their places in the list.
+    /// Selected images and their places in the list.
     fn chosen(&self) -> Vec<(usize, PathBuf)> {
         let all: Vec<(usize, PathBuf)> = match &self.pictures {
             Pictures::Classes(images) => {
@@ -136,7 +136,7 @@ impl Robustness {
         spread(&all, self.count)
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         let classes = match self.pictures {
             Pictures::Classes(_) => {
@@ -164,7 +164,7 @@ impl Clean {
     }
 }
 
-impl Seen {
+impl Scores {
     /// reference: `[rows, cols, dim]`, of the clean picture.
     fn compare(&mut self, reference: &[f32], features: &Features) {
         let dim = features.dim();
@@ -172,20 +172,20 @@ impl Seen {
         self.cosines.push(mean(&rows.map(|(want, got)| cosine(want, got)).collect::<Vec<_>>()));
     }
 
-    /// Looks for the class of an image that is `entry` of the bank itself.
-    fn ask(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
+    /// Classifies an image whose own entry in the bank is excluded.
+    fn classify(&mut self, clean: &Clean, cls: &[f32], entry: usize) {
         let k = NEIGHBOURS[1];
         let found = clean.bank.nearest(cls, k, |_| Some(entry));
-        self.asked += 1;
+        self.classified += 1;
         self.right += usize::from(clean.bank.vote(&found[0], k) == Some(clean.bank.class(entry)));
     }
 
     fn share(&self) -> f64 {
-        self.right as f64 / self.asked as f64
+        self.right as f64 / self.classified as f64
     }
 }
 
-/// A seed of its own for every picture, kind and severity, the same for every model.
+/// A seed for every image, kind and severity, the same for every model.
 fn seed(index: usize, kind: Corruption, severity: Severity) -> u64 {
     (index as u64) << 16 | (kind as u64) << 8 | u64::from(severity.get())
 }

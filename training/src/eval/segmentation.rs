@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use dinov2_core::{ImageView, PatchGrid};
+use dinov2_eval::{Measure, Unit};
 use dinov2_heads::{Confusion, LabelMap, LinearProbe, ProbeConfig};
 use dinov2_io::{Fit, Frame, Labels, PairedImages, Size};
 
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::pairs::{TRAINING, VALIDATION, read_pair};
-use super::progress::{bar, note};
-use super::table::{Measure, Unit};
-use super::{EvalError, Judged};
+use super::skipped::Skipped;
+use super::{EvalError, LoadedModel};
+use crate::progress::{note, task_bar};
 
 /// Most feature values of the training set: 8 GiB of f32.
 const MAX_TRAINING_VALUES: usize = 1 << 31;
@@ -19,13 +19,13 @@ const MAX_TRAINING_VALUES: usize = 1 << 31;
 /// Images with label maps.
 #[derive(Clone, Debug)]
 pub struct Segmentation {
-    /// What the classifier is trained on.
+    /// Training images.
     pub train: PairedImages,
-    /// What it is scored on.
+    /// Validation images.
     pub val: PairedImages,
     /// Number of classes.
     pub classes: usize,
-    /// Label of pixels that do not count.
+    /// Label of ignored pixels.
     pub ignore: u8,
     /// Size, as in `dinov2-edge run`.
     pub size: Size,
@@ -33,10 +33,10 @@ pub struct Segmentation {
 
 impl Segmentation {
     /// Finds the number of classes (one more than the largest label of the training set) and checks every label map, so that a
-    /// wrong one is told before a model has worked for minutes. Images without one that can be read are told and left out.
+    /// wrong one is reported before minutes of work. Unreadable pairs are reported and left out.
     ///
     /// # Errors
-    /// No pair that can be read, a label map of another size than its image or with a class that the training set does not have,
+    /// No readable pair, a label map of another size than its image or with a class that the training set lacks,
     /// or nothing but ignored pixels.
     pub fn new(train: PairedImages, val: PairedImages, ignore: u8, size: Size) -> Result<Self, EvalError> {
         let mut largest = None;
@@ -59,7 +59,7 @@ impl Segmentation {
 
     fn map<'a>(&self, labels: &'a Labels, path: &Path) -> Result<LabelMap<'a>, EvalError> {
         LabelMap::new(&labels.pixels, (labels.width_px, labels.height_px), self.classes, self.ignore)
-            .map_err(|error| EvalError::Label { error, path: path.display().to_string() })
+            .map_err(|source| EvalError::Label { source, path: path.display().to_string() })
     }
 
     /// Calls `visit` with every fitted image, its grid and its labels (the part of them that the grid covers).
@@ -67,35 +67,35 @@ impl Segmentation {
         &self,
         images: &PairedImages,
         unit: &'static str,
-        judged: &mut Judged,
-        mut visit: impl FnMut(&mut Judged, ImageView<'_>, PatchGrid, LabelMap<'_>) -> Result<(), EvalError>,
+        model: &mut LoadedModel,
+        mut visit: impl FnMut(&mut LoadedModel, ImageView<'_>, PatchGrid, LabelMap<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
-        let patch_size = judged.spec().patch_size;
+        let patch_size = model.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let mut left_out = LeftOut::new("segmentation", unit, images.len());
-        let bar = bar("segmentation", judged.name(), images.len(), unit);
+        let mut skipped = Skipped::new("segmentation", unit, images.len());
+        let bar = task_bar("segmentation", model.name(), images.len(), unit);
         for (image, path) in images.iter() {
-            bar.inc(1);
+            bar.advance(1);
             let labels = match read_pair(image, path, &mut frame) {
                 Ok(labels) => labels,
                 Err(error) => {
-                    bar.suspend(|| left_out.add(image, error))?;
+                    bar.suspend(|| skipped.add(image, error))?;
                     continue;
                 }
             };
             let grid = grid(&fit, &frame, image)?;
             let labels = covered(labels, self.size, grid, patch_size);
-            visit(judged, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
+            visit(model, fitted(&mut fit, &frame, image)?, grid, self.map(&labels, path)?)?;
         }
-        bar.finish_and_clear();
-        left_out.finish(judged)
+        bar.finish();
+        skipped.finish(model)
     }
 
-    fn train(&self, judged: &mut Judged) -> Result<LinearProbe, EvalError> {
-        let dim = judged.spec().dim;
+    fn train(&self, model: &mut LoadedModel) -> Result<LinearProbe, EvalError> {
+        let dim = model.spec().dim;
         let (mut features, mut targets) = (Vec::new(), Vec::new());
-        self.visit(&self.train, TRAINING, judged, |judged, image, grid, labels| {
-            let tokens = judged.features(image)?;
+        self.visit(&self.train, TRAINING, model, |model, image, grid, labels| {
+            let tokens = model.features(image)?;
             if features.len() + tokens.patches().len() > MAX_TRAINING_VALUES {
                 let expected = format!("at most {MAX_TRAINING_VALUES} feature values of training images");
                 return Err(EvalError::input("segmentation", expected, "more; try a smaller size"));
@@ -104,27 +104,27 @@ impl Segmentation {
             labels.patch_shares(grid, &mut targets);
             Ok(())
         })?;
-        let config = ProbeConfig { threads: judged.threads(), ..ProbeConfig::default() };
-        let bar = bar("segmentation probe", judged.name(), config.max_steps, "steps at most");
+        let config = ProbeConfig { threads: model.threads(), ..ProbeConfig::default() };
+        let bar = task_bar("segmentation probe", model.name(), config.max_steps, "steps at most");
         let (probe, fit) =
-            LinearProbe::fit((&features, dim), (&targets, self.classes), &config, |_, _| bar.inc(1))?;
-        bar.finish_and_clear();
+            LinearProbe::fit((&features, dim), (&targets, self.classes), &config, |_, _| bar.advance(1))?;
+        bar.finish();
         if !fit.converged {
-            let (name, steps) = (judged.name(), fit.steps);
+            let (name, steps) = (model.name(), fit.steps);
             note(&format!("note: the probe of {name} stopped after {steps} steps, short of its tolerance"));
         }
         Ok(probe)
     }
 
-    /// Judges a model by a probe of its own.
+    /// Fits a probe for the model and measures it.
     ///
     /// # Errors
-    /// No image with a label map that can be read, or what the engine or the fit reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
-        let probe = self.train(judged)?;
+    /// No readable pair, or an error of the engine or the fit.
+    pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
+        let probe = self.train(model)?;
         let (mut confusion, mut logits) = (Confusion::new(self.classes), Vec::new());
-        self.visit(&self.val, VALIDATION, judged, |judged, image, grid, labels| {
-            probe.logits_into(judged.features(image)?.patches(), &mut logits)?;
+        self.visit(&self.val, VALIDATION, model, |model, image, grid, labels| {
+            probe.logits_into(model.features(image)?.patches(), &mut logits)?;
             confusion.add(&logits, grid, labels).expect("logits are those of the grid");
             Ok(())
         })?;
@@ -135,7 +135,7 @@ impl Segmentation {
         ])
     }
 
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         format!(
             "segmentation: linear probe on patches of {} images, scored on {}; {} classes, label {} ignored, size {}",
@@ -148,28 +148,28 @@ impl Segmentation {
     }
 }
 
-/// Calls `visit` with the label map of every pair that can be read, and its path.
+/// Calls `visit` with the label map of every readable pair, and its path.
 fn visit_labels(
     images: &PairedImages,
     unit: &'static str,
     mut visit: impl FnMut(Labels, &Path) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
-    let (mut frame, mut left_out) = (Frame::new(), LeftOut::new("segmentation", unit, images.len()));
-    let bar = bar("segmentation", "label maps", images.len(), unit);
+    let (mut frame, mut skipped) = (Frame::new(), Skipped::new("segmentation", unit, images.len()));
+    let bar = task_bar("segmentation", "label maps", images.len(), unit);
     for (image, path) in images.iter() {
-        bar.inc(1);
+        bar.advance(1);
         match read_pair(image, path, &mut frame) {
             Ok(labels) => visit(labels, path)?,
-            Err(error) => bar.suspend(|| left_out.add(image, error))?,
+            Err(error) => bar.suspend(|| skipped.add(image, error))?,
         }
     }
-    bar.finish_and_clear();
-    left_out.check()
+    bar.finish();
+    skipped.check()
 }
 
 /// A `Fit`, with the size in the message.
 pub(super) fn new_fit(size: Size, patch_size: usize) -> Result<Fit, EvalError> {
-    Fit::new(size, patch_size).map_err(|error| EvalError::Fit { error, path: format!("size {size}") })
+    Fit::new(size, patch_size).map_err(|source| EvalError::Fit { source, path: format!("size {size}") })
 }
 
 /// The part of a label map that the grid covers: the centre, where nothing is resampled.

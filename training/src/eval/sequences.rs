@@ -1,35 +1,30 @@
-//! Video: the labels of a sequence's first frame, carried on by features alone (DAVIS 2017's semi-supervised protocol, as DINO uses
-//! it), scored by J and F.
+//! Video: the labels of a sequence's first frame are propagated by features alone (DAVIS 2017's semi-supervised protocol, as DINO uses
+//! it) and scored by J and F.
 
 use std::path::{Path, PathBuf};
 
-use dinov2_core::PatchGrid;
-use dinov2_heads::{LabelMap, LabelPropagation, PropagationConfig, upsample};
-use dinov2_io::{Frame, Labels, PairedImages, Size};
+use dinov2_eval::{LabelSet, Measure, Tracking, TrackingError, Unit};
+use dinov2_heads::PropagationConfig;
+use dinov2_io::{Frame, PairedImages, Size};
 
-use super::davis::{Mask, boundary_measure, region_similarity};
-use super::ignore::{self, Held, Ignore, in_words, name};
+use super::ignore_label::{Ignore, in_words, name};
 use super::images::{fitted, grid};
-use super::left_out::LeftOut;
 use super::pairs::read_pair;
-use super::progress::{bar, note};
 use super::segmentation::{covered, new_fit};
-use super::table::{Measure, Unit};
-use super::{EvalError, Judged};
+use super::skipped::Skipped;
+use super::{EvalError, LoadedModel};
+use crate::progress::{note, task_bar};
 use crate::statistics::mean;
 
-/// Frames of a sequence, at least: the first and the last do not count.
+/// Least frames of a sequence: the first and the last are not scored.
 const LEAST_FRAMES: usize = 3;
-/// Class of pixels that belong to none.
-const NO_CLASS: u8 = u8::MAX;
-
 /// Sequences of frames with label maps.
 #[derive(Clone, Debug)]
 pub struct Sequences {
     sequences: Vec<PairedImages>,
-    /// Of each, the label of pixels that do not count, if there is one.
+    /// Per sequence, the label of ignored pixels, if there is one.
     ignore: Vec<Option<u8>>,
-    /// The class that is no object; none if all are.
+    /// The background class; `None` if every class is an object.
     background: Option<u8>,
     size: Size,
 }
@@ -40,7 +35,7 @@ struct Scores {
     regions: Vec<f64>,
     boundaries: Vec<f64>,
     /// Labels of first frames.
-    first: Option<Held>,
+    first: Option<LabelSet>,
     /// Sequences without an object in their first frame.
     empty: Vec<String>,
 }
@@ -50,8 +45,8 @@ impl Sequences {
     /// subfolders.
     ///
     /// # Errors
-    /// Folders that cannot be read, frames without label maps, sequences of fewer than three frames, or label maps of which it is not
-    /// clear what does not count.
+    /// Unreadable folders, frames without label maps, sequences of fewer than three frames, or label maps with an
+    /// ambiguous ignored label.
     pub fn open(
         frames: &Path,
         labels: &Path,
@@ -83,26 +78,26 @@ impl Sequences {
         self.size
     }
 
-    /// Judges a model. Labels are carried from frame to frame, so a sequence with a file that cannot be read is left out whole.
+    /// Measures a model. Labels are propagated from frame to frame, so a sequence with an unreadable file is left out whole.
     ///
     /// # Errors
-    /// No sequence that can be read, frames that change their size or have label maps of another, first frames without objects, or
-    /// what the engine reports.
-    pub fn judge(&self, judged: &mut Judged) -> Result<Vec<Measure>, EvalError> {
+    /// No readable sequence, frames that change their size or have label maps of another, first frames without objects, or
+    /// an error of the engine.
+    pub fn evaluate(&self, model: &mut LoadedModel) -> Result<Vec<Measure>, EvalError> {
         let mut scores = Scores::default();
         let frames = self.sequences.iter().map(PairedImages::len).sum();
-        let bar = bar("sequences", judged.name(), frames, "frames");
-        let mut left_out = LeftOut::new("sequences", "sequences", self.sequences.len());
+        let bar = task_bar("sequences", model.name(), frames, "frames");
+        let mut skipped = Skipped::new("sequences", "sequences", self.sequences.len());
         let mut done = 0;
         for (sequence, ignore) in self.sequences.iter().zip(&self.ignore) {
-            if let Err(error) = self.follow(sequence, *ignore, judged, &mut scores, || bar.inc(1)) {
-                bar.suspend(|| left_out.add(name(sequence), error))?;
+            if let Err(error) = self.track(sequence, *ignore, model, &mut scores, || bar.advance(1)) {
+                bar.suspend(|| skipped.add(name(sequence), error))?;
             }
             done += sequence.len() as u64;
             bar.set_position(done);
         }
-        bar.finish_and_clear();
-        left_out.finish(judged)?;
+        bar.finish();
+        skipped.finish(model)?;
         if scores.regions.is_empty() {
             return Err(self.no_objects(&scores));
         }
@@ -113,9 +108,9 @@ impl Sequences {
                 if count > 1 { format!(" (+ {} more)", count - 1) } else { String::new() }
             );
             note(&line);
-            judged.note(line);
+            model.note(line);
         }
-        judged.note(format!("sequences: {} objects", scores.regions.len()));
+        model.note(format!("sequences: {} objects", scores.regions.len()));
         let (task, regions, boundaries) =
             (format!("sequences {}", self.size), mean(&scores.regions), mean(&scores.boundaries));
         Ok(vec![
@@ -125,7 +120,7 @@ impl Sequences {
         ])
     }
 
-    /// What the first frames hold instead of objects.
+    /// The error that names the labels of the first frames.
     fn no_objects(&self, scores: &Scores) -> EvalError {
         let mut got = in_words(&scores.first.unwrap_or([false; 256]));
         if let Some(label) = self.background {
@@ -137,42 +132,50 @@ impl Sequences {
         EvalError::input("sequences", "objects in the first frames", got)
     }
 
-    /// Adds to `scores` at the end alone.
-    fn follow(
+    /// Scores a sequence. `scores` changes only if the whole sequence succeeds.
+    fn track(
         &self,
         sequence: &PairedImages,
         ignore: Option<u8>,
-        judged: &mut Judged,
+        model: &mut LoadedModel,
         scores: &mut Scores,
         mut done: impl FnMut(),
     ) -> Result<(), EvalError> {
-        let patch_size = judged.spec().patch_size;
+        let patch_size = model.spec().patch_size;
         let (mut frame, mut fit) = (Frame::new(), new_fit(self.size, patch_size)?);
-        let mut following: Option<Following> = None;
+        let mut tracking: Option<Tracking> = None;
         let last = sequence.len() - 1;
         for (number, (image, path)) in sequence.iter().enumerate() {
             let labels = read_pair(image, path, &mut frame)?;
             let grid = grid(&fit, &frame, image)?;
             let labels = covered(labels, self.size, grid, patch_size);
-            let threads = judged.threads();
-            let features = judged.features(fitted(&mut fit, &frame, image)?)?;
-            match &mut following {
+            let threads = model.threads();
+            let features = model.features(fitted(&mut fit, &frame, image)?)?;
+            match &mut tracking {
                 None => {
                     let config = PropagationConfig { threads, ..PropagationConfig::default() };
                     let first = scores.first.get_or_insert([false; 256]);
                     labels.pixels.iter().for_each(|label| first[usize::from(*label)] = true);
                     let features = (features.patches(), features.dim());
-                    following = self.begin(config, grid, features, (&labels, ignore), path)?;
-                    if following.is_none() {
+                    let size = (labels.width_px, labels.height_px);
+                    tracking = Tracking::begin(
+                        config,
+                        grid,
+                        features,
+                        (&labels.pixels, size),
+                        (ignore, self.background),
+                    )
+                    .map_err(wrong(path))?;
+                    if tracking.is_none() {
                         let name = name(sequence);
                         let name = name.file_name().unwrap_or(name.as_os_str());
                         scores.empty.push(name.to_string_lossy().into_owned());
                         return Ok(());
                     }
                 }
-                Some(following) => {
-                    if following.grid != grid {
-                        let (expected, got) = (following.grid.to_string(), grid.to_string());
+                Some(tracking) => {
+                    if tracking.grid() != grid {
+                        let (expected, got) = (tracking.grid().to_string(), grid.to_string());
                         let got = format!("{got} patches in {}", image.display());
                         return Err(EvalError::input(
                             "sequence",
@@ -180,59 +183,25 @@ impl Sequences {
                             got,
                         ));
                     }
-                    let found = following.find(features.patches(), (labels.width_px, labels.height_px))?;
+                    let size = (labels.width_px, labels.height_px);
+                    let found = tracking.next_labels(features.patches(), size).map_err(wrong(path))?;
                     if number < last {
-                        following.score(&found, &labels, ignore);
+                        tracking.score(&found, (&labels.pixels, labels.width_px), ignore);
                     }
                 }
             }
             done();
         }
-        if let Some(following) = following {
-            scores.regions.extend(following.objects.iter().map(|object| mean(&object.regions)));
-            scores.boundaries.extend(following.objects.iter().map(|object| mean(&object.boundaries)));
+        if let Some(tracking) = tracking {
+            for [region, boundary] in tracking.means() {
+                scores.regions.push(region);
+                scores.boundaries.push(boundary);
+            }
         }
         Ok(())
     }
 
-    /// None if the first frame shows no object.
-    fn begin(
-        &self,
-        config: PropagationConfig,
-        grid: PatchGrid,
-        features: (&[f32], usize),
-        (first, ignore): (&Labels, Option<u8>),
-        path: &Path,
-    ) -> Result<Option<Following>, EvalError> {
-        let mut there: Held = [false; 256];
-        first.pixels.iter().for_each(|label| there[usize::from(*label)] = true);
-        let labels: Vec<u8> =
-            ignore::labels(&there).into_iter().filter(|label| Some(*label) != ignore).collect();
-        let classes = labels.len();
-        if classes > usize::from(NO_CLASS) {
-            let got = format!("{classes} in {}", path.display());
-            return Err(EvalError::input("label map", format!("at most {NO_CLASS} labels"), got));
-        }
-        let mut class_of = [NO_CLASS; 256];
-        (0..).zip(&labels).for_each(|(class, label)| class_of[usize::from(*label)] = class);
-        let pixels: Vec<u8> = first.pixels.iter().map(|label| class_of[usize::from(*label)]).collect();
-        let map = LabelMap::new(&pixels, (first.width_px, first.height_px), classes, NO_CLASS)
-            .map_err(|error| EvalError::Label { error, path: path.display().to_string() })?;
-        let mut shares = Vec::new();
-        map.patch_shares(grid, &mut shares);
-        let objects: Vec<Object> = labels
-            .iter()
-            .filter(|label| Some(**label) != self.background)
-            .map(|label| Object::new(*label))
-            .collect();
-        if objects.is_empty() {
-            return Ok(None);
-        }
-        let propagation = LabelPropagation::new(config, grid, features, (&shares, classes))?;
-        Ok(Some(Following { propagation, grid, labels, objects, shares, pixels: Vec::new() }))
-    }
-
-    /// How it is measured.
+    /// The protocol, as a note for the table.
     pub fn note(&self) -> String {
         let frames: usize = self.sequences.iter().map(PairedImages::len).sum();
         format!(
@@ -245,74 +214,9 @@ impl Sequences {
     }
 }
 
-/// A sequence on the way.
-struct Following {
-    propagation: LabelPropagation,
-    grid: PatchGrid,
-    /// Of every class, ascending.
-    labels: Vec<u8>,
-    objects: Vec<Object>,
-    /// `[rows, cols, classes]`
-    shares: Vec<f32>,
-    /// One class at the size of the frame.
-    pixels: Vec<f32>,
-}
-
-/// What was found of an object, frame by frame.
-struct Object {
-    label: u8,
-    regions: Vec<f64>,
-    boundaries: Vec<f64>,
-}
-
-impl Object {
-    fn new(label: u8) -> Self {
-        Self { label, regions: Vec::new(), boundaries: Vec::new() }
-    }
-}
-
-impl Following {
-    /// The label of every pixel of the next frame, `[height_px, width_px]`.
-    ///
-    /// As in DINO's evaluation, every class' map is stretched to 0..=1 before the largest is taken, so that a thing which fades
-    /// is not swallowed by what surrounds it.
-    fn find(&mut self, patches: &[f32], size: (usize, usize)) -> Result<Vec<u8>, EvalError> {
-        self.propagation.propagate(patches, &mut self.shares)?;
-        let first = self.labels.first().copied().unwrap_or_default();
-        let (mut found, mut largest) =
-            (vec![first; size.0 * size.1], vec![f32::NEG_INFINITY; size.0 * size.1]);
-        let mut map = Vec::with_capacity(self.grid.len());
-        for (class, label) in self.labels.iter().enumerate() {
-            map.clear();
-            map.extend(self.shares.iter().skip(class).step_by(self.labels.len()));
-            upsample(&map, self.grid, 1, size, &mut self.pixels)?;
-            let most = self.pixels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let least = self.pixels.iter().copied().fold(f32::INFINITY, f32::min);
-            let stretch = if most > least { (most - least).recip() } else { 0.0 };
-            for ((found, largest), value) in found.iter_mut().zip(&mut largest).zip(&self.pixels) {
-                let value = (value - least) * stretch;
-                if value > *largest {
-                    (*found, *largest) = (*label, value);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// Adds J and F of a frame. Ignored pixels belong to nothing.
-    fn score(&mut self, found: &[u8], truth: &Labels, ignore: Option<u8>) {
-        let counted = |labels: &[u8], label: u8| -> Vec<bool> {
-            let pixels = labels.iter().zip(&truth.pixels);
-            pixels.map(|(own, truth)| *own == label && Some(*truth) != ignore).collect()
-        };
-        for object in &mut self.objects {
-            let (own, other) = (counted(found, object.label), counted(&truth.pixels, object.label));
-            let own = Mask { inside: &own, width_px: truth.width_px };
-            let other = Mask { inside: &other, width_px: truth.width_px };
-            object.regions.push(region_similarity(own, other));
-            object.boundaries.push(boundary_measure(own, other));
-        }
-    }
+/// Adds the label map to what is wrong with it.
+fn wrong(path: &Path) -> impl Fn(TrackingError) -> EvalError {
+    move |source| EvalError::Tracking { source, path: path.display().to_string() }
 }
 
 /// Names of the folders in a folder, in natural order, without hidden ones.

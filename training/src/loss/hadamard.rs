@@ -1,7 +1,7 @@
 //! Hadamard matrices: entries ±1, rows orthogonal.
 
 /// The Hadamard matrix of an order, row-major, by Paley's first construction (order `q + 1`, `q` a prime that is 3 modulo 4),
-/// doubled by Sylvester's as often as needed. `None` for orders that these do not reach; every width of DINOv2 is reached.
+/// doubled by Sylvester's as often as needed. `None` for other orders; every width of DINOv2 has one.
 pub(super) fn hadamard(order: usize) -> Option<Vec<f64>> {
     if order <= 1 {
         return (order == 1).then(|| vec![1.0]);

@@ -1,3 +1,5 @@
+//! Heads between a student's tokens and the targets. They are trained with the student and are not part of the result.
+
 use candle_core::{DType, Device, Result, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +11,7 @@ use crate::vit::Parameters;
 /// Epsilon of the LayerNorm in a head.
 const NORM_EPS: f32 = 1e-6;
 
-/// Maps a student's tokens to standardised targets. Its tensors are trained with the student and thrown away afterwards.
+/// Maps a student's tokens to standardised targets. Its tensors are trained with the student and discarded afterwards.
 #[derive(Clone, Debug)]
 pub struct Head {
     kind: HeadKind,
@@ -56,7 +58,7 @@ impl Head {
         Ok(tensors.into_iter().collect())
     }
 
-    /// `tokens: [.., from]` to `[.., to]`; as they are without a layer.
+    /// `tokens: [.., from]` to `[.., to]`; unchanged by [`HeadKind::Identity`].
     ///
     /// # Errors
     /// Another width than the tensors'.

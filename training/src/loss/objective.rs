@@ -1,13 +1,17 @@
+//! The loss of a recipe: terms, their weights, heads and standardisation.
+//!
+//! Data shape: tokens and targets `[batch, patches, dim]` and CLS `[batch, dim]`; the student's grid and the teacher's may differ.
+
 use candle_core::{DType, Result, Tensor};
 use dinov2_core::PatchGrid;
 use rand_chacha::ChaCha8Rng;
 
-use super::terms::{cosine, gram, resize, smooth_l1};
-use super::{Head, Standardiser};
+use super::terms::{cosine, gram, smooth_l1};
+use super::{Head, Resizer, Standardiser};
 use crate::recipe::{HeadKind, LossRecipe};
 use crate::vit::{Parameters, Tokens, patches_of};
 
-/// What a teacher makes of a batch.
+/// A teacher's features of a batch.
 #[derive(Clone, Debug)]
 pub struct Targets {
     /// `[batch, dim]`, after the last LayerNorm.
@@ -21,7 +25,7 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Those of some of the images.
+    /// The targets of some of the images.
     pub(crate) fn narrow(&self, range: std::ops::Range<usize>) -> Result<Self> {
         let part = |tensor: &Tensor| tensor.narrow(0, range.start, range.len())?.contiguous();
         let taps = self.taps.iter().map(part).collect::<Result<_>>()?;
@@ -29,40 +33,41 @@ impl Targets {
     }
 }
 
-/// A forward pass of a student that saw only some of the patches.
+/// A student's forward pass with hidden patches.
 #[derive(Clone, Debug)]
 pub struct Masked {
     /// Its tokens.
     pub tokens: Tokens,
-    /// `[batch, patches]` of 0 and 1: where 1, it had to guess.
+    /// `[batch, patches]` of 0 and 1: 1 where hidden.
     pub mask: Tensor,
 }
 
-/// What a student makes of a batch.
+/// A student's output for a batch.
 #[derive(Clone, Debug)]
 pub struct Prediction<'a> {
     /// Its tokens.
     pub tokens: &'a Tokens,
-    /// The same images with patches hidden, in steps that have this term.
+    /// The same images with hidden patches, in steps with this term.
     pub masked: Option<&'a Masked>,
 }
 
 /// A loss with its parts.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct LossValue {
     /// The sum of weighted terms, a scalar.
     pub loss: Tensor,
-    /// Every term before its weight, scalars; those of several taps added up.
+    /// Every term before its weight, scalars; the taps' terms are summed.
     pub terms: Vec<(&'static str, Tensor)>,
 }
 
-/// The terms of a recipe, with what they need.
+/// The terms of a recipe with heads, standardisations and resampling matrices.
 #[derive(Debug)]
 pub struct Objective {
     recipe: LossRecipe,
     cls: (Standardiser, Head),
     patches: (Standardiser, Head),
     taps: Vec<(Standardiser, Head)>,
+    resizer: Resizer,
 }
 
 impl Objective {
@@ -74,14 +79,15 @@ impl Objective {
         taps: Vec<Standardiser>,
     ) -> Self {
         let taps = taps.into_iter().zip(&recipe.taps).map(|(standardiser, pair)| {
-            // Within the networks nothing says that coordinates mean the same.
+            // The coordinates of inner blocks are not aligned between networks.
             let kind = if recipe.head == HeadKind::Identity { HeadKind::Linear } else { recipe.head };
-            (standardiser, Head::new(kind, format!("head.tap{}", pair.student)))
+            // A name in checkpoints, which counts blocks from 1 there: those of before stay readable.
+            (standardiser, Head::new(kind, format!("head.tap{}", pair.student_block + 1)))
         });
         let taps = taps.collect();
         let cls = (cls, Head::new(recipe.head, "head.cls"));
         let patches = (patches, Head::new(recipe.head, "head.patch"));
-        Self { cls, patches, taps, recipe }
+        Self { cls, patches, taps, recipe, resizer: Resizer::default() }
     }
 
     /// Fresh tensors of all heads, for a student of this width.
@@ -108,18 +114,18 @@ impl Objective {
         named.into_iter().chain(taps).collect()
     }
 
-    /// What a student says its teacher says, and what that says, of CLS and of patches: `[[got, want]; 2]`. Without a head these are the
-    /// tokens themselves, else what heads make of them and standardised targets. `parameters`: of the heads.
+    /// Student and teacher side by side, of CLS and of patches: `[[got, want]; 2]`. Without a head these are the
+    /// tokens themselves, else the heads' outputs and standardised targets. `parameters`: of the heads.
     ///
     /// # Errors
     /// Those of candle.
-    pub fn said(
+    pub fn comparisons(
         &self,
         parameters: &Parameters,
         tokens: &Tokens,
         targets: &Targets,
     ) -> Result<[[Tensor; 2]; 2]> {
-        let patches = resize(&targets.patches, targets.grid, tokens.grid)?;
+        let patches = self.resizer.resize(&targets.patches, targets.grid, tokens.grid)?;
         let pair = |of: &(Standardiser, Head), got: Tensor, want: &Tensor| -> Result<[Tensor; 2]> {
             match of.1.kind() {
                 HeadKind::Identity => Ok([got.to_dtype(DType::F32)?.contiguous()?, want.clone()]),
@@ -141,7 +147,7 @@ impl Objective {
         parameters: &Parameters,
         prediction: &Prediction<'_>,
         targets: &Targets,
-    ) -> Result<Outcome> {
+    ) -> Result<LossValue> {
         let recipe = &self.recipe;
         let tokens = prediction.tokens;
         let mut sum = Sum::default();
@@ -149,7 +155,8 @@ impl Objective {
         let got = predict(&self.cls, parameters, &tokens.cls()?)?;
         sum.add("cls", recipe.cls, || cosine(&got, &want)?.mean_all())?;
 
-        let want = self.patches.0.apply(&resize(&targets.patches, targets.grid, tokens.grid)?)?;
+        let want =
+            self.patches.0.apply(&self.resizer.resize(&targets.patches, targets.grid, tokens.grid)?)?;
         let got = predict(&self.patches, parameters, &tokens.patches()?)?;
         sum.add("patch_cosine", recipe.patch_cosine, || cosine(&got, &want)?.mean_all())?;
         sum.add("patch_smooth_l1", recipe.patch_smooth_l1, || smooth_l1(&got, &want)?.mean_all())?;
@@ -163,7 +170,7 @@ impl Objective {
             })?;
         }
         for (((standardiser, head), want), got) in self.taps.iter().zip(&targets.taps).zip(&tokens.taps) {
-            let want = standardiser.apply(&resize(want, targets.grid, tokens.grid)?)?;
+            let want = standardiser.apply(&self.resizer.resize(want, targets.grid, tokens.grid)?)?;
             let got = head.forward(parameters, &patches_of(got, tokens.prefix)?.to_dtype(DType::F32)?)?;
             sum.add("tap", recipe.tap, || cosine(&got, &want)?.mean_all())?;
         }
@@ -171,7 +178,7 @@ impl Objective {
     }
 }
 
-/// What a head makes of tokens; without layers, the standardised tokens themselves.
+/// The output of a head; of [`HeadKind::Identity`] the standardised tokens.
 fn predict(
     (standardiser, head): &(Standardiser, Head),
     parameters: &Parameters,
@@ -209,9 +216,9 @@ impl Sum {
         Ok(())
     }
 
-    fn finish(self) -> Result<Outcome> {
+    fn finish(self) -> Result<LossValue> {
         match self.loss {
-            Some(loss) => Ok(Outcome { loss, terms: self.terms }),
+            Some(loss) => Ok(LossValue { loss, terms: self.terms }),
             None => candle_core::bail!("loss: expected a term with a weight above 0, got none"),
         }
     }

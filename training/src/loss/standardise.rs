@@ -1,14 +1,17 @@
+//! Standardisation of a teacher's features: mean and standard deviation, or PHI-S. Fitted once, then an affine map `[dim]` to `[dim]`.
+
 use candle_core::{Device, Result, Tensor};
 use nalgebra::{DMatrix, SymmetricEigen};
 
 use super::hadamard::hadamard;
 use crate::recipe::Standardise;
 
-/// Added to standard deviations, relative to their mean: a coordinate that never moves must not divide by zero.
+/// Added to standard deviations, relative to their root mean square, because a constant coordinate has none.
 const LEAST_DEVIATION: f64 = 1e-3;
 
-/// Why statistics do not give a standardisation.
+/// Errors of fitting a standardisation.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StandardiseError {
     /// PHI-S needs a Hadamard matrix.
     #[error(
@@ -30,12 +33,12 @@ pub enum StandardiseError {
     Candle(#[from] candle_core::Error),
 }
 
-/// Mean and covariance of rows that are seen once.
+/// Mean and covariance of a stream of rows.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     dim: usize,
     rows: u64,
-    /// Taken off first: sums of squares of numbers far from zero would lose digits.
+    /// Subtracted first, because sums of squares of numbers far from zero lose digits.
     origin: Vec<f32>,
     sum: Vec<f64>,
     /// `[dim, dim]`.
@@ -87,7 +90,7 @@ impl Statistics {
     }
 }
 
-/// `(tokens - mean) · matrix`, fitted to a teacher once and stored with the run.
+/// `(tokens - mean) · matrix`, fitted to a teacher once and stored in checkpoints.
 #[derive(Clone, Debug)]
 pub struct Standardiser {
     /// `[dim]`.
@@ -97,10 +100,10 @@ pub struct Standardiser {
 }
 
 impl Standardiser {
-    /// By these statistics.
+    /// Fits a standardisation to statistics.
     ///
     /// # Errors
-    /// A width without a Hadamard matrix, numbers that are not finite, features that are all the same.
+    /// A width without a Hadamard matrix, numbers that are not finite, constant features.
     pub fn fit(
         kind: Standardise,
         statistics: &Statistics,
@@ -143,7 +146,7 @@ impl Standardiser {
     }
 }
 
-/// `U · Hᵀ / √(dim · mean variance)`, `U` the eigenvectors as columns and `H` a Hadamard matrix: afterwards every coordinate has
+/// `U · Hᵀ / √(dim · mean variance)`, `U` the eigenvectors as columns and `H` a Hadamard matrix: then every coordinate has
 /// variance 1.
 fn phi_s(covariance: DMatrix<f64>, variance: f64) -> std::result::Result<Vec<f64>, StandardiseError> {
     let dim = covariance.nrows();

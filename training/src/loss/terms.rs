@@ -1,6 +1,6 @@
-use candle_core::{D, Device, Result, Tensor};
-use dinov2_core::{PatchGrid, PositionConvention};
-use dinov2_weights::position;
+//! Terms of the loss, differentiable, `[.., dim]` each.
+
+use candle_core::{D, Result, Tensor};
 
 /// Added to squared norms.
 const LEAST_NORM: f64 = 1e-12;
@@ -43,33 +43,12 @@ fn normalised(tokens: &Tensor) -> Result<Tensor> {
     tokens.broadcast_div(&norms)
 }
 
-/// Brings `patches: [batch, from.len(), dim]` to another grid by antialiased bicubic resampling, as a product with a matrix.
-///
-/// # Errors
-/// A grid that is empty or too large, and those of candle.
-pub fn resize(patches: &Tensor, from: PatchGrid, to: PatchGrid) -> Result<Tensor> {
-    if from == to {
-        return Ok(patches.clone());
-    }
-    let matrix = resize_matrix(from, to, patches.device())?.to_dtype(patches.dtype())?;
-    matrix.broadcast_matmul(patches)
-}
-
-/// `[to.len(), from.len()]`: resampling the unit table gives the matrix of resampling.
-pub(crate) fn resize_matrix(from: PatchGrid, to: PatchGrid, device: &Device) -> Result<Tensor> {
-    let places = from.len();
-    let mut unit = vec![0.0; (1 + places) * places];
-    (0..places).for_each(|place| unit[(1 + place) * places + place] = 1.0);
-    let convention = PositionConvention::ExactSizeAntialias;
-    let mut matrix = position::resample(&unit, from, to, convention).map_err(candle_core::Error::msg)?;
-    matrix.drain(..places);
-    Tensor::from_vec(matrix, (to.len(), places), device)
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{Device, Var};
+    use dinov2_core::PatchGrid;
 
+    use super::super::resize::Resizer;
     use super::*;
 
     fn tensor(seed: f64, shape: &[usize]) -> Tensor {
@@ -103,7 +82,8 @@ mod tests {
         check(|got| smooth_l1(got, &want), &[2, 6, 3]);
         check(|got| gram(got, &want), &[2, 6, 4]);
         let (from, to) = (PatchGrid { rows: 2, cols: 3 }, PatchGrid { rows: 3, cols: 2 });
-        check(|got| resize(got, from, to)?.sqr(), &[2, 6, 3]);
+        let resizer = Resizer::default();
+        check(|got| resizer.resize(got, from, to)?.sqr(), &[2, 6, 3]);
     }
 
     #[test]
@@ -119,7 +99,8 @@ mod tests {
         assert!(close(&flat(gram(&got, &want).unwrap().reshape(1).unwrap()), &[0.25]));
         let even = Tensor::ones((1, 6, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let (from, to) = (PatchGrid { rows: 2, cols: 3 }, PatchGrid { rows: 4, cols: 5 });
-        let resized: Vec<f32> = resize(&even, from, to).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let resized = Resizer::default().resize(&even, from, to).unwrap();
+        let resized: Vec<f32> = resized.flatten_all().unwrap().to_vec1().unwrap();
         assert!(resized.len() == 40 && resized.iter().all(|value| (value - 1.0).abs() < 1e-6));
     }
 }

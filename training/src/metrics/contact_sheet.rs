@@ -1,12 +1,12 @@
-//! Pictures of what a student has learnt so far, beside its teacher's.
+//! Contact sheets: images beside the principal components of teacher and student.
 
 use dinov2_core::{ImageView, PatchGrid};
 use dinov2_heads::{PcaError, PcaView};
 use dinov2_io::{Fit, FitError, Size};
 
-/// Most rows of a sheet, so that it stays a picture that one opens.
+/// Most rows of a sheet, so that viewers can open it.
 pub const MAX_SHEET_ROWS: usize = 64;
-/// Side of the square that a picture has to itself; longer sides are shrunk to it, shorter ones enlarged.
+/// Side of a cell; the longer side of an image is resized to it.
 const CELL_PX: usize = 224;
 /// Between pictures.
 const GAP_PX: usize = 4;
@@ -26,10 +26,10 @@ pub struct PatchFeatures<'a> {
     pub patches: &'a [f32],
 }
 
-/// One row of a contact sheet: an image and what both networks make of it.
+/// One row of a contact sheet: an image and the features of both networks.
 #[derive(Clone, Copy, Debug)]
 pub struct SheetRow<'a> {
-    /// What the networks saw.
+    /// The image.
     pub image: ImageView<'a>,
     /// The teacher's features.
     pub teacher: PatchFeatures<'a>,
@@ -37,8 +37,9 @@ pub struct SheetRow<'a> {
     pub student: PatchFeatures<'a>,
 }
 
-/// Why there is no contact sheet.
+/// Errors of drawing a contact sheet.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SheetError {
     /// No rows, or more than a picture has room for.
     #[error("contact sheet: expected 1..={MAX_SHEET_ROWS} rows, got {got}")]
@@ -59,18 +60,18 @@ pub enum SheetError {
         got: usize,
     },
     /// Features without principal components.
-    #[error("contact sheet: {0}")]
+    #[error("contact sheet")]
     Pca(#[from] PcaError),
     /// An image without pixels, or too large.
-    #[error("contact sheet: {0}")]
+    #[error("contact sheet")]
     Fit(#[from] FitError),
 }
 
 /// Draws image, teacher and student side by side, a row for each of `rows`, and returns the picture as a PNG file.
 ///
 /// Features are coloured by their three largest principal components. Where teacher and student have the same width, both are
-/// shown in the teacher's components, fitted to all rows: equal features have equal colours, and a student that is right looks
-/// like its teacher. Otherwise each has components of its own, whose colours cannot be compared.
+/// shown in the teacher's components, fitted to all rows: equal features have equal colours, and a perfect student looks
+/// like its teacher. Otherwise each has its own components, whose colours cannot be compared.
 ///
 /// # Errors
 /// Too many rows or none; features that do not fit their grids, differ in width between rows or are not finite.

@@ -1,8 +1,11 @@
+//! Errors of metrics.
+
 use std::io;
 use std::path::Path;
 
-/// Why the numbers of a run cannot be written.
+/// Errors of metrics.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// A new run would write into another's files.
     #[error("metrics: expected a new folder, or --resume to go on, got one that holds a run: {path}")]
@@ -10,27 +13,27 @@ pub enum MetricsError {
         /// The file of the other run.
         path: String,
     },
-    /// A file that this program did not write.
+    /// A file of another program.
     #[error("metrics: expected {expected}, got {got} in line {line} of {path}")]
     Line {
         /// What a line holds.
         expected: &'static str,
-        /// What stands there.
+        /// The value found.
         got: String,
         /// Counted from 1.
         line: usize,
         /// The file.
         path: String,
     },
-    /// Steps that do not rise.
+    /// A step before the last one.
     #[error("metrics: expected step {least} or a later one, got {got}")]
     Step {
-        /// The step told last.
+        /// The last step.
         least: u64,
         /// The step given.
         got: u64,
     },
-    /// A name that cannot stand in the files.
+    /// A name that is not allowed in the files.
     #[error(
         "metrics: expected a name of at most {most} letters, digits and \"_-./ \", not step or unix_s, got {got:?}",
         most = super::MAX_NAME_BYTES
@@ -46,18 +49,18 @@ pub enum MetricsError {
         name: String,
     },
     /// The system refuses to read.
-    #[error("cannot read: {reason}: {path}")]
+    #[error("cannot read {path}")]
     Read {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
     /// The system refuses to write.
-    #[error("cannot write: {reason}: {path}")]
+    #[error("cannot write {path}")]
     Write {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's reason.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
@@ -65,10 +68,10 @@ pub enum MetricsError {
 
 impl MetricsError {
     pub(super) fn read(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |reason| Self::Read { reason, path: path.display().to_string() }
+        move |source| Self::Read { source, path: path.display().to_string() }
     }
 
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |reason| Self::Write { reason, path: path.display().to_string() }
+        move |source| Self::Write { source, path: path.display().to_string() }
     }
 }

@@ -1,4 +1,4 @@
-//! TensorBoard event files: numbers and pictures for people who watch a run.
+//! TensorBoard event files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Write};
@@ -17,7 +17,7 @@ const FILE_VERSION: &str = "brain.Event:2";
 /// RGB, in the numbers of `summary.proto`.
 const RGB: i32 = 3;
 
-/// The event file of one process. A resumed run opens another one, which readers take as the continuation.
+/// The event file of one process. A resumed run opens another file, which readers treat as its continuation.
 #[derive(Debug)]
 pub(super) struct EventFile {
     file: BufWriter<File>,
@@ -27,7 +27,7 @@ pub(super) struct EventFile {
 
 impl EventFile {
     /// A new file in `folder`. With `resume_step`, the events of later steps are cut from the files that are there, and a
-    /// reader that already has them is told to forget them.
+    /// reader that has them already is told to drop them.
     pub(super) fn open(folder: &Path, resume_step: Option<u64>, unix_s: f64) -> Result<Self, MetricsError> {
         let earlier = event_files(folder)?;
         if let Some(step) = resume_step {
@@ -109,7 +109,7 @@ fn event_files(folder: &Path) -> Result<Vec<PathBuf>, MetricsError> {
     Ok(files)
 }
 
-/// A name that sorts behind that of `last`, whatever the clock says.
+/// A name that sorts behind that of `last`, even if the clock went back.
 fn next_name(last: Option<&PathBuf>, unix_s: f64) -> String {
     let stamp = |path: &PathBuf| {
         let name = path.file_name()?.to_string_lossy().into_owned();

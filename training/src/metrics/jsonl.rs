@@ -10,7 +10,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::MetricsError;
 
-/// Longest line that is taken for one of ours: some 10,000 numbers.
+/// Longest accepted line: some 10,000 numbers.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
@@ -35,9 +35,9 @@ impl JsonLines {
             None => options.create_new(true).open(&path),
             Some(_) => options.create(true).truncate(false).open(&path),
         };
-        let mut file = opened.map_err(|reason| match reason.kind() {
+        let mut file = opened.map_err(|source| match source.kind() {
             ErrorKind::AlreadyExists => MetricsError::Exists { path: path.display().to_string() },
-            _ => MetricsError::Write { reason, path: path.display().to_string() },
+            _ => MetricsError::Write { source, path: path.display().to_string() },
         })?;
         if let Some(step) = resume_step {
             let kept = kept_bytes(&file, &path, step)?;
@@ -57,7 +57,7 @@ impl JsonLines {
         self.line.clear();
         encode(&mut self.line, step, unix_s, scalars).expect("numbers and strings are JSON");
         self.line.push(b'\n');
-        // In one piece: a kill between two lines leaves whole lines.
+        // In one write, so that a killed run leaves whole lines.
         self.file.write_all(&self.line).map_err(MetricsError::write(&self.path))
     }
 }
@@ -78,7 +78,7 @@ fn encode(
     object.end()
 }
 
-/// Length of the lines up to and including those of `step`. What follows the last line break was cut short by a kill.
+/// Length of the lines up to and including those of `step`. An incomplete last line is not counted.
 fn kept_bytes(file: &File, path: &Path, step: u64) -> Result<u64, MetricsError> {
     let mut reader = BufReader::new(file);
     let (mut kept, mut line) = (0, Vec::new());

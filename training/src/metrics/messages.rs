@@ -71,6 +71,6 @@ pub(super) struct SessionLog {
 #[repr(i32)]
 pub(super) enum SessionStatus {
     Unspecified = 0,
-    /// A run goes on: readers forget what they have read of this step and later ones.
+    /// A resumed run: readers drop events of this step and later ones.
     Start = 1,
 }

@@ -1,57 +1,54 @@
-//! What a run tells while it goes on.
+//! Metrics of a run: numbers and pictures on disk.
 //!
 //! [`Metrics`] writes numbers and pictures into the folder of a run: `metrics.jsonl` (an object per step), TensorBoard events
 //! (`tensorboard/events.out.tfevents.…`) and pictures (`pictures/NAME-STEP.png`). [`contact_sheet`] draws images beside the
-//! principal components of the teacher's and the student's features; [`Progress`] is the line on stderr.
+//! principal components of the teacher's and the student's features.
 //!
-//! Steps rise. A run that is resumed goes on in the same files, cut back to the step that it is resumed from, so that they read
-//! as if it had never been interrupted. Nothing is averaged, and nothing is sent anywhere.
+//! Steps ascend. A resumed run continues the same files, truncated to its first step, so that they read
+//! like those of an uninterrupted run. Nothing is averaged, and nothing is sent anywhere.
 
 mod contact_sheet;
 mod error;
 mod events;
 mod jsonl;
 mod messages;
-mod progress;
 mod records;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use contact_sheet::{MAX_SHEET_ROWS, PatchFeatures, SheetError, SheetRow, contact_sheet};
-use dinov2_files::{Durability, Kind};
-
 pub use error::MetricsError;
-pub use progress::Progress;
 
 use events::EventFile;
 use jsonl::JsonLines;
 
+use crate::files::write_bytes;
+
 /// Longest name of a number or a picture, in bytes.
 const MAX_NAME_BYTES: usize = 256;
-/// Names of what every line of `metrics.jsonl` tells anyway.
+/// Keys that every line of `metrics.jsonl` has.
 const OWN_NAMES: [&str; 2] = ["step", "unix_s"];
 
-/// The numbers and pictures of a run, on disk.
+/// Writer of a run's numbers and pictures.
 #[derive(Debug)]
 pub struct Metrics {
     pictures: PathBuf,
     lines: JsonLines,
     events: EventFile,
-    /// Numbers of [`Self::step`] that are not written yet, in the order in which they came.
+    /// Numbers of [`Self::step`] that are not written yet, in order of arrival.
     pending: Vec<(String, f64)>,
-    /// The step that is being told.
+    /// The current step.
     step: u64,
 }
 
 impl Metrics {
-    /// Opens `folder`, creating it where it is missing. `resume_step`: `None` for a new run; otherwise what was told of later
-    /// steps is removed, together with a last entry that was cut short when the run was killed.
+    /// Opens `folder`, creating it if missing. `resume_step`: `None` for a new run; otherwise entries of later
+    /// steps are removed, together with a last entry that is incomplete.
     ///
     /// # Errors
-    /// A new run in the folder of another; a file that is no record of a run; what the system refuses.
+    /// A new run in the folder of another, a file of another program, or an error of the system.
     pub fn create(folder: &Path, resume_step: Option<u64>) -> Result<Self, MetricsError> {
         let (pictures, events) = (folder.join("pictures"), folder.join("tensorboard"));
         fs::create_dir_all(&events).map_err(MetricsError::write(&events))?;
@@ -60,7 +57,7 @@ impl Metrics {
         Ok(Self { pictures, lines, events, pending: Vec::new(), step: resume_step.unwrap_or(0) })
     }
 
-    /// Tells a number of a step; told twice, the later one counts. It is on disk after the next [`Self::flush`].
+    /// Records a number of a step; a later value of the same name replaces it. It is on disk after the next [`Self::flush`].
     ///
     /// # Errors
     /// A step before the last one, a name that cannot stand in the files, or what the system refuses to write.
@@ -74,7 +71,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Tells a picture of a step, `png` being a whole PNG file: in the TensorBoard events and as a file of its own.
+    /// Records a picture of a step, in the TensorBoard events and as a file. `png`: a whole PNG file.
     ///
     /// # Errors
     /// As [`Self::scalar`], and bytes that are no PNG.
@@ -84,11 +81,11 @@ impl Metrics {
         self.advance(step)?;
         fs::create_dir_all(&self.pictures).map_err(MetricsError::write(&self.pictures))?;
         let path = self.pictures.join(format!("{}-{step:08}.png", name.replace(['/', '\\'], "_")));
-        write_whole(&path, png)?;
+        write_bytes(&path, png).map_err(MetricsError::write(&path))?;
         self.events.image(step, unix_s(), name, png, size)
     }
 
-    /// Writes everything that was told up to `step` into the files.
+    /// Writes everything recorded up to `step` to the files.
     ///
     /// # Errors
     /// A step before the last one, or what the system refuses to write.
@@ -140,14 +137,6 @@ fn unix_s() -> f64 {
 fn size_of_png(png: &[u8]) -> Option<(u32, u32)> {
     let reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().ok()?;
     Some((reader.info().width, reader.info().height))
-}
-
-/// Writes a file that appears under its name only when it is whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), MetricsError> {
-    let refused = |reason| MetricsError::Write { reason, path: path.display().to_string() };
-    dinov2_files::write_whole(path, Kind::Any, Durability::Visible, |file| file.write_all(bytes))
-        .map_err(|error| refused(error.into()))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Metrics on disk, of runs that are resumed and killed.
+
 use std::fs;
 
 use prost::Message;
@@ -22,7 +24,7 @@ fn events(folder: &Path) -> Vec<(i64, String, f32)> {
     let mut files: Vec<_> =
         fs::read_dir(folder.join("tensorboard")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let (mut told, mut content) = (Vec::new(), Vec::new());
+    let (mut found, mut content) = (Vec::new(), Vec::new());
     for file in files {
         let bytes = fs::read(file).unwrap();
         let mut rest = &bytes[..];
@@ -34,12 +36,12 @@ fn events(folder: &Path) -> Vec<(i64, String, f32)> {
                     Content::SimpleValue(number) => number,
                     Content::Image(image) => image.encoded_image_string.len() as f32,
                 };
-                told.push((event.step, value.tag, number));
+                found.push((event.step, value.tag, number));
             }
         }
         assert!(rest.is_empty(), "a file of whole records");
     }
-    told
+    found
 }
 
 fn tell(metrics: &mut Metrics, steps: std::ops::RangeInclusive<u64>) {
@@ -75,11 +77,11 @@ fn what_is_told_is_there_after_a_flush() {
         serde_json::json!({ "step": 4, "loss": 0.25 }),
     ];
     assert_eq!(lines(folder.path()), expected);
-    let told = events(folder.path());
-    assert_eq!(told[0], (1, "loss".into(), 0.5));
-    assert!(told[1].1 == "gradient/norm" && told[1].2.is_nan());
-    assert!(told[2..].contains(&(4, "loss".into(), 0.25)));
-    assert!(told[2..].contains(&(4, "pca/sheet".into(), png.len() as f32)));
+    let found = events(folder.path());
+    assert_eq!(found[0], (1, "loss".into(), 0.5));
+    assert!(found[1].1 == "gradient/norm" && found[1].2.is_nan());
+    assert!(found[2..].contains(&(4, "loss".into(), 0.25)));
+    assert!(found[2..].contains(&(4, "pca/sheet".into(), png.len() as f32)));
     assert_eq!(fs::read(folder.path().join("pictures/pca_sheet-00000004.png")).unwrap(), png);
 }
 

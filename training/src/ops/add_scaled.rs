@@ -1,3 +1,5 @@
+//! `input + branch * factor`, fused.
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 

@@ -1,13 +1,17 @@
+//! Self-attention on CPUs, image by image and head by head.
+//!
+//! Data shape: `qkv: [batch * tokens, 3 * dim]`, read in place with strides; scores exist for one head at a time.
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::math::{Matrix, exp, product};
 use super::rows::{tensor, with_storage};
 
-/// How the rows of `qkv` are to be read.
+/// Layout of the rows of `qkv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
-    /// Images.
+    /// Number of images.
     pub batch: usize,
     /// Tokens of an image.
     pub tokens: usize,
@@ -27,18 +31,18 @@ impl AttentionShape {
         self.batch * self.heads * self.tokens * self.tokens
     }
 
-    /// What scores are multiplied by before the softmax.
+    /// Factor of the scores before the softmax.
     pub(super) fn scale(self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 }
 
-/// `attention`. Softmax weights are computed again in the backward pass: kept, they would be most of a step's memory.
+/// `attention`. Softmax weights are recomputed in the backward pass: stored, they would be most of a step's memory.
 pub(super) struct Attention {
     pub(super) shape: AttentionShape,
 }
 
-/// A storage and where something starts in it.
+/// A position in a storage.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     storage: &'a CpuStorage,

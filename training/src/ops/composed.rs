@@ -1,11 +1,11 @@
-//! The operations out of candle's primitives: for GPUs and 16-bit floats, and as the oracle of the fused forms.
+//! The operations composed of candle's primitives: for GPUs and 16-bit floats, and as the reference of the fused forms.
 
 use candle_core::{D, DType, Result, Tensor, bail};
 use dinov2_kernels::attention_i16;
 
 use super::AttentionShape;
 
-/// Elements that a kernel of candle's CUDA backend reaches: it counts them in 32 bits.
+/// Most elements of candle's CUDA kernels, which count them in 32 bits.
 const MAX_CUDA_ELEMENTS: usize = u32::MAX as usize;
 
 /// As [`super::linear`].
@@ -13,7 +13,7 @@ const MAX_CUDA_ELEMENTS: usize = u32::MAX as usize;
 /// # Errors
 /// Shapes that do not fit.
 pub fn linear(input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    // CUDA's products take whole rows only.
+    // candle's CUDA products require contiguous rows.
     input.contiguous()?.matmul(&weight.t()?)?.broadcast_add(bias)
 }
 
@@ -71,7 +71,7 @@ pub fn attention(qkv: &Tensor, shape: AttentionShape) -> Result<Tensor> {
 /// Those of candle.
 pub fn softmax(scores: &Tensor) -> Result<Tensor> {
     let wide = scores.to_dtype(if scores.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?;
-    // The softmax does not change with what is taken off, so nothing flows back through the maximum.
+    // The softmax does not depend on the subtracted maximum, so no gradient flows through it.
     let powers = wide.broadcast_sub(&wide.max_keepdim(D::Minus1)?.detach())?.exp()?;
     powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)
 }
@@ -99,7 +99,7 @@ pub fn fake_quantize_rows(input: &Tensor) -> Result<Tensor> {
     input + (rounded - x)?
 }
 
-/// As [`super::fake_quantize_attention`]; weights of the softmax, which the engine rounds to 14 bits, are none of it.
+/// As [`super::fake_quantize_attention`]; the engine's rounding of softmax weights to 14 bits is left out.
 ///
 /// # Errors
 /// A shape that does not fit.

@@ -1,3 +1,5 @@
+//! The roundings of the int8 engine, fused: rows of inputs, and matrices with scales that learn.
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -31,14 +33,14 @@ impl CustomOp1 for FakeQuantizeRows {
     }
 }
 
-/// As `dinov2_kernels::quantize` rounds a row, and back.
+/// Quantizes a row as `dinov2_kernels::quantize` does, and back.
 fn quantize_row(row: &[f32], out: &mut [f32]) {
     /// Adding and taking away 1.5 * 2^23 rounds to a whole number, ties to even.
     const ROUND: f32 = 12_582_912.0;
     let (low, high) = extremes(row);
     let scale = (high - low) / 255.0;
     if !(scale >= f32::MIN_POSITIVE && scale.is_finite()) {
-        // A row of zeros; or one that is not finite, which a loss shall not miss.
+        // A row of zeros, or one that is not finite: NaN then reaches the loss.
         out.fill(if scale.is_finite() { 0.0 } else { f32::NAN });
         return;
     }

@@ -5,10 +5,10 @@ use candle_core::{DType, Result, Tensor};
 
 use super::AttentionShape;
 
-/// The widest head that the kernels take.
+/// The widest head that the kernels support.
 const MAX_HEAD_DIM: usize = 256;
 
-/// Whether the kernels take it: 16 bits, on a GPU, and no gradient flows back through it.
+/// Whether the kernels support the input: 16 bits, on a GPU, and no gradient flows through it.
 pub(super) fn takes(qkv: &Tensor, shape: AttentionShape) -> bool {
     let is_half = matches!(qkv.dtype(), DType::BF16 | DType::F16);
     let is_width = shape.head_dim <= MAX_HEAD_DIM && shape.head_dim.is_multiple_of(8);

@@ -1,3 +1,5 @@
+//! GELU, fused.
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 

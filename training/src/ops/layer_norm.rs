@@ -1,9 +1,11 @@
+//! LayerNorm over rows, fused.
+
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::rows::{TASK_ROWS, map_rows_with_sums, numbers, tensor, with_numbers};
 
-/// `layer_norm`; statistics are taken again in the backward pass instead of being kept.
+/// `layer_norm`; statistics are recomputed in the backward pass instead of being stored.
 pub(super) struct LayerNorm {
     pub(super) eps: f32,
 }

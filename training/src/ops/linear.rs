@@ -1,3 +1,5 @@
+//! A linear layer, fused with its bias.
+
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -53,7 +55,7 @@ impl CustomOp3 for Linear {
         let grad = grad.contiguous()?;
         let n = grad.dim(1)?;
         let bias = with_numbers(&grad, |numbers| tensor(column_sums(numbers, n), n))?;
-        // The first layer's input is data.
+        // The first layer's input is data and needs no gradient.
         let to_input = if input.track_op() { Some(grad.matmul(&weight.detach())?) } else { None };
         Ok((to_input, Some(grad.t()?.matmul(&input.detach())?), Some(bias)))
     }

@@ -1,6 +1,6 @@
 //! The operations that a vision transformer is made of, differentiable.
 //!
-//! candle's own LayerNorm, softmax and fused attention have no backward pass: gradients end there without a word. Each
+//! candle's own LayerNorm, softmax and fused attention have no backward pass: gradients end there without an error. Each
 //! operation here has two forms. On CPUs in f32 it is fused: one pass forward and one backward, spread over rayon's threads,
 //! with the same bits for any number of them. Everywhere else it is composed of candle's differentiable primitives
 //! (`composed.rs`), which is also what the tests compare the fused form with. With the feature `flash-attn`, attention through
@@ -92,7 +92,7 @@ pub fn add_scaled(input: &Tensor, branch: &Tensor, factor: &Tensor) -> Result<Te
     }
 }
 
-/// Rows (tokens) as the runtime's int8 engine sees them: rounded to 256 steps between a row's extremes and 0, ties to even
+/// Rows (tokens) with the rounding of the runtime's int8 engine: 256 steps between a row's extremes and 0, ties to even
 /// (`dinov2_kernels::quantize`). The gradient passes straight through (Bengio et al. 2013, arXiv 1308.3432). `input: [rows, k]`.
 ///
 /// # Errors
@@ -105,7 +105,7 @@ pub fn fake_quantize_rows(input: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// A matrix as a model file in int8 keeps it: `s · clamp(round(w / s), -limit, limit)`, `s = e^log_scale` per row (output
+/// A matrix with the values of an int8 model file: `s · clamp(round(w / s), -limit, limit)`, `s = e^log_scale` per row (output
 /// channel). Gradients: straight through to weights within the range, LSQ's to the scales (Esser et al. 2020, arXiv 1902.08153).
 /// `weight: [n, k]`, `log_scale: [n]`.
 ///
@@ -120,7 +120,7 @@ pub fn fake_quantize_weight(weight: &Tensor, log_scale: &Tensor, limit: u8) -> R
     }
 }
 
-/// Queries, keys and values as the runtime's int8 engine sees them: in 16 bits, queries with a scale per token and head, keys per
+/// Queries, keys and values with the rounding of the runtime's int8 engine: in 16 bits, queries with a scale per token and head, keys per
 /// image and head, values per image and channel (`dinov2_kernels::attention_i16`). The gradient passes straight through.
 /// `qkv: [batch * n, 3 * dim]`.
 ///

@@ -1,4 +1,4 @@
-//! Rows of f32 tensors on the CPU: what fused operations read and write.
+//! Rows of f32 tensors on the CPU, as fused operations read and write them.
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 /// depend on the number of threads.
 pub(super) const TASK_ROWS: usize = 64;
 
-/// The numbers of an operation's argument.
+/// The numbers of a contiguous argument.
 pub(super) fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let numbers: &[f32] = storage.as_slice()?;
     match layout.contiguous_offsets() {
@@ -39,12 +39,12 @@ pub(super) fn with_storage<R>(
     }
 }
 
-/// The tensor of these numbers.
+/// A tensor of these numbers.
 pub(super) fn tensor(numbers: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(numbers, shape.into(), &candle_core::Device::Cpu)
 }
 
-/// Adds the sums of every task up, in order. `task(first_row, rows of out)` returns sums of length `width`.
+/// Sums the results of all tasks in order. `task(first_row, rows of out)` returns sums of length `width`.
 pub(super) fn map_rows_with_sums(
     out: &mut [f32],
     dim: usize,

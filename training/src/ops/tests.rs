@@ -173,7 +173,7 @@ fn queries_keys_and_values_are_rounded_as_the_engine_rounds_them() {
         numbers(5, &[tokens * 3 * dim]).to_vec1::<f64>().unwrap().iter().map(|x| *x as f32).collect();
     let place =
         |token: usize, part: usize, head: usize, at: usize| (token * 3 + part) * dim + head * head_dim + at;
-    // Where one side is large the other is zero, so that scores stay what they were.
+    // Where one factor is large the other is zero, so that the scores do not change.
     for token in 0..tokens {
         qkv[place(token, 0, 1, 3)] = 0.0;
         qkv[place(token, 1, 2, 4)] = 0.0;
@@ -186,7 +186,7 @@ fn queries_keys_and_values_are_rounded_as_the_engine_rounds_them() {
     let plain = flat(&attention(&tensor, shape).unwrap());
     let ours = flat(&attention(&fake_quantize_attention(&tensor, shape).unwrap(), shape).unwrap());
     let distance = |a: &[f64], b: &[f32]| {
-        // The channel with the large value apart: its size would hide the others.
+        // The channel with the large value is compared separately: it would hide the others.
         let of = |other: bool| {
             let numbers = a.iter().zip(b).enumerate().filter(move |(at, _)| (at % dim != 2) == other);
             numbers.fold([0.0, 0.0], |[error, norm], (_, (a, b))| {

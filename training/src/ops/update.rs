@@ -1,4 +1,4 @@
-//! What happens to weights after the backward pass. Nothing here is differentiated.
+//! Updates of weights after the backward pass. Nothing here is differentiated.
 
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
@@ -9,7 +9,7 @@ use super::rows::{tensor, with_numbers};
 /// Numbers that one task works on.
 const TASK_NUMBERS: usize = 1 << 15;
 
-/// The numbers of one step of AdamW, corrections for the step included.
+/// Coefficients of one step of AdamW, bias corrections included.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamStep {
     /// Decays of the two moments.
@@ -20,7 +20,7 @@ pub struct AdamStep {
     pub square_factor: f64,
     /// Added to the root.
     pub epsilon: f64,
-    /// What weight decay leaves of a weight.
+    /// Factor of weight decay.
     pub keep: f64,
 }
 

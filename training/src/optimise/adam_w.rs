@@ -1,3 +1,5 @@
+//! AdamW with a learning rate per layer, and its state as tensors.
+
 use std::collections::BTreeMap;
 
 use candle_core::{Result, Tensor, Var};
@@ -8,7 +10,7 @@ use crate::qat::LOG_SCALE;
 use crate::recipe::Recipe;
 use crate::vit::Variables;
 
-/// What AdamW is told.
+/// Settings of AdamW.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWConfig {
     /// Decay of the mean of gradients, and of their squares.
@@ -26,7 +28,7 @@ pub struct AdamWConfig {
 }
 
 impl AdamWConfig {
-    /// As a recipe says, for a model of so many blocks.
+    /// The settings of a recipe, for a model of `depth` blocks.
     pub fn new(recipe: &Recipe, depth: usize) -> Self {
         let Recipe { optimiser: recipe, quantize, .. } = recipe;
         Self {
@@ -69,7 +71,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// Without a past.
+    /// Without moments.
     pub fn new(config: AdamWConfig) -> Self {
         Self { config, moments: BTreeMap::new() }
     }
@@ -121,7 +123,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// The moments, to be kept: `0.NAME` the mean, `1.NAME` the mean of squares.
+    /// The moments for checkpoints: `0.NAME` the mean, `1.NAME` the mean of squares.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let both = self.moments.iter().flat_map(|(name, [mean, square])| {
             [(format!("0.{name}"), mean.clone()), (format!("1.{name}"), square.clone())]
@@ -129,7 +131,7 @@ impl AdamW {
         both.collect()
     }
 
-    /// Goes on from a state.
+    /// Restores the moments of [`Self::state`].
     pub fn restore(&mut self, mut state: BTreeMap<String, Tensor>) {
         self.moments.clear();
         while let Some((key, first)) = state.pop_first() {
@@ -177,7 +179,7 @@ mod tests {
             let bias = (tensor(&[-1.0, 0.5], &[2]) * (1.0 - step as f64)).unwrap();
             let gradients = [("fc.weight".to_owned(), weight), ("fc.bias".to_owned(), bias)].into();
             optimiser.step(&variables, &gradients, 0.01, step).unwrap();
-            // Nothing is lost by keeping the state and going on from it.
+            // Saving and restoring the state changes nothing.
             let state = optimiser.state();
             optimiser.restore(state);
         }

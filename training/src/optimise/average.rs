@@ -1,3 +1,5 @@
+//! The exponential moving average of weights.
+
 use candle_core::Result;
 
 use crate::ops::average_step;
@@ -12,7 +14,7 @@ pub struct Average {
 }
 
 impl Average {
-    /// Starts as the weights are.
+    /// Starts with a copy of the weights.
     ///
     /// # Errors
     /// Those of candle.
@@ -23,7 +25,7 @@ impl Average {
         Ok(Self { decay, weights: copies.collect::<Result<_>>()? })
     }
 
-    /// Goes on from averaged weights.
+    /// Continues from averaged weights.
     pub fn resume(decay: f64, weights: Parameters) -> Self {
         Self { decay, weights }
     }

@@ -1,3 +1,5 @@
+//! Gradients by name, and clipping by their common norm.
+
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
@@ -9,8 +11,8 @@ use crate::vit::Variables;
 /// Gradients by the names of their variables.
 pub type Gradients = BTreeMap<String, Tensor>;
 
-/// The gradients of `variables`, which all must have one, outside of every graph: one that candle's own operations made would
-/// keep all that led to it.
+/// The gradients of `variables`, detached: a gradient of candle's own operations has a graph that would
+/// keep everything it was computed from.
 ///
 /// # Errors
 /// A variable without a gradient: something between it and the loss has no backward pass.

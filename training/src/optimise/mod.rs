@@ -1,4 +1,4 @@
-//! AdamW with parameter groups and a state that can be kept, learning-rate schedule, gradient clipping, averaged weights.
+//! AdamW with parameter groups and a state for checkpoints, learning-rate schedule, gradient clipping, averaged weights.
 
 mod adam_w;
 mod average;

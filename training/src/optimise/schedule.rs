@@ -1,3 +1,5 @@
+//! The learning rate over a run.
+
 use crate::recipe::OptimiserRecipe;
 
 /// Learning rate: a linear rise, then half a cosine down to a share of the largest.
@@ -10,7 +12,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Over a run of `steps`.
+    /// The schedule of a run of `steps`.
     pub fn new(recipe: &OptimiserRecipe, steps: u64) -> Self {
         Self {
             largest: recipe.learning_rate,

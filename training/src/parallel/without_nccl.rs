@@ -1,10 +1,10 @@
-//! In the place of `nccl.rs` where it is not built: everything goes through process 0.
+//! Replaces `nccl.rs` without the feature: all sums go through process 0.
 
 use candle_core::{Device, Result, Tensor};
 
 use super::{Group, ParallelError};
 
-/// There is none.
+/// Never exists.
 #[derive(Debug)]
 pub(super) enum Ring {}
 

@@ -1,11 +1,13 @@
+//! Which heads, MLP units and channels to keep: by energy. The energy of a matrix's input is measured on images in the f32 engine and
+//! weighted with the squares of the weights that read it.
+
 use dinov2_core::{Features, ImageView, MlpKind, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Matrix};
 use dinov2_weights::Model;
 
+use super::PruneError;
 use super::slice::Kept;
 use crate::data::Pixels;
-use crate::distill::DistillError;
-use crate::teacher::TeacherError;
 
 /// Mean squares of the inputs of every matrix of a block, `[k]` each.
 #[derive(Clone, Default)]
@@ -16,16 +18,16 @@ struct Energies {
     mlp_out: Vec<f64>,
 }
 
-/// What to keep of a model for `spec`, with these blocks.
+/// What to keep for `spec` of a model with these blocks.
 pub(super) fn choose(
     model: &Model,
     spec: &VitSpec,
     blocks: Vec<usize>,
     images: &Pixels,
     mut config: CpuConfig,
-) -> Result<Kept, DistillError> {
+) -> Result<Kept, PruneError> {
     config.precision = CpuPrecision::F32;
-    let energies = measure(model, images, config).map_err(DistillError::Teacher)?;
+    let energies = measure(model, images, config)?;
     let source = model.spec();
     let mut heads = Vec::new();
     let mut units = Vec::new();
@@ -45,7 +47,7 @@ pub(super) fn choose(
             weighted(&energy.qkv, &weights("attn.qkv")?.columns()),
             weighted(&energy.mlp_in, &weights(mlp_in)?.columns()),
         ] {
-            // Every layer has the same say, whatever the size of its numbers.
+            // Every layer has the same weight, whatever the size of its numbers.
             let total: f64 = part.iter().sum::<f64>().max(f64::MIN_POSITIVE);
             channels.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / total);
         }
@@ -53,14 +55,14 @@ pub(super) fn choose(
     Ok(Kept { spec: spec.clone(), blocks, heads, units, channels: largest(&channels, spec.dim) })
 }
 
-/// Sums of squares of a matrix.
+/// A matrix whose squares are summed.
 struct Squares {
     values: Vec<f32>,
     cols: usize,
 }
 
 impl Squares {
-    fn read(model: &Model, name: &str) -> Result<Self, DistillError> {
+    fn read(model: &Model, name: &str) -> Result<Self, PruneError> {
         let cols = model.tensor(name)?.shape[1];
         Ok(Self { values: model.f32(name)?, cols })
     }
@@ -88,7 +90,7 @@ fn largest(scores: &[f64], count: usize) -> Vec<usize> {
     places
 }
 
-fn measure(model: &Model, images: &Pixels, config: CpuConfig) -> Result<Vec<Energies>, TeacherError> {
+fn measure(model: &Model, images: &Pixels, config: CpuConfig) -> Result<Vec<Energies>, PruneError> {
     let mut engine = CpuEngine::new(model, config)?;
     let mut energies = vec![Energies::default(); model.spec().depth];
     let mut features = Features::new();

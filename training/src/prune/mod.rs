@@ -1,11 +1,12 @@
-//! A smaller model out of a larger one: which blocks, heads, MLP units and channels matter is measured on images, not read off
-//! their places.
+//! Pruning: which blocks, heads, MLP units and channels of a model matter is measured on images, not derived from
+//! their positions.
 //!
-//! Blocks go one by one, each time the one without which the tokens change least. Within what is left, heads and units are kept
-//! by the energy of what they add to the residual stream, channels by the energy of what reads them. Larger patches are fewer
-//! tokens: the patch embedding is resized for them.
+//! Blocks are removed one by one, each time the one whose removal changes the tokens least. In the rest, heads and units are kept
+//! by the energy that they add to the residual stream, channels by the energy of the matrices that read them. The patch embedding
+//! is resized for another patch size.
 
 mod blocks;
+mod error;
 mod importance;
 mod patches;
 mod slice;
@@ -15,24 +16,24 @@ use dinov2_cpu::CpuConfig;
 use dinov2_weights::Model;
 
 use crate::data::Pixels;
-use crate::distill::DistillError;
 use crate::vit::Parameters;
 
+pub use error::PruneError;
 pub use slice::Kept;
 
 /// Name of the patch embedding.
 const PATCH_EMBEDDING: &str = "patch_embed.proj.weight";
 
-/// Cuts a model down to `spec`, judged by `images`. What `spec` has that the model lacks (registers) is not there afterwards.
+/// Prunes a model to `spec`, measured on `images`. Registers beyond the model's are missing in the result.
 ///
 /// # Errors
-/// A shape that is no part of the model's, images that it cannot run.
+/// A shape larger than the model's, images of a wrong size.
 pub fn prune(
     model: &Model,
     spec: &VitSpec,
     images: &Pixels,
     progress: &mut dyn FnMut(String),
-) -> Result<(Parameters, Kept), DistillError> {
+) -> Result<(Parameters, Kept), PruneError> {
     check(model.spec(), spec)?;
     let blocks = blocks::choose(model, spec.depth, images, progress)?;
     let source = model.spec();
@@ -53,8 +54,8 @@ pub fn prune(
     Ok((parameters, kept))
 }
 
-/// A part of a model has at most its sizes, heads of its width, and its kind of MLP.
-fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistillError> {
+/// Sizes may not exceed the model's, and heads keep their width.
+fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), PruneError> {
     let sizes = [
         ("depth", spec.depth, source.depth),
         ("dim", spec.dim, source.dim),
@@ -62,11 +63,11 @@ fn check(source: &VitSpec, spec: &VitSpec) -> Result<(), DistillError> {
         ("mlp_hidden", spec.mlp_hidden, source.mlp_hidden),
     ];
     if let Some((key, got, most)) = sizes.into_iter().find(|(_, got, most)| got > most) {
-        return Err(DistillError::Student(format!("{key}: expected at most the model's {most}, got {got}")));
+        return Err(PruneError::Shape(format!("{key}: expected at most the model's {most}, got {got}")));
     }
     let (got, want) = (spec.head_dim(), source.head_dim());
     if got != want {
-        return Err(DistillError::Student(format!("dim / heads: expected the model's {want}, got {got}")));
+        return Err(PruneError::Shape(format!("dim / heads: expected the model's {want}, got {got}")));
     }
     Ok(())
 }

@@ -1,25 +1,26 @@
+//! The patch embedding for patches of another size.
+
 use candle_core::{Device, Tensor};
 use dinov2_core::PatchGrid;
 use nalgebra::DMatrix;
 
-use crate::distill::DistillError;
+use super::PruneError;
 use crate::loss::resize_matrix;
 
-/// The patch embedding for patches of another size: with it, a patch that was enlarged gives what the patch itself gave (Beyer et
+/// The patch embedding for another patch size: an enlarged patch has the same embedding as the patch itself (Beyer et
 /// al. 2023, FlexiViT, arXiv 2212.08013, section 3.4). `weight: [dim, 3, from, from]`; returns `[dim, 3, to, to]`.
 ///
-/// With `B` the matrix that resizes a patch, that is `(Bᵀ)⁺ w`; where patches become smaller, the nearest to it.
-pub(super) fn resize(weight: &Tensor, to: usize) -> Result<Tensor, DistillError> {
+/// With `B` the matrix that resizes a patch, the result is `(Bᵀ)⁺ w`; for smaller patches it is the least-squares solution.
+pub(super) fn resize(weight: &Tensor, to: usize) -> Result<Tensor, PruneError> {
     let (dim, colours, from, _) = weight.dims4()?;
     let square = |side| PatchGrid { rows: side, cols: side };
-    let enlarge: Vec<f32> =
-        resize_matrix(square(from), square(to), &Device::Cpu)?.flatten_all()?.to_vec1()?;
+    let enlarge = resize_matrix(square(from), square(to))?;
     let enlarge =
         DMatrix::from_fn(to * to, from * from, |row, col| f64::from(enlarge[row * from * from + col]));
     let transposed = enlarge.transpose();
     let gram = if to >= from { &transposed * &enlarge } else { &enlarge * &transposed };
     let inverse = gram.try_inverse().ok_or_else(|| {
-        DistillError::Student(format!(
+        PruneError::Shape(format!(
             "patch_size: expected patches that {from} pixels can be resized to, got {to}"
         ))
     })?;

@@ -1,12 +1,14 @@
+//! Cuts the kept blocks, heads, units and channels out of a model's tensors.
+
 use candle_core::{Device, Tensor};
 use dinov2_core::VitSpec;
 use dinov2_weights::Model;
 use dinov2_weights::layout::slots;
 
-use crate::distill::DistillError;
+use super::PruneError;
 use crate::vit::Parameters;
 
-/// What is left of a model.
+/// The kept parts of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
     /// Shape of the result.
@@ -37,7 +39,7 @@ impl Kept {
     }
 }
 
-/// Tensors with some of the blocks, numbered anew.
+/// Tensors of some blocks, renumbered.
 pub(super) fn keep_blocks(parameters: &Parameters, blocks: &[usize]) -> Parameters {
     let renamed = parameters.iter().filter_map(|(name, tensor)| {
         let Some(rest) = name.strip_prefix("blocks.") else { return Some((name.to_owned(), tensor.clone())) };
@@ -48,11 +50,11 @@ pub(super) fn keep_blocks(parameters: &Parameters, blocks: &[usize]) -> Paramete
     renamed.collect()
 }
 
-/// What of an axis of a tensor is kept.
+/// Kept positions along an axis.
 type Places = Vec<usize>;
 
-/// The tensors that are left, in f32. Registers beyond the model's are not there.
-pub(super) fn slice(model: &Model, kept: &Kept) -> Result<Parameters, DistillError> {
+/// The kept tensors in f32, without registers beyond the model's.
+pub(super) fn slice(model: &Model, kept: &Kept) -> Result<Parameters, PruneError> {
     let mut spec = kept.spec.clone();
     spec.registers = model.spec().registers;
     spec.position_table = model.spec().position_table;
@@ -75,7 +77,7 @@ fn source_name(name: &str, kept: &Kept) -> (String, Option<usize>) {
     }
 }
 
-fn cut(model: &Model, name: &str, block: Option<usize>, kept: &Kept) -> Result<Tensor, DistillError> {
+fn cut(model: &Model, name: &str, block: Option<usize>, kept: &Kept) -> Result<Tensor, PruneError> {
     let shape = model.tensor(name)?.shape.to_vec();
     let numbers = &model.f32(name)?;
     let (rows, cols) = axes(model.spec(), name, block, kept);

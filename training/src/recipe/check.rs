@@ -1,3 +1,5 @@
+//! Reads recipes and checks every value that no run can have.
+
 use std::path::{Path, PathBuf};
 
 use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantizeRecipe, Recipe, Stage};
@@ -5,16 +7,17 @@ use super::{ComputePrecision, LossRecipe, OptimiserRecipe, QuantizeRecipe, Recip
 /// Most images of a step.
 const MAX_BATCH: usize = 1 << 20;
 
-/// Why a recipe is not one.
+/// Why a recipe is invalid.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("recipe: {reason}: {}", path.display())]
+    #[error("recipe: cannot read {}", path.display())]
     Read {
         /// The recipe.
         path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
+        /// The system's reason.
+        source: std::io::Error,
     },
     /// Not TOML, or not these keys.
     #[error("recipe: {problem}: {}", path.display())]
@@ -24,7 +27,7 @@ pub enum RecipeError {
         /// What is wrong, with line and key.
         problem: String,
     },
-    /// A value that no run can have.
+    /// A value out of its range.
     #[error("recipe: {key}: expected {expected}, got {got}: {}", path.display())]
     Value {
         /// The recipe.
@@ -33,12 +36,12 @@ pub enum RecipeError {
         key: String,
         /// What is possible.
         expected: String,
-        /// What stands there.
+        /// The value found.
         got: String,
     },
 }
 
-/// A key, what is possible there, and what it says.
+/// A key, its valid values, and the value found.
 type Problem = (&'static str, &'static str, String);
 
 impl Recipe {
@@ -48,7 +51,7 @@ impl Recipe {
     /// A file that cannot be read, keys that do not exist, values that make no sense; the key is named.
     pub fn read(path: &Path) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|reason| RecipeError::Read { path: path.into(), reason })?;
+            .map_err(|source| RecipeError::Read { path: path.into(), source })?;
         let recipe: Self = toml::from_str(&text)
             .map_err(|error| RecipeError::Syntax { path: path.into(), problem: one_line(&error, &text) })?;
         if let Some(error) = recipe.stages.iter().find_map(|stage| stage.views.check().err()) {
@@ -67,7 +70,7 @@ impl Recipe {
         }
     }
 
-    /// The first value that no run can have.
+    /// The first value out of its range.
     fn problem(&self) -> Option<Problem> {
         self.loss
             .problem()
@@ -107,9 +110,6 @@ impl LossRecipe {
         }
         if self.statistics_images < 2 {
             return Some(("loss.statistics_images", "at least 2", self.statistics_images.to_string()));
-        }
-        if self.taps.iter().any(|pair| pair.student == 0 || pair.teacher == 0) {
-            return Some(("loss.taps", "blocks counted from 1", "0".into()));
         }
         first_that_is_no_share(&[
             ("loss.mask_ratio", self.mask_ratio),
@@ -163,7 +163,7 @@ impl Stage {
     }
 }
 
-/// TOML's message with the place, in one line.
+/// TOML's message with its line number, on one line.
 fn one_line(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
     let message = error.message().replace('\n', " ");

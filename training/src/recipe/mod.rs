@@ -1,40 +1,43 @@
-//! Recipes: everything that decides what a run learns, as TOML. Where images lie and where results go is said on the command line.
+//! Recipes: everything that determines what a run learns, as TOML. Paths of images and results are on the command line.
 
 mod check;
+mod tap_pair;
 
 use serde::{Deserialize, Serialize};
 
 use crate::views::{Sides, ViewConfig};
 
 pub use check::RecipeError;
+pub use tap_pair::TapPair;
+pub(crate) use tap_pair::upgrade_taps;
 
-/// A distillation.
+/// A distillation run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What learns.
+    /// Shape and start of the student.
     pub student: StudentRecipe,
-    /// What is learnt.
+    /// The loss.
     #[serde(default)]
     pub loss: LossRecipe,
-    /// How.
+    /// The optimiser.
     #[serde(default)]
     pub optimiser: OptimiserRecipe,
     /// Learn with the roundings of the runtime's int8 engine (`training qat`).
     #[serde(alias = "quantise", default, skip_serializing_if = "Option::is_none")]
     pub quantize: Option<QuantizeRecipe>,
-    /// What the networks see, stage by stage.
+    /// The stages of the run, in order.
     pub stages: Vec<Stage>,
     /// Seed of everything that is random.
     #[serde(default)]
     pub seed: u64,
-    /// Number type that the student computes in; its weights are f32.
+    /// Number type of the student's arithmetic; its weights are f32.
     #[serde(default)]
     pub precision: ComputePrecision,
-    /// Compute blocks again in the backward pass instead of keeping what is inside them.
+    /// Recompute blocks in the backward pass instead of keeping their activations.
     #[serde(default)]
     pub recompute: bool,
-    /// Images that only measure the student.
+    /// Held-out images that the student is measured on.
     #[serde(default = "defaults::validation_images")]
     pub validation_images: usize,
 }
@@ -42,6 +45,7 @@ pub struct Recipe {
 /// Number type of a forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ComputePrecision {
     /// 32 bits.
     #[default]
@@ -56,7 +60,7 @@ pub enum ComputePrecision {
 pub struct StudentRecipe {
     /// Where its weights start.
     pub start: Start,
-    /// Blocks; as in the model that it starts from, unless said.
+    /// Blocks [default: as the model it starts from, like all sizes below].
     pub depth: Option<usize>,
     /// Width of a token.
     pub dim: Option<usize>,
@@ -73,6 +77,7 @@ pub struct StudentRecipe {
 /// Where weights start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Start {
     /// From a model: its most important blocks, heads and channels. The teacher, unless `--start` names another.
     Model,
@@ -84,11 +89,11 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossRecipe {
-    /// How targets are standardised.
+    /// Standardisation of the targets.
     pub standardise: Standardise,
-    /// Views that the statistics are taken from.
+    /// Views that the statistics are measured on.
     pub statistics_images: usize,
-    /// What maps the student's tokens to the targets.
+    /// The map from the student's tokens to the targets.
     pub head: HeadKind,
     /// `1 - cos` of CLS.
     pub cls: f64,
@@ -98,31 +103,22 @@ pub struct LossRecipe {
     pub patch_smooth_l1: f64,
     /// Mean squared difference of the cosines between the patches of an image.
     pub gram: f64,
-    /// The patch terms on patches that the student does not see.
+    /// The patch terms on patches that are hidden from the student.
     pub masked: f64,
-    /// Share of steps that have this term: it costs a forward pass.
+    /// Share of steps with this term, which costs a forward pass.
     pub masked_steps: f64,
-    /// Share of the patches that are hidden in it.
+    /// Share of the patches that are hidden.
     pub mask_ratio: f64,
-    /// Blocks whose outputs are compared, counted from 1.
+    /// Pairs of blocks whose outputs are compared.
     pub taps: Vec<TapPair>,
-    /// Weight of each of them.
+    /// Weight of each pair.
     pub tap: f64,
 }
 
-/// A block of the student and the block of the teacher that it is to resemble, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TapPair {
-    /// Block of the student.
-    pub student: usize,
-    /// Block of the teacher.
-    pub teacher: usize,
-}
-
-/// How targets are standardised.
+/// Standardisation of the targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Standardise {
     /// Not at all.
     None,
@@ -134,11 +130,12 @@ pub enum Standardise {
     PhiS,
 }
 
-/// What maps the student's tokens to the targets.
+/// The map from the student's tokens to the targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum HeadKind {
-    /// The standardisation itself: the student's tokens are to be the teacher's. Needs the same width.
+    /// None: the student's tokens approximate the teacher's. Needs the same width.
     Identity,
     /// A linear layer.
     #[default]
@@ -147,7 +144,7 @@ pub enum HeadKind {
     Mlp,
 }
 
-/// AdamW and what is around it.
+/// AdamW, its schedule, clipping and averaging.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimiserRecipe {
@@ -155,7 +152,7 @@ pub struct OptimiserRecipe {
     pub learning_rate: f64,
     /// Learning rate at the end, as a share of the largest.
     pub final_share: f64,
-    /// Steps in which it rises from 0.
+    /// Steps of the linear rise from 0.
     pub warm_up_steps: u64,
     /// Decay of matrices; norms, biases, LayerScale and tokens have none.
     pub weight_decay: f64,
@@ -171,18 +168,18 @@ pub struct OptimiserRecipe {
     pub average: f64,
 }
 
-/// Roundings that a student learns with.
+/// Roundings of quantization-aware training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuantizeRecipe {
     /// Largest magnitude of a weight in units of its scale: 127, or 64 (the default) for CPUs that sum products in 16 bits.
     pub weight_limit: u8,
     /// Largest learning rate of the logarithms of the weights' scales, with the schedule of the others; 0 leaves scales as they are. A
-    /// rate that suits weights would hardly move them.
+    /// rate suited to weights would hardly move them.
     pub scale_learning_rate: f64,
 }
 
-/// A part of a run.
+/// A part of a run with its own batch size and views.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
@@ -190,7 +187,7 @@ pub struct Stage {
     pub steps: u64,
     /// Images of a step, over all processes.
     pub batch: usize,
-    /// Parts that a step is computed in, one after the other, to save memory.
+    /// Parts of a batch that are computed one after the other, to save memory.
     #[serde(default = "defaults::accumulate")]
     pub accumulate: usize,
     /// What the networks see.
@@ -262,7 +259,7 @@ impl Recipe {
         })
     }
 
-    /// Sides of the squares that held-out images are measured as: the largest of every stage, in the order of the stages.
+    /// Sides at which held-out images are measured: the largest of every stage, in the order of the stages.
     pub fn held_out_sides(&self) -> Vec<Sides> {
         let mut all: Vec<Sides> = Vec::new();
         for views in self.stages.iter().map(|stage| &stage.views) {
@@ -277,7 +274,7 @@ impl Recipe {
         all
     }
 
-    /// The least and the largest side of what the student sees.
+    /// The smallest and the largest side of the student's views.
     pub fn extreme_sides(&self) -> Vec<Sides> {
         let sides = || self.stages.iter().flat_map(|stage| &stage.views.sizes_px).copied();
         let mut extremes: Vec<usize> = sides().min().into_iter().chain(sides().max()).collect();
@@ -331,31 +328,9 @@ mod tests {
         }
     }
 
-    /// Whatever a student is cut out of, here a ViT-S with registers, it has the shape that its recipe is named after.
-    #[test]
-    fn recipes_are_named_after_what_they_make() {
-        let read = |name: &str| {
-            let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"));
-            Recipe::read(&folder.join(name)).unwrap()
-        };
-        let scratch = toml::from_str("start = \"scratch\"\nregisters = 4").unwrap();
-        let source = crate::distill::student_spec(&scratch, None).unwrap();
-        for (name, dim, depth, heads, mlp_hidden, registers, patch_size) in [
-            ("vits14-from-vitg14.toml", 384, 12, 6, 1_536, 4, 14),
-            ("vits14-6-blocks.toml", 384, 6, 6, 1_536, 4, 14),
-            ("vitti14.toml", 192, 12, 3, 768, 4, 14),
-            ("micro.toml", 96, 4, 3, 192, 0, 14),
-            ("vits21.toml", 384, 12, 6, 1_536, 4, 21),
-        ] {
-            let spec = crate::distill::student_spec(&read(name).student, Some(&source)).unwrap();
-            let shape = (spec.dim, spec.depth, spec.heads, spec.mlp_hidden, spec.registers, spec.patch_size);
-            assert_eq!(shape, (dim, depth, heads, mlp_hidden, registers, patch_size), "{name}");
-        }
-    }
-
     #[test]
     fn a_wrong_recipe_names_key_and_file() {
-        for (from, to, told) in [
+        for (from, to, expected) in [
             ("depth = 6", "deepth = 6", "line 2: unknown field `deepth`"),
             ("steps = 10", "steps = -1", "line 4: invalid value"),
             ("steps = 10", "steps = 0", "stages: expected a stage with steps"),
@@ -383,7 +358,7 @@ mod tests {
         ] {
             let error = read(&LEAST.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(
-                error.contains(told) && error.ends_with("recipe.toml") && !error.contains('\n'),
+                error.contains(expected) && error.ends_with("recipe.toml") && !error.contains('\n'),
                 "{error}"
             );
         }

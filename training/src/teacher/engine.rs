@@ -1,14 +1,16 @@
+//! A teacher on the runtime's CPU engine.
+
 use candle_core::{Device, Tensor};
 use dinov2_core::{Extractor, Features, ImageView, PatchGrid, Tap, Taps, VitSpec};
 use dinov2_cpu::{CpuConfig, CpuEngine};
 use dinov2_weights::Model;
 
-use super::{Teacher, TeacherError, block_indices, grid_side, split, views};
+use super::{Teacher, TeacherError, check_blocks, grid_side, split, views};
 use crate::data::{Batch, Pixels};
 use crate::loss::Targets;
 use crate::vit::patches_of;
 
-/// A teacher on the runtime's own engine: on CPUs faster than anything else here.
+/// A teacher on the runtime's CPU engine, which is faster than candle on CPUs.
 pub struct EngineTeacher {
     engine: CpuEngine,
     /// One per tap of the recipe, in its order.
@@ -18,7 +20,7 @@ pub struct EngineTeacher {
 }
 
 impl EngineTeacher {
-    /// `blocks`: whose outputs are wanted, counted from 1. Targets are put on `device`.
+    /// `blocks`: those whose outputs are wanted. Targets are put on `device`.
     ///
     /// # Errors
     /// A model that cannot be loaded, a block that it does not have.
@@ -28,8 +30,8 @@ impl EngineTeacher {
         blocks: &[usize],
         device: &Device,
     ) -> Result<Self, TeacherError> {
-        let taps = block_indices(model.spec(), blocks)?;
-        let taps = taps.into_iter().map(|layer| Tap::Layer { layer, norm: false }).collect();
+        check_blocks(model.spec(), blocks)?;
+        let taps = blocks.iter().map(|&layer| Tap::Layer { layer, norm: false }).collect();
         Ok(Self { engine: CpuEngine::new(model, config)?, taps, outputs: Vec::new(), device: device.clone() })
     }
 

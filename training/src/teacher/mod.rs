@@ -1,4 +1,4 @@
-//! Whoever tells a student what features should be.
+//! Teachers: sources of target features for batches.
 
 mod cache;
 mod engine;
@@ -19,8 +19,9 @@ pub use cache::{
 pub use engine::EngineTeacher;
 pub use vit::VitTeacher;
 
-/// Why there are no targets.
+/// Errors of computing targets.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TeacherError {
     /// The model file.
     #[error(transparent)]
@@ -31,7 +32,7 @@ pub enum TeacherError {
     /// Its tensors.
     #[error(transparent)]
     Parameters(#[from] ParameterError),
-    /// Pixels that are no image.
+    /// Invalid pixels.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// An engine cannot run it.
@@ -40,10 +41,10 @@ pub enum TeacherError {
     /// The device.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
-    /// What was kept of it.
+    /// A cache of its features.
     #[error(transparent)]
     Cache(Box<CacheError>),
-    /// A view that is no whole grid of patches.
+    /// A view whose side is no multiple of the patch size.
     #[error(
         "stages.views: expected sides that are multiples of the teacher's patch size {patch_size}, got {side_px}"
     )]
@@ -53,28 +54,28 @@ pub enum TeacherError {
         /// Side of the views.
         side_px: usize,
     },
-    /// A block that it does not have.
-    #[error("loss.taps: expected blocks of the teacher, 1..={depth}, got {block}")]
+    /// A block that the teacher does not have.
+    #[error("loss.taps: expected values of teacher_block in 0..={}, got {block}", depth - 1)]
     Block {
         /// Its blocks.
         depth: usize,
-        /// The one asked for.
+        /// The block in the recipe.
         block: usize,
     },
 }
 
-/// A frozen model, or what was kept of it.
+/// A frozen model, or a cache of its features.
 pub trait Teacher: Send {
     /// Its shape.
     fn spec(&self) -> &VitSpec;
 
-    /// What it makes of a batch.
+    /// The targets of a batch.
     ///
     /// # Errors
-    /// Views that it cannot take, a device or file that fails.
+    /// Views of a wrong size, a device or file that fails.
     fn targets(&mut self, batch: &Batch) -> Result<Targets, TeacherError>;
 
-    /// What it makes of held-out images, of which `batch.step` counts the batches. Without taps: nothing is asked of them.
+    /// The targets of held-out images, whose batches count by `batch.step`. Without taps, which validation does not use.
     ///
     /// # Errors
     /// As [`Self::targets`].
@@ -83,7 +84,7 @@ pub trait Teacher: Send {
     }
 }
 
-/// What the teacher sees of a batch.
+/// The teacher's views of a batch.
 fn views(batch: &Batch) -> &Pixels {
     batch.teacher.as_ref().unwrap_or(&batch.student)
 }
@@ -96,13 +97,12 @@ fn grid_side(side_px: usize, patch_size: usize) -> Result<usize, TeacherError> {
     Ok(side_px / patch_size)
 }
 
-/// Blocks counted from 1, as recipes do, to indices.
-fn block_indices(spec: &VitSpec, blocks: &[usize]) -> Result<Vec<usize>, TeacherError> {
-    let index = |&block: &usize| match block {
-        block if (1..=spec.depth).contains(&block) => Ok(block - 1),
-        block => Err(TeacherError::Block { depth: spec.depth, block }),
-    };
-    blocks.iter().map(index).collect()
+/// Refuses blocks that a model does not have.
+fn check_blocks(spec: &VitSpec, blocks: &[usize]) -> Result<(), TeacherError> {
+    match blocks.iter().find(|block| **block >= spec.depth) {
+        Some(&block) => Err(TeacherError::Block { depth: spec.depth, block }),
+        None => Ok(()),
+    }
 }
 
 /// `patches` and `cls` of rows `[batch, n, dim]`, with registers left out.

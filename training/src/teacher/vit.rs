@@ -1,21 +1,23 @@
+//! A teacher on candle, for GPUs.
+
 use candle_core::{DType, Device, Tensor};
 use dinov2_core::{PatchGrid, VitSpec};
 use dinov2_weights::{Model, Normalisation};
 
-use super::{Teacher, TeacherError, block_indices, grid_side, split, views};
+use super::{Teacher, TeacherError, check_blocks, grid_side, split, views};
 use crate::data::Batch;
 use crate::loss::Targets;
 use crate::ops::AttentionShape;
 use crate::vit::{Images, Request, Vit, patches_of, read_parameters};
 
-/// Scores of attention that a pass holds, unless said otherwise: 1 GiB in f32.
+/// Default number of attention scores that a pass holds: 1 GiB in f32.
 const MOST_SCORES: usize = 1 << 28;
 
-/// A teacher on candle: for GPUs, in bf16. It takes a batch in parts, so that large images need no more memory than small ones.
+/// A teacher on candle, for GPUs in bf16. It computes a batch in parts, so that large images need no more memory than small ones.
 pub struct VitTeacher {
     vit: Vit,
     normalisation: Normalisation,
-    /// Ascending indices of blocks, and for every tap of the recipe its place among them.
+    /// Ascending blocks, and for every tap of the recipe its place among them.
     blocks: Vec<usize>,
     order: Vec<usize>,
     device: Device,
@@ -23,16 +25,16 @@ pub struct VitTeacher {
 }
 
 impl VitTeacher {
-    /// `blocks`: whose outputs are wanted, counted from 1.
+    /// `blocks`: those whose outputs are wanted.
     ///
     /// # Errors
     /// A model that cannot be read, a block that it does not have.
     pub fn new(model: &Model, dtype: DType, blocks: &[usize], device: &Device) -> Result<Self, TeacherError> {
-        let wanted = block_indices(model.spec(), blocks)?;
-        let mut ascending = wanted.clone();
+        check_blocks(model.spec(), blocks)?;
+        let mut ascending = blocks.to_vec();
         ascending.sort_unstable();
         ascending.dedup();
-        let order = wanted.iter().filter_map(|block| ascending.binary_search(block).ok()).collect();
+        let order = blocks.iter().filter_map(|block| ascending.binary_search(block).ok()).collect();
         Ok(Self {
             vit: Vit::new(model.spec().clone(), read_parameters(model, dtype, device)?),
             normalisation: model.metadata().preprocessing.normalisation(),
@@ -43,13 +45,13 @@ impl VitTeacher {
         })
     }
 
-    /// Holds at most so many scores of attention (pairs of tokens, over images and heads) at once; those of one image at least.
+    /// Limits the attention scores (pairs of tokens, over images and heads) that a pass holds; at least those of one image.
     #[must_use]
     pub fn with_most_scores(self, most_scores: usize) -> Self {
         Self { most_scores, ..self }
     }
 
-    /// Images that are taken at once.
+    /// Images of one pass.
     fn images_at_once(&self, grid: PatchGrid) -> usize {
         let (tokens, heads, head_dim) = (self.spec().tokens(grid), self.spec().heads, self.spec().head_dim());
         (self.most_scores / AttentionShape { batch: 1, tokens, heads, head_dim }.scores()).max(1)
@@ -68,7 +70,7 @@ impl VitTeacher {
     }
 }
 
-/// Targets of all images out of those of some.
+/// Concatenates the targets of parts.
 fn join(parts: &[Targets], grid: PatchGrid) -> candle_core::Result<Targets> {
     let all = |of: &dyn Fn(&Targets) -> Tensor| Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
     let taps = 0..parts.first().map_or(0, |part| part.taps.len());

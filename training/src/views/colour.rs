@@ -1,7 +1,8 @@
-//! Changes of colour on RGB u8, each rounded to u8 as torchvision's operations on u8 tensors are.
+//! Changes of colour on RGB u8, each rounded to u8 as by torchvision on u8 tensors.
 
 /// One change of colour.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ColourStep {
     /// Factor: 0 is black, 1 leaves all as it is.
     Brightness(f32),
@@ -42,7 +43,7 @@ impl ColourStep {
     }
 }
 
-/// Takes the colour away. pixels: `[n, 3]`.
+/// Converts to grey. pixels: `[n, 3]`.
 pub(super) fn to_grey(pixels: &mut [[u8; 3]]) {
     pixels.iter_mut().for_each(|pixel| *pixel = [luma(*pixel); 3]);
 }

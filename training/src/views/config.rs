@@ -1,3 +1,5 @@
+//! How views are drawn, as a part of recipes.
+
 use serde::{Deserialize, Serialize};
 
 /// Longest side of a view: 146 patches of 14.
@@ -12,7 +14,7 @@ pub struct Sides {
     pub teacher_px: Option<usize>,
 }
 
-/// How views are drawn. Stands in recipes.
+/// How views are drawn, as in recipes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ViewConfig {
@@ -53,15 +55,15 @@ pub struct ColourJitter {
     pub probability: f32,
 }
 
-/// A view configuration that makes no sense.
+/// An invalid view configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("views: {key}: expected {expected}, got {got}")]
 pub struct ViewError {
     /// Key as in a recipe.
     pub key: &'static str,
-    /// What it may be.
+    /// The valid values.
     pub expected: String,
-    /// What it is.
+    /// The value found.
     pub got: String,
 }
 

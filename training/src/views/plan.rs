@@ -1,11 +1,13 @@
+//! Draws views: crop, flip, changes of colour, mixtures.
+
 use super::colour::ColourStep;
-use super::random::{Purpose, Random};
 use super::{ColourJitter, ViewConfig};
+use crate::random::{Purpose, Random};
 
 /// Crops that are drawn before the centre is taken.
 const CROP_ATTEMPTS: usize = 10;
 
-/// The part of an image that a view shows, in pixels of the image.
+/// The crop of a view, in pixels of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CropBox {
     /// Columns left of it.
@@ -18,7 +20,7 @@ pub struct CropBox {
     pub height_px: usize,
 }
 
-/// What is done to an image to make a view.
+/// The operations that turn an image into a view.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// What is cut out.
@@ -27,11 +29,11 @@ pub struct View {
     pub flip: bool,
     /// Changes of colour, in this order.
     pub colour: Vec<ColourStep>,
-    /// Whether the colour is taken away in the end.
+    /// Whether it is converted to grey at the end.
     pub grey: bool,
 }
 
-/// With whom, and how much, a view of a batch is mixed.
+/// The partner of a view in its batch, and the share of each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mix {
     /// The other view's place in the batch.
@@ -54,7 +56,7 @@ impl View {
         let flip = random.chance(config.flip);
         let grey = random.chance(config.grey);
         let colour = config.colour.as_ref().map_or_else(Vec::new, |jitter| draw_colour(jitter, &mut random));
-        // Last, because it takes a number of draws that depends on the image's size.
+        // Last, because its number of draws depends on the image's size.
         let crop = draw_crop(config, width_px, height_px, &mut || random.unit());
         Self { crop, flip, colour, grey }
     }
@@ -72,7 +74,7 @@ impl Mix {
     }
 }
 
-/// The steps in their random order. Every value is drawn, wanted or not.
+/// The steps in random order. Every value is drawn even if it is not used, so that later draws do not depend on it.
 fn draw_colour(jitter: &ColourJitter, random: &mut Random) -> Vec<ColourStep> {
     let wanted = random.chance(jitter.probability);
     let mut factor = |reach: f32| {
@@ -126,7 +128,7 @@ fn centre_crop(ratio: [f64; 2], width_px: usize, height_px: usize) -> CropBox {
     } else {
         (width_px, height_px)
     };
-    // Rounding must not leave nothing of a very thin image.
+    // Rounding must not leave an empty crop of a very thin image.
     let (width, height) = (width.clamp(1, width_px), height.clamp(1, height_px));
     let (left_px, top_px) = ((width_px - width) / 2, (height_px - height) / 2);
     CropBox { left_px, top_px, width_px: width, height_px: height }

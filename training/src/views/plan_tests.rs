@@ -1,7 +1,9 @@
+//! Views against torchvision and PIL (`make_data.py`).
+
 use serde::Deserialize;
 
 use super::*;
-use crate::data::Image;
+use crate::image::Image;
 use crate::views::Renderer;
 
 #[derive(Deserialize)]
@@ -103,7 +105,7 @@ fn colours_are_those_of_torchvision() {
     assert_eq!(grey, colours.grey);
 }
 
-/// The formula stands in `make_data.py`.
+/// The same formula as in `make_data.py`.
 fn image() -> Image {
     let (width_px, height_px) = (61, 47);
     let pixel = |x: usize, y: usize| {

@@ -1,10 +1,12 @@
+//! Renders views from images.
+
 use dinov2_io::Resampler;
 
 use super::colour::to_grey;
 use super::{CropBox, View};
-use crate::data::Image;
+use crate::image::Image;
 
-/// Carries out views; keeps its buffers, so each thread has its own.
+/// Renders views. Keeps its buffers, so each thread has its own.
 #[derive(Debug, Default)]
 pub struct Renderer {
     resampler: Resampler,
@@ -39,7 +41,7 @@ impl Renderer {
     }
 }
 
-/// The centred square of an image, `[side_px, side_px, 3]`: what a model is measured on.
+/// The centred square of an image, `[side_px, side_px, 3]`, for measurements.
 ///
 /// # Panics
 /// If `side_px` is zero.

@@ -1,9 +1,11 @@
+//! Pixels as rows of normalised patches.
+
 use candle_core::{Device, Result, Tensor};
 use dinov2_core::PatchGrid;
 use dinov2_weights::Normalisation;
 use rayon::prelude::*;
 
-/// Images as a patch embedding takes them: normalised patches as rows.
+/// Input of a patch embedding: normalised patches as rows.
 #[derive(Clone, Debug)]
 pub struct Images {
     /// `[batch * patches, 3 * patch * patch]`, of every patch channel after channel, as the filters lie in a model file.
@@ -19,7 +21,7 @@ impl Images {
     /// Those of candle.
     ///
     /// # Panics
-    /// When `pixels` is not a whole number of images of whole patches.
+    /// If `pixels` is not a whole number of images of whole patches.
     pub fn new(
         pixels: &[u8],
         grid: PatchGrid,
@@ -52,7 +54,7 @@ impl Images {
         Ok(Self { rows, batch, grid })
     }
 
-    /// Images.
+    /// Number of images.
     pub fn batch(&self) -> usize {
         self.batch
     }

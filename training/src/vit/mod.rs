@@ -29,12 +29,12 @@ pub struct Vit {
     rounds_inputs: bool,
 }
 
-/// What a forward pass is asked for besides the final tokens.
+/// Additional inputs and outputs of a forward pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
-    /// Blocks, ascending, whose outputs are wanted, before the last LayerNorm.
+    /// Blocks, ascending, whose outputs are returned, before the last LayerNorm.
     pub taps: &'a [usize],
-    /// `[batch * patches, 1]` of 0 and 1: where 1, the mask token stands in for the patch.
+    /// `[batch * patches, 1]` of 0 and 1: 1 where the mask token replaces the patch.
     pub mask: Option<&'a Tensor>,
 }
 
@@ -43,9 +43,9 @@ pub struct Request<'a> {
 pub struct Tokens {
     /// `[batch, n, dim]`, after the last LayerNorm.
     pub normed: Tensor,
-    /// Outputs of the blocks that were asked for, `[batch, n, dim]` each.
+    /// Outputs of the requested blocks, `[batch, n, dim]` each.
     pub taps: Vec<Tensor>,
-    /// Tokens before the patches.
+    /// Number of tokens before the patches.
     pub prefix: usize,
     /// Grid of the patches.
     pub grid: PatchGrid,
@@ -89,7 +89,7 @@ impl Vit {
         Self { parameters, ..self.clone() }
     }
 
-    /// The same, but what goes into the blocks' matrices and into attention is rounded as the runtime's int8 engine rounds it.
+    /// The same with inputs of the blocks' matrices and of attention rounded as in the runtime's int8 engine.
     #[must_use]
     pub fn with_rounded_inputs(self) -> Self {
         Self { rounds_inputs: true, ..self }
@@ -217,7 +217,7 @@ impl Vit {
         self.parameters.get(name)
     }
 
-    /// Number type that it computes in.
+    /// Number type of the arithmetic.
     pub fn dtype(&self) -> DType {
         self.parameters.dtype()
     }

@@ -1,11 +1,14 @@
+//! Tensors and variables by their names in a model file.
+
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use dinov2_weights::layout::slots;
 use dinov2_weights::{Model, ModelError};
 
-/// Why a model's tensors cannot be had.
+/// Errors of reading a model's tensors.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParameterError {
     /// The model file.
     #[error(transparent)]
@@ -23,7 +26,7 @@ impl Parameters {
     /// A tensor.
     ///
     /// # Errors
-    /// A name that is not there.
+    /// An unknown name.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         match self.0.get(name) {
             Some(tensor) => Ok(tensor),
@@ -31,7 +34,7 @@ impl Parameters {
         }
     }
 
-    /// Puts a tensor in the place of another, or beside them.
+    /// Inserts or replaces a tensor.
     pub fn set(&mut self, name: impl Into<String>, tensor: Tensor) {
         self.0.insert(name.into(), tensor);
     }
@@ -46,7 +49,7 @@ impl Parameters {
         self.0.values().next().map_or(DType::F32, Tensor::dtype)
     }
 
-    /// All of them in another type. Gradients pass through.
+    /// The tensors in another type. Gradients pass through.
     ///
     /// # Errors
     /// Those of candle.
@@ -54,7 +57,7 @@ impl Parameters {
         self.0.iter().map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(dtype)?))).collect()
     }
 
-    /// The same numbers, outside of every graph.
+    /// The same numbers without graphs.
     #[must_use]
     pub fn detached(&self) -> Self {
         self.0.iter().map(|(name, tensor)| (name.clone(), tensor.detach())).collect()
@@ -90,13 +93,13 @@ impl Variables {
         self.0.iter().map(|(name, var)| (name.as_str(), var))
     }
 
-    /// Their tensors, which gradients flow to.
+    /// Their tensors, which receive gradients.
     pub fn parameters(&self) -> Parameters {
         self.0.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
     }
 }
 
-/// Reads a model's tensors. Without a mask token of its own it gets one of zeros, as DINOv2's starts.
+/// Reads a model's tensors. A missing mask token is zeros, its initial value in DINOv2.
 ///
 /// # Errors
 /// A model that cannot be read, a device without memory.

@@ -1,3 +1,5 @@
+//! Position tables of other grids than the stored one, differentiable.
+
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -5,8 +7,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use dinov2_core::{PatchGrid, VitSpec};
 use dinov2_weights::position;
 
-/// Interpolation matrices of the grids so far, f32: resampling a position table is a product with one, and so differentiable. In 32
-/// bits for networks of any type, which may share them.
+/// Interpolation matrices of the grids so far: resampling a position table is a product with one, and so differentiable. In f32
+/// for networks of any type, which may share them.
 #[derive(Debug, Default)]
 pub struct Positions(Mutex<HashMap<PatchGrid, Tensor>>);
 

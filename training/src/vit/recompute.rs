@@ -1,3 +1,5 @@
+//! Gradient checkpointing: blocks are computed again in the backward pass.
+
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
@@ -10,13 +12,13 @@ use crate::ops::AttentionShape;
 pub struct Recomputation<'a> {
     vit: &'a Vit,
     embedded: Tensor,
-    /// Stand-ins for the input of every block and the output of the last, `[batch * n, dim]`.
+    /// Variables for the input of every block and the output of the last, `[batch * n, dim]`.
     hidden: Vec<Var>,
     shape: AttentionShape,
 }
 
 impl<'a> Recomputation<'a> {
-    /// The tokens, whose graph reaches back to the last block only, and what [`Self::backward`] needs.
+    /// The tokens, whose graph reaches back to the last block only, and the state for [`Self::backward`].
     ///
     /// # Errors
     /// Those of candle.
@@ -37,7 +39,7 @@ impl<'a> Recomputation<'a> {
         Ok((tokens, Self { vit, embedded, hidden, shape }))
     }
 
-    /// Carries the gradients of a loss of these tokens through the blocks to the variables behind the model's parameters.
+    /// Propagates the gradients of a loss of these tokens through the blocks to the variables of the model's parameters.
     ///
     /// # Errors
     /// Those of candle.
@@ -56,8 +58,8 @@ impl<'a> Recomputation<'a> {
     }
 }
 
-/// Adds the gradients of a part to those of the whole. Detached, because candle's own operations hand on gradients that have a
-/// graph themselves, which would keep what is inside of all blocks.
+/// Adds the gradients of a part to the total. Detached, because gradients of candle's own operations have a
+/// graph, which would keep the activations of all blocks.
 fn add<'a>(grads: &mut GradStore, part: &GradStore, variables: impl Iterator<Item = &'a Var>) -> Result<()> {
     for variable in variables {
         let Some(grad) = part.get(variable) else { continue };

@@ -1,12 +1,13 @@
-//! How near a student is to its teacher, on the engines that run them.
+//! Fidelity of a student to its teacher, on the CPU engine.
 
+use dinov2_core::statistics::{cosine, quantile, sorted};
 use dinov2_core::{Extractor, Features, ImageView, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
 use dinov2_weights::Model;
 use training::data::Dataset;
 
 /// Patch cosine between two models on the engine that runs them, over images as squares of a side: median and 5th percentile,
-/// between numbers in proportion.
+/// interpolated.
 pub(crate) fn patch_cosine(
     teacher: &Model,
     (student, precision): (&Model, CpuPrecision),
@@ -26,16 +27,9 @@ pub(crate) fn patch_cosine(
             engine.extract(image, &Taps::none(), &mut features).unwrap();
             features
         });
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-        for (got, want) in got.patches().chunks_exact(48).zip(want.patches().chunks_exact(48)) {
-            cosines.push(dot(got, want) / (dot(got, got) * dot(want, want)).sqrt());
-        }
+        let pairs = got.patches().chunks_exact(got.dim()).zip(want.patches().chunks_exact(want.dim()));
+        cosines.extend(pairs.map(|(got, want)| cosine(got, want)));
     }
-    cosines.sort_by(f64::total_cmp);
-    let quantile = |share: f64| {
-        let place = share * (cosines.len() - 1) as f64;
-        let (before, part) = (place as usize, place.fract());
-        cosines[before] * (1.0 - part) + cosines[(before + 1).min(cosines.len() - 1)] * part
-    };
-    (quantile(0.5), quantile(0.05))
+    let cosines = sorted(cosines);
+    (quantile(&cosines, 0.5), quantile(&cosines, 0.05))
 }

@@ -1,4 +1,4 @@
-//! A small teacher, pictures, and runs on them.
+//! A small teacher, images, and runs on them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) fn teacher_model(folder: &Path) -> Model {
     Model::open(path).unwrap()
 }
 
-/// Pictures of overlapping waves and discs, none like another.
+/// Images of overlapping waves and discs, all different.
 pub(crate) fn pictures(folder: &Path, count: usize) -> PathBuf {
     let images = folder.join("images");
     std::fs::create_dir_all(&images).unwrap();
@@ -107,7 +107,7 @@ impl Bench {
         config: &RunConfig,
         on_event: &mut dyn FnMut(&Event<'_>),
     ) -> Result<(PathBuf, Vec<f64>, Option<Agreement>), DistillError> {
-        let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher).collect();
+        let blocks: Vec<usize> = config.recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect();
         let mut teacher =
             EngineTeacher::new(&self.model, CpuConfig::default(), &blocks, &Device::Cpu).unwrap();
         let dataset = self.dataset();

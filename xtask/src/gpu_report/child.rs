@@ -1,3 +1,5 @@
+//! Child processes with a time limit. A driver may hang, so one that takes too long is killed.
+
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -32,7 +34,7 @@ fn wait(child: &mut Child, limit: Duration) -> Result<std::process::ExitStatus> 
             return Ok(status);
         }
         if begun.elapsed() >= limit {
-            // Whoever has ended in the meantime needs no killing.
+            // Fails if the child has ended in the meantime, which is no error.
             let _ = child.kill();
             child.wait()?;
             bail!("not ended after {} s", limit.as_secs());

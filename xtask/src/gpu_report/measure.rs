@@ -1,3 +1,7 @@
+//! `cargo xtask gpu-measure`: runs the programs of the report's folder one after the other and collects what they print.
+//!
+//! Each program and the whole run have a time limit; a program that fails leaves its error in the report, and the run goes on.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,9 +13,9 @@ use serde_json::Value;
 use super::child::output_within;
 use super::report::{Report, Speed};
 
-/// Of the whole run.
+/// Time limit of the whole run.
 const LIMIT: Duration = Duration::from_secs(9 * 60);
-/// Of one program.
+/// Time limit of one program.
 const LIMIT_EACH: Duration = Duration::from_secs(150);
 
 /// How much is measured.
@@ -55,7 +59,7 @@ struct Session<'a> {
     caches: PathBuf,
 }
 
-/// Measures with the programs in `folder` and writes `report.md` there. What cannot be measured stands in it with the reason.
+/// Measures with the programs in `folder` and writes `report.md` there. The report gives the reason for what could not be measured.
 pub(crate) fn measure(folder: &Path, effort: Effort) -> Result<()> {
     let folder = &fs::canonicalize(folder).with_context(|| folder.display().to_string())?;
     let caches = folder.join("caches");

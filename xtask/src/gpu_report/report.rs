@@ -1,3 +1,5 @@
+//! The report as Markdown tables. It is written anew after each measurement, so that an interrupted run leaves what it has.
+
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -32,7 +34,7 @@ impl Report {
         Self { path, date: date.trim().to_owned(), machine, parity, speed, peaks, stages, training }
     }
 
-    /// Writes what there is: a run that is cut short has shown something.
+    /// Writes the tables as far as they are.
     pub(super) fn save(&self) -> Result<()> {
         fs::write(&self.path, self.markdown()).with_context(|| self.path.display().to_string())
     }
@@ -81,11 +83,11 @@ impl Report {
     }
 
     pub(super) fn training(&mut self, name: &str, words: &[&str], printed: Result<String>) {
-        let said = match printed {
+        let result = match printed {
             Ok(text) => text.trim().replace('\n', "; "),
             Err(error) => cell(&error),
         };
-        line(&mut self.training, &format!("| `{name} {}` | {said} |", words.join(" ")));
+        line(&mut self.training, &format!("| `{name} {}` | {result} |", words.join(" ")));
     }
 
     fn markdown(&self) -> String {
@@ -127,7 +129,7 @@ fn line(text: &mut String, row: &str) {
     text.push('\n');
 }
 
-/// A number as a table shows it; nothing for what is no number.
+/// A number with so many decimals; empty for other values.
 fn number(value: &Value, decimals: usize) -> String {
     value.as_f64().map_or(String::new(), |value| format!("{value:.decimals$}"))
 }

@@ -4,11 +4,12 @@
 //! that were computed here. No text of a server becomes a path.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use dinov2_files::{Kind, write_whole};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -116,7 +117,7 @@ impl Cache {
         file: &str,
     ) -> Result<PathBuf, HubError> {
         let blob = self.folder.join("blobs").join(sha256);
-        fs::rename(part, &blob).map_err(|error| HubError::io("rename", part, error))?;
+        dinov2_files::sync_and_rename(part, &blob).map_err(|error| HubError::io("rename", part, error))?;
         let path = self.snapshot(commit).join(file);
         let folder = self.snapshot(commit);
         fs::create_dir_all(&folder).map_err(|error| HubError::io("create", &folder, error))?;
@@ -154,7 +155,9 @@ fn link(blob: &Path, at: &Path, _sha256: &str) -> io::Result<()> {
 fn write_small(path: &Path, text: &str) -> Result<(), HubError> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
-    fs::write(path, text).map_err(|error| HubError::io("write", path, error))
+    write_whole(path, Kind::Any, |file| file.write_all(text.as_bytes()))
+        .map_err(|error| HubError::io("write", path, error.into()))?;
+    Ok(())
 }
 
 /// The hashes that hubs use as names of files.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A core is of use if it has at least this part of the fastest core's capacity.
+/// Smallest capacity of a core that gets a thread, as a share of the fastest core's.
 ///
 /// A step of a frame ends with its last task, and tasks come one by one from a shared counter, three to twelve per thread
 /// (`dinov2-kernels`, `blocking.rs`). So a slow core helps while a task on it takes no longer than what the others save by it. By that
@@ -16,11 +16,11 @@ const LEAST_CAPACITY: (u64, u64) = (1, 4);
 /// How many cores there are among some CPUs.
 pub(super) struct Cores {
     pub(super) all: usize,
-    /// Of these, those that make a step longer.
+    /// Cores among these that are too slow: a step takes longer with them.
     pub(super) slow: usize,
 }
 
-/// What makes CPUs siblings.
+/// What identifies the core of a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum CoreId {
     /// The smallest CPU of the core.
@@ -55,7 +55,7 @@ fn first_sibling(topology: &Path, cpu: usize) -> Option<usize> {
         .iter()
         .find_map(|name| fs::read_to_string(topology.join(name)).ok())?;
     let siblings = ranges(&list)?;
-    // A list without the CPU itself is of another numbering.
+    // A list without the CPU itself uses another numbering, as in some containers.
     siblings
         .iter()
         .any(|range| range.contains(&cpu))

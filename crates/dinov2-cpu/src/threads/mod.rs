@@ -1,6 +1,6 @@
-//! How many threads suit this process: the CPUs that it is granted, the cores that they belong to, and the quota of its cgroups.
+//! The number of threads for this process: the CPUs that it is granted, the cores that they belong to, and the quota of its cgroups.
 //!
-//! Read from Linux's `/proc` and `/sys`; elsewhere the standard library's count of CPUs stands.
+//! Read from Linux's `/proc` and `/sys`; on other systems the standard library's count of CPUs is used.
 
 mod cores;
 mod quota;
@@ -19,19 +19,19 @@ pub struct CpuGrant {
     pub cpus: usize,
     /// Cores that these belong to.
     pub cores: usize,
-    /// Cores of these that are too slow to be of use beside the fastest.
+    /// Cores among these that are too slow to help beside the fastest.
     pub slow_cores: usize,
     /// Smallest quota of the process's cgroups and of those above, in CPUs: 1.5 for 150 ms in every 100 ms. `None` without one.
     pub quota_cpus: Option<f64>,
 }
 
 impl CpuGrant {
-    /// Asks the system.
+    /// Reads what the operating system grants.
     pub fn of_this_process() -> Self {
         match affinity() {
             Some(cpus) => Self::below(Path::new("/"), &cpus),
             None => {
-                // It knows of quotas itself.
+                // `available_parallelism` already includes quotas.
                 let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
                 Self { cpus, cores: cpus, slow_cores: 0, quota_cpus: None }
             }
@@ -46,7 +46,7 @@ impl CpuGrant {
 
     /// Threads for the engine, at least one.
     ///
-    /// One per core: the second hardware thread of a core only gets in the way of a core that is busy multiplying. A quota is rounded
+    /// One per core: a second hardware thread slows down a core whose multipliers are busy. A quota is rounded
     /// to the nearest, halves up: one thread too many is stopped for a part of each period, one too few leaves a part of the quota
     /// unused (which capture and outputs can use); at a half, the first costs less.
     pub fn threads(&self) -> NonZeroUsize {

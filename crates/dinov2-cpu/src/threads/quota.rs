@@ -56,7 +56,7 @@ impl Mount {
 
     fn smallest_quota(&self, root: &Path, own: &str) -> Option<f64> {
         let path = self.own_cgroup(own)?;
-        // A path that is not below what is mounted cannot be seen: then the mounted top is all that is known.
+        // A path outside of the mounted subtree cannot be read; the limits of the subtree's root are used instead.
         let below = path
             .strip_prefix(&self.top)
             .ok()

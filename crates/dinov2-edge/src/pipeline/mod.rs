@@ -5,6 +5,35 @@
 //! source 1 ─ capture ─► fit ─┴─► engine ─► heads ─────┴─► sink
 //! ```
 //!
+//! ```
+//! use dinov2_edge::io::{Size, SourceOptions, open};
+//! use dinov2_edge::pipeline::{FeatureFrame, Pipeline, PipelineConfig, Sink, SinkFailure};
+//! use dinov2_edge::{EngineConfig, SelectedEngine};
+//!
+//! struct Print;
+//!
+//! impl Sink for Print {
+//!     fn name(&self) -> &'static str {
+//!         "print"
+//!     }
+//!
+//!     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure> {
+//!         println!("{}: {} patches", frame.frame.name, frame.features.grid().len());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let source = open(&["test:320x240@3"], &SourceOptions::default())?; // or files, folders, videos
+//! let engine = SelectedEngine::open(&dinov2_bundled::bundled_model()?.into(), EngineConfig::default())?;
+//! let config = PipelineConfig::new(Size::Short(112));
+//! let pipeline = Pipeline::new(vec![source], Box::new(engine), vec![], vec![Box::new(Print)], config);
+//! let summary = pipeline.run(&mut |_| {})?;
+//! assert_eq!(summary.stats.frames, 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Every arrow is a slot for one frame; there are no queues. If all sources are live, a newer frame replaces one that was not taken
 //! yet: latency stays bounded, and dropped frames are counted by reason. Otherwise writers wait, and no frame is lost. Frames are
 //! reused.
@@ -65,6 +94,22 @@ pub struct PipelineConfig {
     pub commands: HeadCommands,
     /// What to do when an input of a source that is not live cannot be used.
     pub bad_inputs: BadInputs,
+}
+
+impl PipelineConfig {
+    /// Frames of this size, only the final tokens, no limits.
+    pub fn new(size: Size) -> Self {
+        Self {
+            size,
+            taps: Taps::none(),
+            frames: None,
+            duration: None,
+            period: None,
+            watchdog: None,
+            commands: HeadCommands::default(),
+            bad_inputs: BadInputs::default(),
+        }
+    }
 }
 
 /// What to do when an input cannot be used.

@@ -192,10 +192,8 @@ impl FitWorker {
 
 impl FitWorker {
     fn fit(&mut self, frame: &mut FeatureFrame) -> Result<(), FitError> {
-        let image = self.fit.fit(frame.frame.view())?;
-        frame.fitted.clear();
-        frame.fitted.extend_from_slice(image.pixels());
-        frame.fitted_px = (image.width_px(), image.height_px());
+        let FeatureFrame { frame: captured, fitted, fitted_px, .. } = frame;
+        *fitted_px = self.fit.fit_into(captured.view(), fitted)?;
         frame.crop = self.fit.crop(frame.frame.width_px, frame.frame.height_px)?;
         Ok(())
     }

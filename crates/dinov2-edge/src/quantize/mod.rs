@@ -7,6 +7,39 @@
 //!
 //! int4 is a storage format: the int8 engine runs such files, and their fidelity is measured with it. int4 files are not smoothed.
 
+//!
+//! ```
+//! use dinov2_edge::default_threads;
+//! use dinov2_edge::quantize::{ImageSet, Picture, QuantizeOptions, Target, quantize};
+//! use dinov2_edge::weights::{ConvertOptions, Model, Storage, convert};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/golden/hf_mlp").as_ref();
+//! # let folder = tempfile::tempdir()?;
+//! # let (exact, output) = (folder.path().join("f32.safetensors"), folder.path().join("int8.safetensors"));
+//! convert(checkpoint, &exact, &ConvertOptions::new(Storage::F32), &mut |_| {})?;
+//! let model = Model::open(&exact)?;
+//!
+//! // Images on the patch grid. Some hundred photographs of the place where the model will work are better than these.
+//! let side = 4 * model.spec().patch_size;
+//! let picture = |shift: usize| Picture {
+//!     pixels: (0..side * side * 3).map(|at| (at * at + shift * at) as u8).collect(),
+//!     width_px: side,
+//!     height_px: side,
+//! };
+//! let images = ImageSet {
+//!     size_px: side,
+//!     calibration: (1..4).map(picture).collect(),
+//!     held_out: (4..6).map(picture).collect(),
+//! };
+//! let options = QuantizeOptions { target: Target::Int8, weight_limit: 64, threads: default_threads() };
+//! let report = quantize(&model, &[images], options, &output, &mut |_| {})?;
+//! assert_eq!(report.matrices.len(), 4 * model.spec().depth);
+//! assert!(report.quantization.fidelity[0].median > 0.9);
+//! # Ok(())
+//! # }
+//! ```
+
 mod calibration;
 mod matrices;
 

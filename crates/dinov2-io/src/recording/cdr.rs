@@ -16,7 +16,7 @@ pub(crate) enum CdrError {
     #[error("CDR: expected a header of 00 00 or 00 01, got {0:02x?}")]
     Encapsulation(Vec<u8>),
     /// Bytes that end too early, or strings that are not UTF-8.
-    #[error("CDR: {0}")]
+    #[error("malformed CDR")]
     Content(#[from] cdr_encoding::Error),
 }
 

@@ -69,7 +69,7 @@ impl Time {
         }
     }
 
-    /// None for times before 1970, and for zero, which stands for a time that nobody set.
+    /// None for times before 1970, and for zero, which means that the time is not set.
     pub(crate) fn as_ns(self) -> Option<u64> {
         let ns = u64::try_from(self.sec).ok()? * NS_PER_S + u64::from(self.nanosec);
         (ns > 0).then_some(ns)

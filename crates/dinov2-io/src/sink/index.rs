@@ -1,11 +1,11 @@
-//! The index of a folder: a line per file that says what it is of. Format: docs/outputs.md.
+//! The index of a folder: one JSON line per file with its source and sizes. Format: docs/outputs.md.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
 use dinov2_core::{Features, ImageView};
-use dinov2_files::{Durability, FileError, Kind, Replace, Target, hex_unless_utf8, write_whole};
+use dinov2_files::{FileError, Kind, Replace, Target, hex_unless_utf8, write_whole};
 use serde::Serialize;
 
 use super::SinkError;
@@ -14,8 +14,8 @@ use crate::Frame;
 /// Its name in the folder.
 const INDEX: &str = "index.jsonl";
 
-/// An index being written. Lines are appended, also to those of earlier runs, so that every file in the folder has one: of
-/// several lines for a file the last one holds.
+/// An open index. Lines are appended to those of earlier runs, so that every file in the folder has one. If a file has
+/// several lines, the last one is valid.
 #[derive(Debug)]
 pub(super) struct Index {
     file: File,
@@ -51,7 +51,7 @@ impl Index {
         let place = match target.clone().replacing(Replace::SameKind).check(Kind::Index) {
             Err(FileError::OtherKind { .. }) => {
                 // Allowed only where any file may be replaced.
-                write_whole(&target, Kind::Index, Durability::Visible, |_| Ok(()))?;
+                write_whole(&target, Kind::Index, |_| Ok(()))?;
                 target.check(Kind::Index)?
             }
             place => place?,
@@ -86,7 +86,7 @@ impl Index {
         let write = |file: &mut File| -> io::Result<()> {
             let mut bytes = serde_json::to_vec(&line)?;
             bytes.push(b'\n');
-            // At once, so that lines of two runs do not mix.
+            // In one write, so that lines of two runs do not mix.
             file.write_all(&bytes)
         };
         write(&mut self.file).map_err(FileError::write(self.target.path()))?;

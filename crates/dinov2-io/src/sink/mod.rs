@@ -1,8 +1,7 @@
-//! Sinks: where features go.
+//! Sinks: outputs for features.
 //!
-//! A file of features appears under its final name only when it is whole: it is written beside it under a temporary name
-//! and renamed. A recording is written in place, so that what was recorded before a crash is there. What an output may
-//! replace is the rule of `dinov2-files`.
+//! Files of features are written atomically, under the rules of `dinov2-files` for what may be replaced. A recording is
+//! written in place, so that it is readable up to a crash.
 
 mod arrays;
 mod index;
@@ -21,15 +20,16 @@ pub use output::Output;
 #[cfg(feature = "mcap")]
 pub use recording::{FeatureNumbers, Recorded, Recording, RecordingMeta};
 
-/// What a feature file holds.
+/// Format of a feature file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
-    /// Every tensor and the facts about the frame: `.safetensors`.
+    /// All tensors and the metadata of the frame: `.safetensors`.
     #[default]
     Safetensors,
     /// The patch features alone, `[rows, cols, dim]` f32: `.npy`.
     Npy,
-    /// The image, and beside it a picture of its features: `.png`.
+    /// The image beside a picture of its features: `.png`.
     Png,
 }
 
@@ -64,6 +64,7 @@ impl FromStr for Format {
 
 /// Why features cannot be written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SinkError {
     /// An output of an unknown kind.
     #[error("output: expected a folder or a file ending in .safetensors, .npy or .png, got {0:?}")]
@@ -88,7 +89,7 @@ pub enum SinkError {
         /// The folder.
         path: String,
     },
-    /// The output would replace what it must not, or the system refuses.
+    /// The output must not replace the existing file, or the system refused.
     #[error(transparent)]
     File(#[from] FileError),
     /// A recording would replace a file.
@@ -97,17 +98,17 @@ pub enum SinkError {
         /// The file.
         path: String,
     },
-    /// The system refuses.
-    #[error("cannot write: {reason}: {path}")]
+    /// The system refused.
+    #[error("cannot write {path}")]
     Write {
-        /// What the system says.
-        reason: io::Error,
+        /// The system's error.
+        source: io::Error,
         /// File or folder.
         path: String,
     },
 }
 
-/// What a feature file tells about how it was made, besides what the frame and the features tell themselves.
+/// Metadata of feature files besides that of the frame and the features.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FeatureMeta {
     /// Name of the architecture, such as `ViT-S/14`.

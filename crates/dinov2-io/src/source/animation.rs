@@ -1,7 +1,7 @@
-//! GIF, WebP and PNG animations: all frames, composed, at their times.
+//! GIF, WebP and PNG animations: all frames, composed, with their times.
 //!
-//! A frame's time is the sum of the delays before it. Delays up to 10 ms count as 100 ms, as browsers show them: encoders
-//! write 0 where nobody chose one. Alpha is dropped, as of still images.
+//! A frame's time is the sum of the delays before it. Delays up to 10 ms count as 100 ms, as in browsers, because encoders
+//! write 0 for an unset delay. Alpha is dropped, as for still images.
 
 use std::io::{self, BufRead, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -20,11 +20,11 @@ use super::stream::Stream;
 use crate::limits::check_frame_size;
 use crate::{FormatError, Frame, SourceError};
 
-/// Longest delay that nobody chose, and what it counts as.
+/// Longest delay that counts as unset, and its replacement.
 const LEAST_DELAY_NS: u64 = 10_000_000;
 const USUAL_DELAY_NS: u64 = 100_000_000;
 
-/// True for a GIF, WebP or PNG of several frames. What cannot be read is none.
+/// True for a GIF, WebP or PNG of several frames. False for unreadable files.
 pub(crate) fn is_animated(mut file: impl BufRead + Seek) -> bool {
     let Ok(head) = file.fill_buf() else { return false };
     match supported_format(head) {
@@ -104,7 +104,7 @@ fn has_two_webp_frames(file: &mut (impl BufRead + Seek)) -> io::Result<bool> {
     }
 }
 
-/// An opened animation. Its decoder must stay where it was made, so it is a thread that is one frame ahead.
+/// An opened animation. Its decoder cannot be moved, so it runs in a thread of its own, one frame ahead.
 pub(crate) struct AnimationStream {
     frames: Receiver<Result<(RgbaImage, Delay), FormatError>>,
     path: PathBuf,
@@ -118,7 +118,7 @@ impl AnimationStream {
         let decode = move || {
             let animation = match open(format, encoded) {
                 Ok(animation) => animation,
-                // Fails only where nobody waits any more.
+                // Fails only if the receiver was dropped.
                 Err(error) => return drop(sender.send(Err(error))),
             };
             for frame in animation {

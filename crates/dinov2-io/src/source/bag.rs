@@ -1,10 +1,11 @@
-//! Bags of ROS: folders with a `metadata.yaml` and recordings, and files of the older kinds, which are refused by name.
+//! ROS bags: folders with a `metadata.yaml` and recordings. Older kinds (SQLite, ROS 1) are recognised and refused.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::inputs::{is_named_as_image, natural_order};
+use super::inputs::is_named_as_image;
+use super::natural_order::natural_order;
 use crate::SourceError;
 use crate::limits::{MAX_BAG_METADATA_BYTES, MAX_LISTED_FILES};
 
@@ -18,13 +19,13 @@ const ROS1_MAGIC: &[u8] = b"#ROSBAG V";
 /// The recordings of a folder.
 #[derive(Debug)]
 pub(super) enum Recordings {
-    /// Those of one bag, in the order of their times.
+    /// The files of one bag, in the order of their times.
     Bag(Vec<PathBuf>),
-    /// Some without `metadata.yaml`, which says what belongs together, in the order of their names.
+    /// Files without a `metadata.yaml`, which would say that they belong together, in the order of their names.
     Loose(Vec<PathBuf>),
 }
 
-/// The recordings of a folder. None if it is no bag, and has no recordings or has images, too.
+/// The recordings of a folder. None if it is not a bag and has no recordings, or has images too.
 ///
 /// # Errors
 /// A bag of SQLite or ROS 1 files, of files that are compressed whole, or without those that its `metadata.yaml` names.
@@ -117,7 +118,7 @@ fn kind_of(path: &Path) -> Option<BagFile> {
     }
 }
 
-/// Why a file is refused, if it is one of a bag that is not read here.
+/// Why a file is refused, if it belongs to a bag of a kind that is not read.
 pub(super) fn refusal(path: &Path) -> Option<SourceError> {
     let kind = match kind_of(path)? {
         BagFile::Mcap => return None,

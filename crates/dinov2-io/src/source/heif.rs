@@ -24,9 +24,9 @@ const PHOTOGRAPHS: [&[u8; 4]; 7] = [b"heic", b"heix", b"heim", b"heis", b"mif1",
 const SEQUENCES: [&[u8; 4]; 6] = [b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"];
 /// Brands of videos, which may be compatible with `mif1` for the sake of their cover.
 const VIDEOS: [&[u8; 3]; 4] = [b"iso", b"mp4", b"qt ", b"M4V"];
-/// Deepest box that is looked into: `meta/iprp/ipco/ispe`.
+/// Deepest nesting of boxes that is read: `meta/iprp/ipco/ispe`.
 const MAX_DEPTH: usize = 4;
-/// How often a running program is asked whether it has ended.
+/// Interval at which a running program is polled.
 const POLL: Duration = Duration::from_millis(4);
 
 /// True for a file that is one photograph, by its first bytes: `ftyp` with its major and compatible brands.
@@ -70,7 +70,7 @@ pub(crate) fn decode(encoded: &[u8], path: &Path, frame: &mut Frame) -> Result<(
     decode_upright(ImageFormat::Png, &png, frame).map_err(SourceError::format(path.display()))
 }
 
-/// Runs the first program that there is from `in.heic` to `out.png`; without a status if it had to be ended.
+/// Runs the first installed program from `in.heic` to `out.png`. The status is `None` if it exceeded the time limit.
 fn run(folder: &Path, path: &Path) -> Result<(&'static str, Option<ExitStatus>), SourceError> {
     for program in PROGRAMS {
         let words = File::create(folder.join("words")).map_err(SourceError::read(folder.display()))?;
@@ -85,9 +85,9 @@ fn run(folder: &Path, path: &Path) -> Result<(&'static str, Option<ExitStatus>),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             child => child.and_then(|mut child| wait(&mut child)),
         };
-        let failed = |error: io::Error| {
-            let (message, path) = (format!("cannot be run: {error}"), path.display().to_string());
-            SourceError::Heif { program, message, path }
+        let failed = |source: io::Error| {
+            let path = path.display().to_string();
+            SourceError::Program { program: program.into(), source, path }
         };
         return Ok((program, status.map_err(failed)?));
     }
@@ -107,7 +107,7 @@ fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(None)
 }
 
-/// What the program said last, or how it ended.
+/// The last line of the program's output, or its exit status.
 fn failure(folder: &Path, status: Option<ExitStatus>) -> String {
     let Some(status) = status else {
         return format!("expected an image within {MAX_HEIF_SECONDS} s, got none");

@@ -1,19 +1,19 @@
-//! From what the user names to a list of things to open.
+//! Expands the inputs of a user to a list of files and streams, and recognises the kind of each file by content.
 
-use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::bag::{self, Recordings};
+use super::natural_order::sort_naturally;
 use super::still::supported_format;
 use super::{animation, heif, y4m};
 use crate::SourceError;
 use crate::limits::MAX_LISTED_FILES;
 use crate::names::Named;
 
-/// One thing to open.
+/// One input to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     /// An image file.
@@ -59,7 +59,7 @@ impl Input {
         }
     }
 
-    /// What its frames are named after.
+    /// The input for naming its frames.
     pub(crate) fn named(&self) -> Named {
         match self {
             Self::Still(path) if has_extension(path, &ANIMATION_EXTENSIONS) => Named::Animation(path.clone()),
@@ -88,10 +88,10 @@ const VIDEO_EXTENSIONS: [&str; 26] = [
 /// First bytes of an MCAP file: its specification, "File Structure".
 const MCAP_MAGIC: &[u8] = b"\x89MCAP0\r\n";
 
-/// Bytes read to tell one kind of file from another: one packet of an MPEG transport stream and the start of the next.
+/// Bytes read to recognise the kind of a file: one packet of an MPEG transport stream and the start of the next.
 const HEAD_BYTES: u64 = 192;
 
-/// Expands folders and globs, and tells by content what each file is. Notes say what was left out.
+/// Expands folders and globs, and recognises the kind of each file by content. Files that are left out are noted.
 pub(crate) fn expand(
     inputs: &[impl AsRef<OsStr>],
     notes: &mut Vec<String>,
@@ -99,7 +99,7 @@ pub(crate) fn expand(
     let mut expanded = Vec::new();
     for input in inputs {
         let path = Path::new(input);
-        // A name that is no UTF-8 is that of a file.
+        // A name that is not UTF-8 can only be that of a file.
         let words = path.to_str().unwrap_or_default();
         if words == "-" {
             expanded.push(Input::Stdin);
@@ -126,7 +126,7 @@ pub(crate) fn expand(
     Ok(expanded)
 }
 
-/// The recordings of a folder, if it is a bag or has nothing else; the rest is told.
+/// The recordings of a folder that is a bag or contains only recordings. Other files are noted.
 fn recordings(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
     Ok(match bag::recordings_of(path)? {
         None => Vec::new(),
@@ -142,7 +142,7 @@ fn recordings(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Input>, Source
     })
 }
 
-/// What a path is.
+/// The kind of a path.
 fn classify(path: &Path) -> Result<Input, SourceError> {
     let metadata = fs::metadata(path).map_err(SourceError::read(path.display()))?;
     if path.starts_with("/dev")
@@ -177,7 +177,7 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
 }
 
-/// Content decides; the extension only where the content is silent.
+/// By content; by the extension only if the content is not recognised.
 fn kind_of_file(path: &Path) -> std::io::Result<Option<Input>> {
     let mut head = Vec::new();
     File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
@@ -216,7 +216,7 @@ fn is_video_container(head: &[u8]) -> bool {
     mp4 || riff || transport || plain.iter().any(|magic| at(0, magic))
 }
 
-/// What is in a folder, by kind, in natural order; nothing of its subfolders.
+/// The files of a folder by kind, in natural order, without subfolders.
 #[derive(Default)]
 struct Folder {
     images: Vec<PathBuf>,
@@ -230,7 +230,7 @@ fn read_folder(folder: &Path) -> Result<Folder, SourceError> {
     for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        // A link to nothing is one of the images, and said to be unreadable when its turn comes.
+        // A broken link counts as an image by its name; reading it is an error later.
         let is_broken_link = path.is_symlink() && !path.exists();
         if !hidden && (path.is_file() || is_broken_link) {
             check_count(paths.len(), folder)?;
@@ -240,7 +240,7 @@ fn read_folder(folder: &Path) -> Result<Folder, SourceError> {
     sort_naturally(&mut paths);
     let mut sorted = Folder::default();
     for path in paths {
-        // Folders of images are large: one is not opened before its turn, where its name says what it is.
+        // Folders of images are large, so a file whose name gives the kind is not opened here.
         if has_extension(&path, &IMAGE_EXTENSIONS) {
             sorted.images.push(path);
             continue;
@@ -254,8 +254,8 @@ fn read_folder(folder: &Path) -> Result<Folder, SourceError> {
     Ok(sorted)
 }
 
-/// The images of a folder; of one without images, its videos. A folder of images is not turned into a video by a clip that
-/// lies there, so what is left out is told.
+/// The images of a folder, or its videos if it has no images. A single clip among images does not make the folder a video;
+/// files that are left out are noted.
 fn list_folder(folder: &Path, notes: &mut Vec<String>) -> Result<Vec<Input>, SourceError> {
     let Folder { images, videos, others } = read_folder(folder)?;
     let name = |path: Option<&Path>| {
@@ -318,17 +318,17 @@ fn expand_glob(pattern: &str, expanded: &mut Vec<Input>, notes: &mut Vec<String>
     Ok(())
 }
 
-/// Files of any kind that match a pattern (`*`, `?`, `[…]`, `**`), in natural order; maybe none.
+/// Files of any kind that match a pattern (`*`, `?`, `[…]`, `**`), in natural order. The list may be empty.
 ///
 /// # Errors
-/// A pattern that is none, a folder that cannot be read, or more files than [`crate::limits`] allow.
+/// If the pattern is invalid, a folder cannot be read, or there are more files than [`crate::limits`] allows.
 pub fn list_glob(pattern: &str) -> Result<Vec<PathBuf>, SourceError> {
     let paths = glob::glob(pattern).map_err(|error| wrong_glob(format!("{pattern:?} ({})", error.msg)))?;
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| {
             let path = error.path().display().to_string();
-            SourceError::Read { reason: error.into(), path }
+            SourceError::Read { source: error.into(), path }
         })?;
         if path.is_file() {
             check_count(files.len(), &path)?;
@@ -351,49 +351,4 @@ fn check_count(count: usize, path: &Path) -> Result<(), SourceError> {
         expected: format!("at most {MAX_LISTED_FILES} files"),
         got: format!("more in {}", path.display()),
     })
-}
-
-fn sort_naturally(paths: &mut [PathBuf]) {
-    paths.sort_by_cached_key(|path| NaturalKey(path.to_string_lossy().into_owned()));
-}
-
-#[derive(PartialEq, Eq)]
-struct NaturalKey(String);
-
-impl PartialOrd for NaturalKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for NaturalKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        natural_order(&self.0, &other.0)
-    }
-}
-
-/// Orders `frame2` before `frame10`: runs of digits compare as numbers, everything else byte by byte.
-pub fn natural_order(left: &str, right: &str) -> Ordering {
-    let (mut left_rest, mut right_rest) = (left.as_bytes(), right.as_bytes());
-    while let ([left_byte, ..], [right_byte, ..]) = (left_rest, right_rest) {
-        let order = if left_byte.is_ascii_digit() && right_byte.is_ascii_digit() {
-            let (left_number, right_number) = (take_number(&mut left_rest), take_number(&mut right_rest));
-            left_number.len().cmp(&right_number.len()).then_with(|| left_number.cmp(right_number))
-        } else {
-            (left_rest, right_rest) = (&left_rest[1..], &right_rest[1..]);
-            left_byte.cmp(right_byte)
-        };
-        if order != Ordering::Equal {
-            return order;
-        }
-    }
-    left_rest.len().cmp(&right_rest.len()).then_with(|| left.cmp(right))
-}
-
-/// The digits at the front, without leading zeros.
-fn take_number<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
-    let end = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
-    let (digits, after) = rest.split_at(end);
-    *rest = after;
-    &digits[digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len())..]
 }

@@ -1,4 +1,4 @@
-//! Folders of images with label maps.
+//! Pairs of images and label or depth maps in two folders.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

@@ -1,13 +1,15 @@
+//! Handles by which other threads stop and watch a live source.
+
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::Losses;
 
-/// Most notes that are kept for somebody who may never ask.
+/// Most notes that are kept until they are taken.
 const MAX_NOTES: usize = 64;
 
-/// Says once and for all that it is time to stop. Clones share it.
+/// A signal to stop, which cannot be reset. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignal {
     shared: Arc<Signal>,
@@ -17,27 +19,27 @@ pub struct StopSignal {
 struct Signal {
     stopped: Mutex<bool>,
     changed: Condvar,
-    /// Written once and never read, so that everybody who waits for the other end wakes up.
+    /// Written once and never read, so that every thread that polls the other end wakes up.
     pipe: Option<PipeWriter>,
 }
 
 impl StopSignal {
-    /// With the end of a pipe that can be read once it is time to stop, for those who wait for several things.
+    /// Also returns the end of a pipe that becomes readable on stop, for threads that poll several descriptors.
     ///
     /// # Errors
-    /// The system has no pipe.
+    /// If the system cannot create a pipe.
     pub fn with_pipe() -> io::Result<(Self, PipeReader)> {
         let (reader, writer) = io::pipe()?;
         let signal = Signal { pipe: Some(writer), ..Signal::default() };
         Ok((Self { shared: Arc::new(signal) }, reader))
     }
 
-    /// Stops whoever asks, sleeps or waits.
+    /// Sets the signal and wakes all waiting threads.
     pub fn stop(&self) {
         let before = std::mem::replace(&mut *self.stopped(), true);
         self.shared.changed.notify_all();
         if let (false, Some(pipe)) = (before, &self.shared.pipe) {
-            // Fails only where nobody waits any more.
+            // Fails only if the other end is closed.
             let _ = (&*pipe).write(&[1]);
         }
     }
@@ -51,7 +53,7 @@ impl StopSignal {
         self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps until `until`. False, at once, when it is time to stop.
+    /// Sleeps until `until`. Returns false immediately on stop.
     pub fn sleep_until(&self, until: Instant) -> bool {
         let mut stopped = self.stopped();
         loop {
@@ -65,67 +67,67 @@ impl StopSignal {
     }
 }
 
-/// Line to a live source from other threads, while its own waits for a frame.
+/// Handle of a live source for other threads, while its own thread waits for a frame. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct LiveHandle {
     stop: StopSignal,
-    told: Arc<Mutex<Told>>,
+    state: Arc<Mutex<LiveState>>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct LiveState {
     losses: Losses,
     notes: Vec<String>,
     is_down: bool,
 }
 
 impl LiveHandle {
-    /// Of a source that ends by `stop`.
+    /// The handle of a source that ends on `stop`.
     pub fn new(stop: StopSignal) -> Self {
-        Self { stop, told: Arc::default() }
+        Self { stop, state: Arc::default() }
     }
 
-    /// Once it is stopped, [`crate::Source::next_frame`] returns that there are no more frames, soon and from then on.
+    /// The signal after which [`crate::Source::next_frame`] soon returns false.
     pub fn stop_signal(&self) -> &StopSignal {
         &self.stop
     }
 
-    /// What went wrong and was survived, since the source was opened.
+    /// Losses since the source was opened.
     pub fn losses(&self) -> Losses {
-        self.with(|told| told.losses)
+        self.with(|state| state.losses)
     }
 
-    /// What a person should hear, such as that a camera has gone or is back. Each is returned once.
+    /// Notes for the user, such as that a camera was unplugged or is back. Each is returned once.
     pub fn take_notes(&self) -> Vec<String> {
-        self.with(|told| std::mem::take(&mut told.notes))
+        self.with(|state| std::mem::take(&mut state.notes))
     }
 
-    /// False while the source cannot give frames and tries to come back.
+    /// False while the source has no frames and tries to recover.
     pub fn is_up(&self) -> bool {
-        self.with(|told| !told.is_down)
+        self.with(|state| !state.is_down)
     }
 
-    /// For sources: says whether frames can be had.
+    /// For sources: sets whether frames are available.
     pub fn set_up(&self, is_up: bool) {
-        self.with(|told| told.is_down = !is_up);
+        self.with(|state| state.is_down = !is_up);
     }
 
-    /// For sources: counts what was lost.
+    /// For sources: changes the losses.
     pub fn count(&self, change: impl FnOnce(&mut Losses)) {
-        self.with(|told| change(&mut told.losses));
+        self.with(|state| change(&mut state.losses));
     }
 
-    /// For sources: leaves a note.
+    /// For sources: adds a note.
     pub fn note(&self, note: String) {
-        self.with(|told| {
-            if told.notes.len() < MAX_NOTES {
-                told.notes.push(note);
+        self.with(|state| {
+            if state.notes.len() < MAX_NOTES {
+                state.notes.push(note);
             }
         });
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Told) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut LiveState) -> T) -> T {
         // Every change is a single step, so a thread that panicked left nothing half done.
-        act(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

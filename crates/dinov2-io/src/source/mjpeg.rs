@@ -1,4 +1,12 @@
-//! MJPEG: JPEG images one after the other, with or without something between them (multipart boundaries, padding).
+//! MJPEG: consecutive JPEG images, with or without other bytes between them (multipart boundaries, padding).
+//!
+//! ```
+//! use dinov2_io::mjpeg::{Piece, Splitter};
+//!
+//! let mut splitter = Splitter::new(&b"--boundary\r\n\r\n"[..]);
+//! let mut jpeg = Vec::new();
+//! assert!(matches!(splitter.next_jpeg(&mut jpeg).unwrap(), Piece::End));
+//! ```
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -7,11 +15,11 @@ use crate::limits::MAX_MJPEG_FRAME_BYTES;
 /// What [`Splitter::next_jpeg`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// A whole JPEG, start and end marker included.
+    /// A complete JPEG, including start and end marker.
     Jpeg,
-    /// The start of a JPEG that does not go on as one; the stream is searched for the next from here.
+    /// The start of a JPEG that is not followed by valid segments. The search for the next image continues from here.
     Corrupt(&'static str),
-    /// Nothing more.
+    /// The end of the stream.
     End,
 }
 
@@ -21,7 +29,7 @@ mod marker {
     pub(super) const END: u8 = 0xD9;
     pub(super) const SCAN: u8 = 0xDA;
     /// Markers without a segment: temporary use in arithmetic coding, and the eight restarts.
-    pub(super) fn stands_alone(marker: u8) -> bool {
+    pub(super) fn has_no_segment(marker: u8) -> bool {
         marker == 0x01 || (0xD0..=0xD7).contains(&marker)
     }
 }
@@ -31,7 +39,7 @@ mod marker {
 #[derive(Debug)]
 pub struct Splitter<R> {
     stream: BufReader<R>,
-    /// The start marker of the next image is consumed already.
+    /// The start marker of the next image was consumed already.
     at_image: bool,
 }
 
@@ -41,10 +49,10 @@ impl<R: Read> Splitter<R> {
         Self { stream: BufReader::with_capacity(1 << 16, stream), at_image: false }
     }
 
-    /// Puts the next image into `jpeg`, replacing what was there.
+    /// Replaces the content of `jpeg` by the next image.
     ///
     /// # Errors
-    /// Only those of reading; after them the stream is at its end.
+    /// If reading fails; the next call then returns the end.
     pub fn next_jpeg(&mut self, jpeg: &mut Vec<u8>) -> io::Result<Piece> {
         jpeg.clear();
         if !self.at_image && !self.seek_image()? {
@@ -59,7 +67,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// Skips to behind the next start marker; a start marker only counts with another marker after it.
+    /// Skips to the position after the next start marker. A start marker only counts if another marker follows.
     fn seek_image(&mut self) -> io::Result<bool> {
         let mut last = [0; 2];
         loop {
@@ -79,7 +87,7 @@ impl<R: Read> Splitter<R> {
         }
     }
 
-    /// From behind the start marker to behind the end marker.
+    /// Copies from after the start marker to after the end marker.
     fn copy_segments(&mut self, jpeg: &mut Vec<u8>) -> Result<(), Fault> {
         let mut scanned = false;
         let mut marker = self.next_marker(jpeg)?;
@@ -92,7 +100,7 @@ impl<R: Read> Splitter<R> {
                     return Err(Fault::Corrupt("the next image starts before the end marker"));
                 }
                 0x00 => return Err(Fault::Corrupt("no marker where one must be")),
-                _ if marker::stands_alone(marker) => {}
+                _ if marker::has_no_segment(marker) => {}
                 _ => self.copy_segment(jpeg)?,
             }
             scanned |= marker == marker::SCAN;
@@ -135,7 +143,7 @@ impl<R: Read> Splitter<R> {
                 Some(len) => {
                     self.copy(jpeg, len)?;
                     let marker = self.next_marker(jpeg)?;
-                    if marker != 0x00 && !marker::stands_alone(marker) {
+                    if marker != 0x00 && !marker::has_no_segment(marker) {
                         return Ok(marker);
                     }
                 }
@@ -169,7 +177,7 @@ enum Fault {
     Io(io::Error),
 }
 
-/// At least one byte, or the fault that there is none.
+/// At least one byte, or the fault that the stream has ended.
 fn fill<R: Read>(stream: &mut BufReader<R>) -> Result<&[u8], Fault> {
     let available = stream.fill_buf().map_err(Fault::Io)?;
     if available.is_empty() { Err(Fault::Corrupt("stream ends within the image")) } else { Ok(available) }

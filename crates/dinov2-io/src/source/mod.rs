@@ -1,7 +1,7 @@
-//! Sources: where frames come from.
+//! Sources of frames.
 //!
-//! A new kind of file or pipe is one more file here with an `impl Stream`, one more variant of `inputs::Input`, and the
-//! line in `inputs::classify` that recognises it. Cameras, which are configured and monitored, are sources of their own.
+//! To add a kind of file or pipe: a file here with an `impl Stream`, a variant of `inputs::Input`, and a line in
+//! `inputs::classify` that recognises it. Cameras implement [`Source`] directly, because they are configured and monitored.
 
 mod animation;
 mod bag;
@@ -12,6 +12,7 @@ mod labelled;
 mod labels;
 mod live;
 pub mod mjpeg;
+mod natural_order;
 mod pattern;
 mod raw;
 mod read;
@@ -28,10 +29,11 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-pub use inputs::{list_glob, list_images, natural_order};
+pub use inputs::{list_glob, list_images};
 pub use labelled::PairedImages;
 pub use labels::Labels;
 pub use live::{LiveHandle, StopSignal};
+pub use natural_order::natural_order;
 pub use raw::{RawFormat, RawPixels, RawReader};
 #[cfg(feature = "mcap")]
 pub use recording::RecordingReader;
@@ -51,42 +53,42 @@ use pattern::Pattern;
 use still::StillDecoder;
 use stream::{MjpegStream, Stream, Y4mStream};
 
-/// Gives frames, one after the other.
+/// A sequence of frames.
 pub trait Source: Send {
-    /// Puts the next frame into `frame`, reusing its buffers. False when there are no more.
+    /// Writes the next frame to `frame`, reusing its buffers. False at the end.
     ///
     /// # Errors
-    /// An input that cannot be opened, read or decoded. The call after that goes on with the next input.
+    /// If an input cannot be opened, read or decoded. The next call continues with the next input.
     fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError>;
 
-    /// Number of frames of the whole run as far as the inputs tell, for progress bars only.
+    /// Number of frames of the whole run if known, for progress bars only.
     fn len_hint(&self) -> Option<usize>;
 
     /// True if frames of one input follow each other in time; false for single images.
     fn is_video(&self) -> bool;
 
-    /// Of a source whose frames are of now, so that a late one is better dropped than waited for: the line to it.
+    /// For live sources: the handle by which other threads stop and watch it. Late frames of live sources are dropped.
     fn live(&self) -> Option<LiveHandle> {
         None
     }
 
-    /// Files that frames come from: what no output may replace.
+    /// Files that the source reads. Outputs must not replace them.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 
-    /// What a person should hear and no error says: files ignored, corrupt frames skipped. Each is returned once.
+    /// Notes for the user that are not errors: ignored files, skipped corrupt frames. Each is returned once.
     fn take_notes(&mut self) -> Vec<String>;
 }
 
-/// How inputs are opened.
+/// Options for opening inputs.
 #[derive(Clone, Debug)]
 pub struct SourceOptions {
-    /// Shape of the frames on standard input or a pipe, where they have no header.
+    /// Format of frames without a header on standard input or a pipe.
     pub raw: Option<RawFormat>,
     /// The program that decodes videos.
     pub ffmpeg: PathBuf,
-    /// The topic of a recording whose images are replayed; without one, that which has the first image.
+    /// Topic of a recording to replay; by default the topic of the first image.
     pub topic: Option<String>,
 }
 
@@ -96,15 +98,14 @@ impl Default for SourceOptions {
     }
 }
 
-/// Opens image files, folders, globs, videos, recordings, `-` (standard input) and `test:` patterns, in this order. Frames of
-/// several inputs follow each other. A frame is named after its file, and where several files have one name, after their
-/// folders as well, whatever the order of the inputs.
+/// Opens image files, folders, globs, videos, recordings, `-` (standard input) and `test:` patterns, in the given order. A
+/// frame is named after its file; if several files have the same name, after their folders too.
 ///
-/// A folder stands for its images, one without images for its videos, in natural order; what is left out is noted. GIF, WebP
-/// and PNG animations give all their frames. Of a video file with several streams the first is read, which is noted. Times
-/// ([`Frame::capture_ns`]) are those that the file has for its frames.
+/// A folder means its images, or its videos if it has no images, in natural order; files that are left out are noted. All
+/// frames of GIF, WebP and PNG animations are read. If a video file has several video streams, the first is read, which is
+/// noted. Times ([`Frame::capture_ns`]) are those of the file.
 ///
-/// HEIC and AVIF photographs need the program `heif-dec` or `heif-convert` of libheif, other videos than y4m and MJPEG
+/// HEIC and AVIF photographs need the program `heif-dec` or `heif-convert` of libheif. Videos other than y4m and MJPEG need
 /// `ffmpeg`.
 ///
 /// # Errors
@@ -120,7 +121,7 @@ pub fn open(inputs: &[impl AsRef<OsStr>], options: &SourceOptions) -> Result<Box
     if let (true, Some(example)) = (renamed, names.first()) {
         notes.push(format!("several inputs have the same name: frames are named like {example:?}"));
     }
-    let mut chain = Chain {
+    let mut sequence = InputSequence {
         files: inputs.iter().flat_map(Input::files).collect(),
         inputs: inputs.into_iter().zip(names).collect::<Vec<_>>().into_iter(),
         options: options.clone(),
@@ -133,13 +134,13 @@ pub fn open(inputs: &[impl AsRef<OsStr>], options: &SourceOptions) -> Result<Box
     };
     // A video that cannot be opened should be known before a model is loaded for it.
     let is_stream = |(input, _): &(Input, String)| !matches!(input, Input::Still(_) | Input::Animation(_));
-    if alone && chain.inputs.as_slice().first().is_some_and(is_stream) {
-        let (input, name) = chain.inputs.next().expect("one input");
-        let current = chain.open_stream(&input, name)?;
-        chain.len_hint = current.stream.len_hint();
-        chain.current = Some(current);
+    if alone && sequence.inputs.as_slice().first().is_some_and(is_stream) {
+        let (input, name) = sequence.inputs.next().expect("one input");
+        let current = sequence.open_stream(&input, name)?;
+        sequence.len_hint = current.stream.len_hint();
+        sequence.current = Some(current);
     }
-    Ok(Box::new(chain))
+    Ok(Box::new(sequence))
 }
 
 /// Parses `WIDTHxHEIGHT` within the limits of a frame.
@@ -151,8 +152,8 @@ fn parse_size(size: &str) -> Option<(usize, usize)> {
     Some((width_px, height_px))
 }
 
-/// Opens one input after the other.
-struct Chain {
+/// Reads one input after the other.
+struct InputSequence {
     /// Each with the name of its frames.
     inputs: std::vec::IntoIter<(Input, String)>,
     files: Vec<PathBuf>,
@@ -172,7 +173,7 @@ struct Current {
     frames: usize,
 }
 
-impl Source for Chain {
+impl Source for InputSequence {
     fn next_frame(&mut self, frame: &mut Frame) -> Result<bool, SourceError> {
         (frame.capture_ns, frame.captured) = (None, None);
         loop {
@@ -223,7 +224,7 @@ impl Source for Chain {
     }
 }
 
-impl Chain {
+impl InputSequence {
     fn count(&mut self, frame: &mut Frame) -> bool {
         frame.index = self.index;
         self.index += 1;

@@ -1,4 +1,4 @@
-//! `test:`, a picture that moves: three shapes before a textured background. The same on every machine.
+//! The test pattern `test:`: three moving shapes before a textured background. Its pixels are the same on every machine.
 
 use crate::{Frame, SourceError};
 
@@ -14,7 +14,7 @@ const FRAME_NS: u64 = 1_000_000_000 / 30;
 pub(crate) struct Pattern {
     width_px: usize,
     height_px: usize,
-    /// `None` for a pattern without end.
+    /// `None` for an endless pattern.
     frames: Option<usize>,
     next: usize,
     /// `[height, width, 3]`
@@ -22,7 +22,7 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// From what follows `test:`, `[WIDTHxHEIGHT][@FRAMES]`; 0 frames are frames without end.
+    /// Parses the text after `test:`, `[WIDTHxHEIGHT][@FRAMES]`. 0 frames means endless.
     pub(crate) fn parse(words: &str) -> Result<Self, SourceError> {
         let wrong = || SourceError::Input {
             expected: "test:, test:WIDTHxHEIGHT or test:WIDTHxHEIGHT@FRAMES".into(),

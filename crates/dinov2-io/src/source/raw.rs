@@ -11,6 +11,7 @@ use crate::{FormatError, Frame, SourceError};
 
 /// Layout of the bytes of a raw frame. YUV is ITU-R BT.601, limited range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RawPixels {
     /// `[height, width, 3]` as red, green, blue.
     #[default]

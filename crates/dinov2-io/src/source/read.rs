@@ -1,4 +1,4 @@
-//! Reading of sizes that a stream merely claims.
+//! Reads data whose size is claimed by a stream, without allocating the claimed size in advance.
 
 use std::io::{self, BufRead, Read};
 
@@ -33,7 +33,7 @@ pub(crate) fn read_frame_bytes(
     }
 }
 
-/// Reads up to and without the next `\n` into `line`. False at the end of the stream, when not one byte came.
+/// Reads up to the next `\n` into `line`, without it. False at the end of the stream.
 pub(crate) fn read_line(
     reader: &mut impl BufRead,
     what: &'static str,

@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::{FormatError, Frame, SourceError};
 
-/// Decodes image files one after the other, keeping the buffer of encoded bytes.
+/// Decodes image files one after the other, reusing the buffer of encoded bytes.
 #[derive(Debug, Default)]
 pub(crate) struct StillDecoder {
     encoded: Vec<u8>,
@@ -30,7 +30,7 @@ impl StillDecoder {
         self.decode_into(path, frame)
     }
 
-    /// Reads one file; if it has several frames, they are returned, and nothing is left to be decoded here.
+    /// Reads one file. An animation is returned as a stream, and [`Self::decode_into`] must not be called then.
     pub(crate) fn load(&mut self, path: &Path) -> Result<Option<AnimationStream>, SourceError> {
         self.read(path)?;
         if !is_animated(Cursor::new(&self.encoded)) {
@@ -39,7 +39,7 @@ impl StillDecoder {
         AnimationStream::new(std::mem::take(&mut self.encoded), path).map(Some)
     }
 
-    /// Decodes what was read from `path`.
+    /// Decodes the file that was read from `path`.
     pub(crate) fn decode_into(&mut self, path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
         match heif::is_photograph(&self.encoded) {
             true => heif::decode(&self.encoded, path, frame)?,
@@ -61,7 +61,7 @@ impl StillDecoder {
 /// Reads and decodes an image file into `frame`: pixels, size and path. Of an animation the first frame.
 ///
 /// # Errors
-/// As [`decode_still`], and a file that cannot be read; HEIC and AVIF without libheif's program.
+/// As [`decode_still`], and if the file cannot be read, or is HEIC or AVIF and libheif's program is missing.
 pub fn read_still(path: &Path, frame: &mut Frame) -> Result<(), SourceError> {
     StillDecoder::default().read_into(path, frame)
 }
@@ -116,7 +116,7 @@ pub(crate) fn supported_format(head: &[u8]) -> Option<ImageFormat> {
     matches!(format, Bmp | Gif | Jpeg | Png | Pnm | Qoi | Tiff | WebP).then_some(format)
 }
 
-/// What an image decoder may take.
+/// Limits of an image decoder.
 pub(crate) fn decoder_limits() -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_image_width = Some(MAX_SIDE_PX as u32);
@@ -130,7 +130,7 @@ pub(crate) fn decode_as(format: ImageFormat, encoded: &[u8], frame: &mut Frame) 
     decode(format, encoded, frame, |decoder| decoder.orientation().unwrap_or(Orientation::NoTransforms))
 }
 
-/// [`decode_as`] for an image that stands upright whatever its EXIF says.
+/// [`decode_as`] without the EXIF orientation.
 pub(crate) fn decode_upright(
     format: ImageFormat,
     encoded: &[u8],
@@ -162,7 +162,7 @@ fn decode(
     Ok(())
 }
 
-/// An image that decoders can be given.
+/// Input of an image decoder.
 fn complete(format: ImageFormat, encoded: &[u8]) -> Result<Cow<'_, [u8]>, FormatError> {
     if format == ImageFormat::Jpeg { with_huffman_tables(encoded) } else { Ok(Cow::Borrowed(encoded)) }
 }
@@ -192,7 +192,7 @@ fn not_an_image() -> FormatError {
     }
 }
 
-/// The JPEG decoder paints what is missing in grey and reports nothing, so a cut-off file is found here.
+/// Detects cut-off JPEG files, because the decoder paints missing data grey without an error.
 fn check_whole_jpeg(encoded: &[u8]) -> Result<(), FormatError> {
     match Splitter::new(encoded).next_jpeg(&mut Vec::new())? {
         Piece::Jpeg => Ok(()),

@@ -1,9 +1,10 @@
-//! The kinds of input that give many frames, behind one trait.
+//! The trait [`Stream`] for inputs of many frames, and y4m, MJPEG and raw streams.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+use dinov2_files::chain;
 use image::ImageFormat;
 
 use super::ffmpeg::FfmpegReader;
@@ -22,12 +23,12 @@ pub(crate) trait Stream: Send {
     /// Fills pixels, size and path, and the capture time where known. False at the end.
     fn read_into(&mut self, frame: &mut Frame) -> Result<bool, SourceError>;
 
-    /// Number of frames, where it can be told cheaply.
+    /// Number of frames, if it is cheap to find.
     fn len_hint(&self) -> Option<usize> {
         None
     }
 
-    /// Something for people, once.
+    /// A note for the user, once.
     fn take_note(&mut self) -> Option<String> {
         None
     }
@@ -69,7 +70,7 @@ impl Stream for Y4mStream {
     }
 }
 
-/// An MJPEG file or pipe. Corrupt frames are skipped and told about once, at the end.
+/// An MJPEG file or pipe. Corrupt frames are skipped and noted once, at the end.
 pub(crate) struct MjpegStream {
     splitter: Splitter<Bytes>,
     name: String,
@@ -110,8 +111,8 @@ impl MjpegStream {
                 _ => format!("{skipped} corrupt ones, {}", self.first_fault),
             };
             let expected = "at least one JPEG image".into();
-            let reason = FormatError::Field { what: "MJPEG stream", expected, got };
-            return Err(SourceError::Format { reason, path: self.name.clone() });
+            let source = FormatError::Field { what: "MJPEG stream", expected, got };
+            return Err(SourceError::Format { source, path: self.name.clone() });
         }
         if skipped > 0 {
             let (name, first) = (&self.name, &self.first_fault);
@@ -128,7 +129,7 @@ impl Stream for MjpegStream {
                 Piece::End => return self.finish(),
                 Piece::Corrupt(reason) => self.skip(reason),
                 Piece::Jpeg => match decode_as(ImageFormat::Jpeg, &self.jpeg, frame) {
-                    Err(error) => self.skip(error),
+                    Err(error) => self.skip(chain(&error)),
                     Ok(()) => {
                         self.frames += 1;
                         frame.path.clone_from(&self.path);
@@ -181,7 +182,7 @@ impl Stream for Pattern {
     }
 }
 
-/// Opens bytes without a name: y4m and JPEG are told by how they start, anything else needs a raw format.
+/// Opens bytes without a file name. y4m and JPEG are recognised by content; other streams need a raw format.
 pub(crate) fn open_pipe(
     mut bytes: Bytes,
     name: &str,

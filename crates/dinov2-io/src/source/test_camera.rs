@@ -1,3 +1,5 @@
+//! A live source without a device: the test pattern in real time.
+
 use std::time::{Duration, Instant};
 
 use super::pattern::Pattern;
@@ -5,27 +7,26 @@ use super::{LiveHandle, Source};
 use crate::{Frame, SourceError};
 
 const DEFAULT_FPS: f64 = 30.0;
-/// Fastest that may be asked for.
+/// Highest frame rate.
 const MAX_FPS: f64 = 1_000.0;
 
-/// A camera that is none: the picture of `test:`, frame by frame in real time. A frame that nobody came for is lost, as with
-/// a camera.
+/// A simulated camera: the test pattern in real time. Frames that are not taken in time are lost, as with a camera.
 #[derive(Debug)]
 pub struct TestCamera {
     pattern: Pattern,
     period: Duration,
     start: Option<Instant>,
-    /// Frames of the clock that have passed, given out or lost.
+    /// Number of frames so far, given or lost.
     ticks: u64,
     given: usize,
     handle: LiveHandle,
 }
 
 impl TestCamera {
-    /// From `test:[WIDTHxHEIGHT][@FPS]`; 640x480 at 30 frames per second where nothing is said.
+    /// Parses `test:[WIDTHxHEIGHT][@FPS]`. Default: 640x480 at 30 frames per second.
     ///
     /// # Errors
-    /// Other words, a size beyond the limits, or a rate that is not above 0 and at most 1000.
+    /// If the text has another form, the size exceeds the limits, or the rate is not above 0 and at most 1000.
     pub fn parse(words: &str) -> Result<Self, SourceError> {
         let wrong = || SourceError::Input {
             expected: "test camera test:, test:WIDTHxHEIGHT or test:WIDTHxHEIGHT@FPS (at most 1000)".into(),
@@ -44,7 +45,7 @@ impl TestCamera {
         Ok(Self { pattern, period, start: None, ticks: 0, given: 0, handle: LiveHandle::default() })
     }
 
-    /// Moment at which frame `tick` of the clock is taken.
+    /// Capture time of frame `tick`.
     fn moment(&self, start: Instant, tick: u64) -> Instant {
         start + Duration::from_secs_f64(self.period.as_secs_f64() * tick as f64)
     }

@@ -1,4 +1,19 @@
-//! YUV4MPEG2 (`.y4m`): uncompressed 8-bit video behind a line of text. Format: yuv4mpeg(5) of mjpegtools.
+//! YUV4MPEG2 (`.y4m`): uncompressed 8-bit video after a header line. Format: yuv4mpeg(5) of mjpegtools.
+//!
+//! The crate `y4m` (0.8) is not used. It reports a frame that is cut off as the regular end, takes 25 frames a second for a
+//! missing rate, overflows on the product of width and height (`W8589934592 H2147483648`), reads headers with one call per
+//! byte, and its errors do not say which field is wrong.
+//!
+//! ```
+//! use dinov2_io::{Frame, y4m};
+//!
+//! let stream = b"YUV4MPEG2 W2 H1 F30:1 Cmono XCOLORRANGE=FULL\nFRAME\n\x00\xff";
+//! let mut reader = y4m::Reader::new(&stream[..]).unwrap();
+//! let mut frame = Frame::new();
+//! assert!(reader.read_into(&mut frame).unwrap());
+//! assert_eq!(frame.pixels, [0, 0, 0, 255, 255, 255]);
+//! assert!(!reader.read_into(&mut frame).unwrap());
+//! ```
 
 use std::io::{BufReader, Read};
 
@@ -7,14 +22,14 @@ use super::yuv::{Chroma, YuvMatrix, YuvRange, rgb_from_grey, rgb_from_planes};
 use crate::limits::check_frame_size;
 use crate::{FormatError, Frame};
 
-/// First bytes of every such stream.
+/// First bytes of a y4m stream.
 pub const MAGIC: &[u8] = b"YUV4MPEG2";
 
 /// Chroma layout, the `C` field of the header. All 8-bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChromaLayout {
     /// `C420`, `C420jpeg`, `C420mpeg2`, `C420paldv`: half the columns, half the rows. Where in the square of four a
-    /// sample sits differs between them by half a pixel and is not told apart.
+    /// sample lies differs between them by half a pixel; this difference is ignored.
     C420,
     /// `C422`: half the columns.
     C422,
@@ -24,7 +39,7 @@ pub enum ChromaLayout {
     Mono,
 }
 
-/// What the first line says.
+/// The header line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Width in pixels.
@@ -133,7 +148,7 @@ impl<R: Read> Reader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// A header that is missing, too long, or says what this reader does not do.
+    /// If the header is missing, too long or invalid, or the format is not 8-bit.
     pub fn new(stream: R) -> Result<Self, FormatError> {
         let mut stream = BufReader::with_capacity(1 << 16, stream);
         let mut line = Vec::new();
@@ -144,7 +159,7 @@ impl<R: Read> Reader<R> {
         Ok(Self { stream, header, frames: 0, line, planes: Vec::new() })
     }
 
-    /// What the header says.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -152,7 +167,7 @@ impl<R: Read> Reader<R> {
     /// Reads the next frame into `frame`: pixels, size and capture time. False at the end of the stream.
     ///
     /// # Errors
-    /// A stream that breaks off within a frame, or has something else where a frame should start.
+    /// If the stream ends within a frame, or a frame header is invalid.
     pub fn read_into(&mut self, frame: &mut Frame) -> Result<bool, FormatError> {
         if !read_line(&mut self.stream, "y4m frame header", &mut self.line)? {
             return Ok(false);

@@ -54,7 +54,7 @@ pub(crate) fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
     simd.mul(polynomial(simd, &EXP2, simd.sub(x, whole)), simd.exp2_of_low_bits(biased))
 }
 
-/// `2^x` for x <= 127 to 13 bits; arguments are cut off at -3, for callers to whom less than 1/4 is nothing.
+/// `2^x` for x <= 127 to 13 bits; arguments below -3 count as -3, for callers that treat results up to 1/4 as 0.
 #[inline(always)]
 pub(crate) fn exp2_coarse<S: Simd>(simd: S, x: S::V) -> S::V {
     let x = simd.max(x, simd.splat(-3.0));

@@ -5,6 +5,18 @@
 //! Keys and values are first packed per head into the panels of the GEMM micro-kernel ([`KeyValuePanels`]); then each
 //! task takes a block of queries of one head through all keys, a block of keys at a time. The running sum of values
 //! lives in the output itself.
+//!
+//! ```
+//! use dinov2_kernels::attention::{AttentionShape, KeyValuePanels, attention};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! // Two tokens, one head of width 2. Queries are zero, so each token attends to both values alike.
+//! let shape = AttentionShape { tokens: 2, heads: 1, head_dim: 2 };
+//! let qkv = [[0.0, 0.0, 1.0, 2.0, 10.0, 20.0], [0.0, 0.0, 3.0, 4.0, 30.0, 40.0]].concat();
+//! let mut out = [0.0; 4];
+//! attention(Isa::detect(), &Pool::single(), shape, &qkv, &mut KeyValuePanels::default(), &mut out);
+//! assert!(out.iter().zip([20.0, 30.0, 20.0, 30.0]).all(|(got, want)| (got - want).abs() < 1e-4));
+//! ```
 
 #[cfg(test)]
 pub(crate) mod scalar;
@@ -288,7 +300,7 @@ impl Tile<'_> {
         let (factor, shift) = (simd.splat(scale_log2), simd.splat(largest));
         let mut total = simd.splat(0.0);
         for at in (0..padded).step_by(S::LANES) {
-            // SAFETY: as above.
+            // SAFETY: `at + LANES <= padded`, the length of `scores`; the load ends before the store to the same place begins.
             unsafe {
                 let score = simd.load(scores.as_ptr().add(at));
                 let weight = activation::exp2(simd, simd.mul(simd.sub(score, shift), factor));

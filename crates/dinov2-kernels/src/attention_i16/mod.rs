@@ -1,4 +1,4 @@
-//! Multi-head self-attention in 16-bit integers, for engines whose matrices are int8 anyway.
+//! Multi-head self-attention in 16-bit integers, for engines whose matrices are int8 or 16-bit floats.
 //!
 //! As [`crate::attention`]: an online softmax over blocks of keys, input `qkv: [n, 3 * dim]` in f32, output `[n, dim]`.
 //! Queries are quantized per row, keys per head, values per head and channel, softmax weights to 14 bits; sums are
@@ -6,6 +6,20 @@
 //! f32 (`vpmaddwd`, `vpdpwssd`).
 //!
 //! Limits on the factors keep sums within an i32: `query_key_limit`, and `WEIGHT_LIMIT` with `VALUE_LIMIT`.
+//!
+//! ```
+//! use dinov2_kernels::attention::AttentionShape;
+//! use dinov2_kernels::attention_i16::{KeyValuePanelsI16, attention_i16, is_supported};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! let (isa, shape) = (Isa::detect(), AttentionShape { tokens: 2, heads: 1, head_dim: 2 });
+//! if is_supported(isa, shape) {
+//!     let qkv = [[0.0, 0.0, 1.0, 2.0, 10.0, 20.0], [0.0, 0.0, 3.0, 4.0, 30.0, 40.0]].concat();
+//!     let mut out = [0.0; 4];
+//!     attention_i16(isa, &Pool::single(), shape, &qkv, &mut KeyValuePanelsI16::default(), &mut out);
+//!     assert!(out.iter().zip([20.0, 30.0, 20.0, 30.0]).all(|(got, want)| (got - want).abs() < 0.2));
+//! }
+//! ```
 
 mod pack;
 
@@ -91,7 +105,7 @@ impl Layout {
     }
 }
 
-/// Whether [`attention_i16`] runs a shape on this instruction set, and gains by it.
+/// Whether [`attention_i16`] runs a shape on this instruction set, and is faster there than [`crate::attention`].
 pub fn is_supported(isa: Isa, shape: AttentionShape) -> bool {
     shape.head_dim <= MAX_HEAD_DIM && isa.run_dot(FastI16)
 }
@@ -393,7 +407,7 @@ fn largest_magnitude<S: Simd>(simd: S, values: &[f32], least: f32) -> f32 {
     simd.largest(largest)
 }
 
-/// What one unit is worth where the largest magnitude becomes `limit` units; 0 for what is zero for all purposes.
+/// The scale that maps the largest magnitude to `limit` units; 0 where the largest magnitude is negligible.
 fn step(largest: f32, limit: f32) -> f32 {
     let step = largest / limit;
     if step >= f32::MIN_POSITIVE && step.is_finite() { step } else { 0.0 }

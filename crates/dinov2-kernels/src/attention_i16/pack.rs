@@ -17,7 +17,7 @@ pub(super) fn pack(isa: Isa, pool: &Pool, layout: Layout, qkv: &[f32], scratch: 
     let values = Disjoint::new(&mut scratch.values[..]);
     let key_scales = Disjoint::new(&mut scratch.key_scales[..]);
     let value_scales = Disjoint::new(&mut scratch.value_scales[..]);
-    // Keys and values of a head are tasks of their own: with few heads, threads would stand idle.
+    // Separate tasks for keys and values of a head: with one task per head, threads would be idle where heads are few.
     pool.run(2 * heads, &|task| {
         let (head, part) = (task / 2, task % 2);
         #[expect(unsafe_code, reason = "heads are shared out among tasks")]

@@ -1,3 +1,5 @@
+//! Attention in 16-bit integers against the definition in f64.
+
 use alloc::vec;
 use alloc::vec::Vec;
 

@@ -6,6 +6,18 @@
 //! for every `k`, zero-padded at the end. A tile is `TILE_ROWS` rows by one panel; its accumulators stay in registers
 //! over the whole of `k`, and the epilogue is applied as they are stored. Tasks are blocks of tiles small enough that
 //! a block's panels stay in the second-level cache.
+//!
+//! ```
+//! use dinov2_kernels::gemm_f32::PackedLinear;
+//! use dinov2_kernels::{Epilogue, Isa, Pool};
+//!
+//! let isa = Isa::detect();
+//! let (weight, bias) = ([1.0, 0.0, 0.0, 0.0, 1.0, 1.0], [0.5, 0.0]); // [2, 3] and [2]
+//! let layer = PackedLinear::pack(isa, &weight, &bias, 3);
+//! let mut out = [0.0; 2];
+//! layer.apply(isa, &Pool::single(), Epilogue::Store, &[1.0, 2.0, 3.0], &mut out);
+//! assert_eq!(out, [1.5, 5.0]);
+//! ```
 
 pub(crate) mod scalar;
 pub(crate) mod tile;

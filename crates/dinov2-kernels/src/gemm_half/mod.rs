@@ -4,6 +4,20 @@
 //! The input comes as [`HalfRows`]; `weight: [n, k]` f32 is rounded as it is packed; `out: [rows, n]` f32
 //! (`[rows, n / 2]` for SwiGLU). The packed weight is a run of panels `[k / GROUP][2 * LANES][GROUP]`, two vectors of
 //! output channels each.
+//!
+//! ```
+//! use dinov2_kernels::gemm_half::{HalfRows, PackedLinearHalf, round_rows};
+//! use dinov2_kernels::{Epilogue, Isa, Pool};
+//!
+//! let (isa, pool) = (Isa::detect(), Pool::single());
+//! let (weight, bias) = ([1.0, 0.0, 0.0, 0.0, 1.0, 1.0], [0.5, 0.0]); // [2, 3] and [2]
+//! let layer = PackedLinearHalf::pack(isa, &weight, &bias, 3);
+//! let mut input = HalfRows::default();
+//! round_rows(isa, &pool, &[1.0, 2.0, 3.0], 3, &mut input);
+//! let mut out = [0.0; 2];
+//! layer.apply(isa, &pool, Epilogue::Store, &input, &mut out);
+//! assert_eq!(out, [1.5, 5.0]); // small whole numbers are exact in bf16 and f16
+//! ```
 
 mod pack;
 mod rows;

@@ -1,3 +1,6 @@
+//! Packing of a linear layer for 16-bit floats: `weight: [n, k]` in f32 becomes panels of rounded factors,
+//! `[panels][k / GROUP][panel_cols][GROUP]`, zero-padded in `n` and `k`.
+
 use alloc::vec;
 
 use crate::layer_shape::LayerShape;

@@ -1,3 +1,5 @@
+//! Products of 16-bit floats against the scalar definition.
+
 use alloc::vec;
 
 use super::*;

@@ -9,6 +9,21 @@
 //! start. Where an instruction set sums products in 16 bits ([`Dot::SUMS_SATURATE`]), weights that could saturate are
 //! split into several steps over the same inputs: exact for every weight, and nearly free for weights that were
 //! quantized to 7 bits with this in mind.
+//!
+//! ```
+//! use dinov2_kernels::gemm_i8::{Int8Weight, PackedLinearI8};
+//! use dinov2_kernels::quantize::{QuantizedRows, quantize_rows};
+//! use dinov2_kernels::{Epilogue, Isa, Pool};
+//!
+//! let (isa, pool) = (Isa::detect(), Pool::single());
+//! let weight = Int8Weight { values: &[2, 0, 0, 0, 2, 2], scale: &[0.5, 0.5], bias: &[0.5, 0.0], k: 3 };
+//! let layer = PackedLinearI8::pack(isa, weight);
+//! let mut input = QuantizedRows::default();
+//! quantize_rows(isa, &pool, &[1.0, 2.0, 3.0], 3, &mut input);
+//! let mut out = [0.0; 2];
+//! layer.apply(isa, &pool, Epilogue::Store, &input, &mut out);
+//! assert!((out[0] - 1.5).abs() < 0.02 && (out[1] - 5.0).abs() < 0.02);
+//! ```
 
 mod pack;
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! int8 products against the scalar definition, bit for bit.
+
 use alloc::vec;
 use alloc::vec::Vec;
 

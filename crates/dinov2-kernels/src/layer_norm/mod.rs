@@ -1,5 +1,15 @@
 //! LayerNorm over the last dimension: `(x - mean) / sqrt(variance + eps) * gamma + beta` per row (Ba et al. 2016),
 //! variance biased as in PyTorch.
+//!
+//! ```
+//! use dinov2_kernels::layer_norm::{LayerNorm, layer_norm};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! let params = LayerNorm { gamma: &[1.0, 1.0], beta: &[0.0, 1.0], eps: 1e-6 };
+//! let mut out = [0.0; 2];
+//! layer_norm(Isa::detect(), &Pool::single(), &params, &[3.0, 5.0], &mut out);
+//! assert!((out[0] + 1.0).abs() < 1e-5 && (out[1] - 2.0).abs() < 1e-5);
+//! ```
 
 #[cfg(test)]
 pub(crate) mod scalar;

@@ -1,10 +1,16 @@
-//! What this machine can do at most with an instruction set, to hold kernels against: loops of nothing but the
-//! instructions that the GEMMs consist of, on as many registers as their tiles have, and a pass over more memory than
-//! caches hold.
+//! Upper bounds for the kernels' speed on this machine: arithmetic, by loops of only the GEMMs' instructions on as many registers as
+//! their tiles have; memory, by a pass over more bytes than caches hold.
 //!
-//! A multiplication and an addition count as two operations. Every figure is the fastest of many repetitions, since
-//! whatever else the machine does can only make one slower. What this does not do: bounds by caches, or by loads into
-//! registers; a kernel needs these besides, so it stays below the peak.
+//! A multiplication and an addition count as two operations. Each figure is the fastest of many repetitions, because other load can
+//! only make one slower. Caches and loads into registers are not measured; kernels need them too, so they stay below the peak.
+//!
+//! ```no_run
+//! use dinov2_kernels::peak::{Arithmetic, operations_per_second};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! let rate = operations_per_second(Isa::detect(), &Pool::single(), Arithmetic::F32);
+//! println!("{:.0} GFLOP/s", rate / 1e9);
+//! ```
 
 mod arithmetic;
 mod memory;

@@ -1,14 +1,23 @@
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+//! The pool of threads: who may touch a step's work when, and who sleeps until whom.
+//!
+//! A step is opened by one store to `state`, entered and left by workers through the same number, and closed by the caller, who then
+//! waits until nobody is inside. Every ordering here is model-checked (`model.rs`).
+//!
+//! What it does not do: run steps side by side, or steps within steps.
+
+use core::num::NonZeroUsize;
+use core::sync::atomic::Ordering;
+use std::sync::PoisonError;
+
+use super::sync::thread::{self, JoinHandle, Thread};
+use super::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, UnsafeCell, fence, spin_loop};
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
 /// Spins before a waiting thread parks or yields: some tens of microseconds, longer than the gaps between the steps
 /// of one frame and far shorter than the gap between frames.
-const SPINS: u32 = 20_000;
+/// One under the model checker, so that threads park within few steps.
+const SPINS: u32 = if cfg!(loom) { 1 } else { 20_000 };
 
 /// A fixed set of threads; the calling thread is one of them.
 pub struct Pool {
@@ -74,7 +83,7 @@ struct Work {
 // inside; `task` points to a `Sync` closure that outlives the step, because `run` waits until nobody is inside.
 #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
 unsafe impl Sync for Shared {}
-// SAFETY: as above.
+// SAFETY: the only part that is not `Send` by itself is the pointer in `work`, to a closure that is `Sync`: any thread may call it.
 #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
 unsafe impl Send for Shared {}
 
@@ -132,14 +141,14 @@ impl Pool {
     #[expect(unsafe_code, reason = "a closure lent to the workers for one step")]
     fn open_step(&self, tasks: usize, task: &Task<'_>) {
         // SAFETY: the last step was closed and left (`CloseStep`) and `stepping` is held, so nobody reads `work` now.
-        unsafe { *self.shared.work.get() = Some(Work { task: erase(task), tasks }) };
+        self.shared.work.with_mut(|work| unsafe { *work = Some(Work { task: erase(task), tasks }) });
         self.shared.next.store(0, Ordering::Relaxed);
         let state = State(self.shared.state.load(Ordering::Relaxed));
-        // SeqCst pairs with the worker's store of `parked` followed by its load of `state`: one of the two sees the
-        // other.
-        self.shared.state.store(state.next_step().0, Ordering::SeqCst);
+        self.shared.state.store(state.next_step().0, Ordering::Release);
+        // Pairs with the fence between a worker's store to `parked` and its load of `state`: one of the two sees the other's store.
+        fence(Ordering::SeqCst);
         for worker in &self.workers {
-            if worker.parked.load(Ordering::SeqCst) {
+            if worker.parked.load(Ordering::Relaxed) {
                 worker.thread.unpark();
             }
         }
@@ -164,7 +173,7 @@ impl Drop for CloseStep<'_> {
         while state.inside() != 0 {
             spins += 1;
             if spins < SPINS {
-                core::hint::spin_loop()
+                spin_loop()
             } else {
                 thread::yield_now()
             }
@@ -193,7 +202,7 @@ impl Shared {
         while let Some(step) = self.enter_step(seen, parked) {
             seen = step;
             // SAFETY: this worker is inside the step, so `run` has written `work` and won't again before it left.
-            if let Some(work) = unsafe { *self.work.get() } {
+            if let Some(work) = self.work.with(|work| unsafe { *work }) {
                 let outcome =
                     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.take_tasks(work)));
                 if outcome.is_err() {
@@ -211,7 +220,7 @@ impl Shared {
             if self.stop.load(Ordering::Acquire) {
                 return None;
             }
-            let state = State(self.state.load(Ordering::SeqCst));
+            let state = State(self.state.load(Ordering::Acquire));
             if state.is_open() && state.step() != seen {
                 let entered = (state.0, state.0 + 1);
                 if self
@@ -225,14 +234,15 @@ impl Shared {
             }
             spins += 1;
             if spins < SPINS {
-                core::hint::spin_loop();
+                spin_loop();
                 continue;
             }
-            parked.store(true, Ordering::SeqCst);
-            while State(self.state.load(Ordering::SeqCst)) == state && !self.stop.load(Ordering::SeqCst) {
+            parked.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            while State(self.state.load(Ordering::Acquire)) == state && !self.stop.load(Ordering::Acquire) {
                 thread::park();
             }
-            parked.store(false, Ordering::SeqCst);
+            parked.store(false, Ordering::Relaxed);
             spins = 0;
         }
     }
@@ -254,7 +264,8 @@ impl Worker {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        // No fence: every worker is woken, and what precedes `unpark` is visible to the one that it wakes.
+        self.shared.stop.store(true, Ordering::Release);
         for worker in &mut self.workers {
             worker.thread.unpark();
             if let Some(handle) = worker.handle.take() {
@@ -265,7 +276,7 @@ impl Drop for Pool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use core::sync::atomic::AtomicU32;

@@ -4,6 +4,15 @@
 //! `zero = round(-low / scale)`, `q = clamp(round(x / scale) + zero, 0, 255)`, ties to even, so that
 //! `x = scale * (q - zero)` up to half a step, and 0 is exact. A row of (almost) zeros has scale 0. Per row, because
 //! single tokens of large models are far out of the others' range; asymmetric, because GELU's output is one-sided.
+//!
+//! ```
+//! use dinov2_kernels::quantize::{QuantizedRows, quantize_rows};
+//! use dinov2_kernels::{Isa, Pool};
+//!
+//! let mut rows = QuantizedRows::default();
+//! quantize_rows(Isa::detect(), &Pool::single(), &[-1.0, 0.0, 1.0, 2.0], 2, &mut rows);
+//! assert_eq!((rows.rows(), rows.cols()), (2, 2));
+//! ```
 
 #[cfg(test)]
 pub(crate) mod scalar;

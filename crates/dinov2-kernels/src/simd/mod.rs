@@ -3,6 +3,44 @@
 //! A kernel is a struct that implements [`Kernel`]; [`Isa::run`] instantiates it for the detected instruction set.
 //! Values of the vector types exist only where a token of their instruction set does, and tokens come only from
 //! detection, so no kernel can run on a CPU that lacks it.
+//!
+//! ```
+//! use dinov2_kernels::Isa;
+//! use dinov2_kernels::simd::{Kernel, Simd};
+//!
+//! /// The sum of as many ones as a vector has lanes.
+//! struct Ones;
+//!
+//! impl Kernel for Ones {
+//!     type Output = f32;
+//!
+//!     #[inline(always)]
+//!     fn run<S: Simd>(self, simd: S) -> f32 {
+//!         simd.sum(simd.splat(1.0))
+//!     }
+//! }
+//!
+//! let isa = Isa::detect();
+//! assert_eq!(isa.run(Ones), isa.panel_cols() as f32 / 2.0);
+//! ```
+
+/// Methods of a token, each written as `fn name(arguments) -> result { body }` without `self`. The body is safe code in which
+/// `$features` are enabled: intrinsics without pointers can be called there.
+///
+/// The type of `self` must be a token whose `detect` has checked `$features`.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! feature_methods {
+    ($features:literal: $(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty $body:block)*) => { $(
+        #[inline(always)]
+        fn $name(self, $($argument: $type),*) -> $result {
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn enabled($($argument: $type),*) -> $result $body
+            // SAFETY: `self` is a token, so this CPU has `$features`.
+            unsafe { enabled($($argument),*) }
+        }
+    )* };
+}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

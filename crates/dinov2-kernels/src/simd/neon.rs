@@ -1,3 +1,5 @@
+//! f32 and i32 vectors of NEON, and its token.
+
 use core::arch::aarch64::*;
 
 use super::{Kernel, Simd};
@@ -25,12 +27,7 @@ fn run_enabled<K: Kernel>(simd: Neon, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-// Each intrinsic's SAFETY: `self` proves that the CPU has the instruction set.
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature"
-)]
 impl Simd for Neon {
     type V = float32x4_t;
     type I = int32x4_t;
@@ -40,83 +37,77 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::V {
-        unsafe { vdupq_n_f32(x) }
+    feature_methods! { "neon":
+        fn splat(x: f32) -> float32x4_t {
+            vdupq_n_f32(x)
+        }
+        fn add(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vaddq_f32(x, y)
+        }
+        fn sub(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vsubq_f32(x, y)
+        }
+        fn mul(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vmulq_f32(x, y)
+        }
+        fn div(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vdivq_f32(x, y)
+        }
+        fn mul_add(x: float32x4_t, y: float32x4_t, z: float32x4_t) -> float32x4_t {
+            vfmaq_f32(z, x, y)
+        }
+        // The number where one operand is NaN: `vminq_f32` and `vmaxq_f32` would return NaN.
+        fn min(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vminnmq_f32(x, y)
+        }
+        fn max(x: float32x4_t, y: float32x4_t) -> float32x4_t {
+            vmaxnmq_f32(x, y)
+        }
+        fn exp2_of_low_bits(x: float32x4_t) -> float32x4_t {
+            vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(x)))
+        }
+        fn sum(x: float32x4_t) -> f32 {
+            vaddvq_f32(x)
+        }
+        fn largest(x: float32x4_t) -> f32 {
+            vmaxnmvq_f32(x)
+        }
+        fn splat_i32(x: i32) -> int32x4_t {
+            vdupq_n_s32(x)
+        }
+        fn mul_i32(x: int32x4_t, y: int32x4_t) -> int32x4_t {
+            vmulq_s32(x, y)
+        }
+        fn to_f32(x: int32x4_t) -> float32x4_t {
+            vcvtq_f32_s32(x)
+        }
     }
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> Self::V {
+        // SAFETY: `self` proves NEON; the caller vouches for `LANES` readable f32, at any alignment.
         unsafe { vld1q_f32(from) }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, x: Self::V) {
+        // SAFETY: `self` proves NEON; the caller vouches for `LANES` writable f32, at any alignment.
         unsafe { vst1q_f32(to, x) }
     }
     #[inline(always)]
-    fn add(self, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { vaddq_f32(x, y) }
-    }
-    #[inline(always)]
-    fn sub(self, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { vsubq_f32(x, y) }
-    }
-    #[inline(always)]
-    fn mul(self, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { vmulq_f32(x, y) }
-    }
-    #[inline(always)]
-    fn div(self, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { vdivq_f32(x, y) }
-    }
-    #[inline(always)]
-    fn mul_add(self, x: Self::V, y: Self::V, z: Self::V) -> Self::V {
-        unsafe { vfmaq_f32(z, x, y) }
-    }
-    // The number where one operand is NaN: `vminq_f32` and `vmaxq_f32` would return NaN.
-    #[inline(always)]
-    fn min(self, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { vminnmq_f32(x, y) }
-    }
-    #[inline(always)]
-    fn max(self, x: Self::V, y: Self::V) -> Self::V {
-        unsafe { vmaxnmq_f32(x, y) }
-    }
-    #[inline(always)]
-    fn exp2_of_low_bits(self, x: Self::V) -> Self::V {
-        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(x))) }
-    }
-    #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> Self::V {
+        // SAFETY: `self` proves NEON; the caller vouches for `LANES` readable u16, at any alignment.
         unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
     }
     #[inline(always)]
-    fn sum(self, x: Self::V) -> f32 {
-        unsafe { vaddvq_f32(x) }
-    }
-    #[inline(always)]
-    fn largest(self, x: Self::V) -> f32 {
-        unsafe { vmaxnmvq_f32(x) }
-    }
-    #[inline(always)]
-    fn splat_i32(self, x: i32) -> Self::I {
-        unsafe { vdupq_n_s32(x) }
-    }
-    #[inline(always)]
     unsafe fn load_i32(self, from: *const i32) -> Self::I {
+        // SAFETY: `self` proves NEON; the caller vouches for `LANES` readable i32, at any alignment.
         unsafe { vld1q_s32(from) }
     }
     #[inline(always)]
-    fn mul_i32(self, x: Self::I, y: Self::I) -> Self::I {
-        unsafe { vmulq_s32(x, y) }
-    }
-    #[inline(always)]
-    fn to_f32(self, x: Self::I) -> float32x4_t {
-        unsafe { vcvtq_f32_s32(x) }
-    }
-    #[inline(always)]
     unsafe fn store_factors(self, to: *mut u8, x: float32x4_t) {
+        // SAFETY: `self` proves NEON; the caller vouches for `LANES` writable bytes, at any alignment.
         unsafe {
             let words = vmovn_u32(vcvtq_u32_f32(x));
             // Less 128 in eight bits: the top bit flipped.
@@ -126,6 +117,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn store_i16(self, to: *mut i16, x: float32x4_t) {
+        // SAFETY: `self` proves NEON; the caller vouches for `LANES` writable i16, at any alignment.
         unsafe { vst1_s16(to, vmovn_s32(vcvtnq_s32_f32(x))) }
     }
 }

@@ -1,3 +1,5 @@
+//! Vectors of four numbers in plain Rust, for CPUs without an instruction set of their own here and as a second opinion in tests.
+
 use super::{Kernel, Simd};
 
 /// Four lanes in plain Rust: what the compiler makes of it on the target's baseline. Always available.

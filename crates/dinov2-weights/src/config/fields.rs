@@ -1,15 +1,15 @@
-//! Typed reading of a JSON object whose keys mostly do not matter.
+//! Typed reading of some fields of a JSON object; all others are ignored.
 
 use serde_json::{Map, Value};
 
 use crate::metadata::PixelSize;
 
-/// Longest piece of a configuration that a message repeats.
+/// Longest excerpt of a configuration in a message.
 const MAX_SHOWN: usize = 60;
 /// Largest side of an image that a configuration may state.
 const MAX_STATED_SIDE_PX: u64 = 1 << 20;
 
-/// A JSON object; `null` counts as absent, as it does for those who write these files.
+/// A JSON object. `null` counts as absent, as in the libraries that write these files.
 #[derive(Clone, Copy)]
 pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
 
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         self.parsed(name, "a number", Value::as_f64)
     }
 
-    /// One number per channel; a number alone stands for all three, a list of another length for none.
+    /// One number per channel. A single number applies to all three; a list of another length is an error.
     pub(super) fn channels(self, name: &str) -> Result<Option<[f64; 3]>, String> {
         self.parsed(name, "three numbers", |value| match value {
             Value::Array(values) => {
@@ -83,7 +83,7 @@ pub(super) fn side_px(value: &Value) -> Option<u32> {
     u32::try_from(side).ok()
 }
 
-/// A value as a message shows it.
+/// A value, shortened for a message.
 pub(super) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(MAX_SHOWN) {

@@ -1,10 +1,10 @@
-//! `config.json` of Hugging Face: the DINOv2 in it, which may be the backbone of a depth, segmentation or other model.
+//! `config.json` of Hugging Face. The DINOv2 in it may be the backbone of a depth, segmentation or other model.
 
 use dinov2_core::PositionConvention;
 use serde_json::Value;
 
 use super::fields::{Fields, shown};
-use crate::checkpoint::{Hints, Stated, StatedSize};
+use crate::checkpoint::{Hints, StatedNumber, StatedSize};
 
 const PLAIN: &str = "dinov2";
 const WITH_REGISTERS: &str = "dinov2_with_registers";
@@ -16,7 +16,7 @@ const PUBLISHED: &str = "facebook/dinov2-";
 /// Reads a configuration.
 ///
 /// # Errors
-/// Another model than DINOv2, one with another activation or other channels, or quantized weights.
+/// If the model is not DINOv2, has another activation or number of channels, or has quantized weights.
 pub(super) fn hints(config: Fields<'_>) -> Result<Hints, String> {
     if let Some(quantized) = config.object("quantization_config") {
         let method = quantized.text("quant_method").unwrap_or("unknown");
@@ -76,8 +76,8 @@ fn convention(registers: bool) -> PositionConvention {
     if registers { PositionConvention::ExactSizeAntialias } else { PositionConvention::ExactSize }
 }
 
-/// The configuration of DINOv2 itself. As a backbone it also says which blocks' outputs are used and whether they are
-/// normed; tokens do not depend on that.
+/// The configuration of DINOv2 itself. That of a backbone also selects blocks and whether their outputs are normed, which
+/// does not change the tokens.
 fn of_backbone(config: Fields<'_>) -> Result<Hints, String> {
     let (convention, registers) = match config.text("model_type") {
         Some(PLAIN) => (Some(convention(false)), Some(0)),
@@ -99,10 +99,10 @@ fn of_backbone(config: Fields<'_>) -> Result<Hints, String> {
         return Err(format!("patch_size: expected a square, got {patch}"));
     }
     let stated = [
-        (Stated::Dim, config.count("hidden_size")?),
-        (Stated::Depth, config.count("num_hidden_layers")?),
-        (Stated::PatchSize, patch_size.and_then(|patch| usize::try_from(patch.width_px).ok())),
-        (Stated::Registers, registers),
+        (StatedNumber::Dim, config.count("hidden_size")?),
+        (StatedNumber::Depth, config.count("num_hidden_layers")?),
+        (StatedNumber::PatchSize, patch_size.and_then(|patch| usize::try_from(patch.width_px).ok())),
+        (StatedNumber::Registers, registers),
     ];
     Ok(Hints {
         heads: config.count("num_attention_heads")?,
@@ -131,7 +131,10 @@ mod tests {
         );
         let plain = plain.unwrap();
         assert_eq!((plain.heads, plain.convention), (Some(2), Some(PositionConvention::ExactSize)));
-        assert_eq!(plain.stated, [(Stated::Dim, 64), (Stated::PatchSize, 14), (Stated::Registers, 0)]);
+        assert_eq!(
+            plain.stated,
+            [(StatedNumber::Dim, 64), (StatedNumber::PatchSize, 14), (StatedNumber::Registers, 0)]
+        );
         assert_eq!(plain.image_size.unwrap().size, PixelSize { height_px: 42, width_px: 56 });
         for (json, told) in [
             (r#"{"model_type":"dinov2","hidden_act":"relu"}"#, "hidden_act: expected gelu, got \"relu\""),

@@ -1,8 +1,8 @@
-//! What the JSON files beside a checkpoint say: `config.json` of Hugging Face or timm, and the preprocessing of
+//! Reads the JSON files beside a checkpoint: `config.json` of Hugging Face or timm, and the preprocessing in
 //! `preprocessor_config.json` or `processor_config.json`.
 //!
-//! Only what the tensors cannot tell, or what must agree with them, is read. What would change the computation and is not
-//! understood is refused by name; the rest is ignored.
+//! Only values that the tensors do not determine, or that must agree with them, are read. Unknown settings that change the
+//! computation are errors that name the setting; all others are ignored.
 
 mod fields;
 mod hugging_face;
@@ -26,7 +26,7 @@ const CONFIG: &str = "config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
 const PROCESSOR: &str = "processor_config.json";
 
-/// A file that is read beside a checkpoint's weights, for whoever copies or downloads one.
+/// A file that is read beside a checkpoint's weights. Programs that copy or download checkpoints need it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SideFile {
     /// Name in the folder of the weights.
@@ -48,11 +48,10 @@ pub(crate) fn side_files_in(folder: &Path) -> Vec<&'static str> {
     there.map(|file| file.name).collect()
 }
 
-/// Reads the configuration files of a folder, as far as they are there.
+/// Reads those configuration files of a folder that exist.
 ///
 /// # Errors
-/// A file that is no JSON of the expected form, that describes another kind of model, or whose preprocessing is not
-/// understood.
+/// If a file is not JSON of the expected form, describes another kind of model, or has unknown preprocessing.
 pub(crate) fn hints_of_folder(folder: &Path) -> Result<Hints, ConvertError> {
     let path = folder.join(CONFIG);
     let hints = match read_object(&path)? {
@@ -95,7 +94,7 @@ pub(crate) fn with_preprocessing(folder: &Path, mut hints: Hints) -> Result<Hint
         }
         hints.normalisation = pixels.normalisation.or(hints.normalisation);
         hints.source_fit = pixels.fit.or(hints.source_fit);
-        // As transformers reads them: the nested one goes before the file of its own.
+        // As in transformers, the nested object takes precedence over the separate file.
         break;
     }
     Ok(hints)

@@ -1,9 +1,8 @@
-//! What the preprocessing of a source does to pixels: `preprocessor_config.json` of Hugging Face.
+//! Preprocessing of pixels by a source: `preprocessor_config.json` of Hugging Face.
 //!
-//! A processor computes `(pixel * rescale_factor - image_mean) / image_std`, each step only where it is switched on. That
-//! is affine per channel, so it is always a mean and a standard deviation of pixels in 0..=1, which engines fold into the
-//! patch embedding. What is not affine is refused by name. Size, crop and resampling belong to fitting: they are kept for
-//! the record.
+//! A processor computes `(pixel * rescale_factor - image_mean) / image_std`; each step can be switched off. This is affine
+//! per channel, so it is always a mean and a standard deviation of pixels in 0..=1, which engines fold into the patch
+//! embedding. Steps that are not affine are errors. Size, crop and resampling are recorded but not applied.
 
 use serde_json::Value;
 
@@ -18,7 +17,7 @@ const HALVES: [[f64; 3]; 2] = [[0.5; 3], [0.5; 3]];
 /// Hugging Face's `IMAGENET_DEFAULT_MEAN` and `_STD`.
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
-/// Statistics that a class of processors takes where its file states none.
+/// Default statistics of each class of processors.
 const DEFAULTS: [(&str, [[f64; 3]; 2]); 20] = [
     ("Bit", CLIP),
     ("CLIP", CLIP),
@@ -63,10 +62,10 @@ const HARMLESS: [&str; 14] = [
     "do_crop",
     "do_random_crop",
 ];
-/// Switches without the usual prefix that do change it.
+/// Switches without the prefix `do_` that change pixel values.
 const HARMFUL: [&str; 2] = ["rescale_offset", "offset"];
 
-/// What a source says of its pixels.
+/// Preprocessing of a source.
 #[derive(Debug, Default)]
 pub(super) struct Pixels {
     pub(super) normalisation: Option<Normalisation>,
@@ -90,7 +89,7 @@ pub(super) fn pixels(processor: Fields<'_>) -> Result<Pixels, String> {
     Ok(Pixels { normalisation: Some(of_unit_pixels(mean, std, factor)?), fit: fit(processor)? })
 }
 
-/// Refuses switches that are on and mean something else than an affine map of each channel.
+/// Refuses switches that are on and whose effect is not an affine map of each channel.
 fn refuse_other_steps(processor: Fields<'_>) -> Result<(), String> {
     for (name, value) in processor.0 {
         let unknown = name.starts_with("do_") && !HARMLESS.contains(&name.as_str());
@@ -124,7 +123,7 @@ fn statistics(processor: Fields<'_>) -> Result<[[f64; 3]; 2], String> {
     ])
 }
 
-/// The kind of a processor, without what every name of one ends in.
+/// The class of a processor without the common suffix.
 fn class(processor: Fields<'_>) -> Option<&str> {
     let class =
         processor.text("image_processor_type").or_else(|| processor.text("feature_extractor_type"))?;
@@ -147,7 +146,7 @@ pub(super) fn of_unit_pixels(mean: [f64; 3], std: [f64; 3], factor: f64) -> Resu
     Ok(normalisation)
 }
 
-/// What the file says of size, crop and resampling; a step that is switched off says nothing.
+/// Size, crop and resampling of the file. Steps that are switched off are left out.
 fn fit(processor: Fields<'_>) -> Result<Option<SourceFit>, String> {
     let resizes = processor.flag("do_resize")? != Some(false);
     let keeps_aspect = class(processor).is_none_or(|class| SHORT_SIDE.contains(&class));

@@ -8,16 +8,16 @@ use serde_json::Value;
 
 use super::fields::{Fields, shown};
 use super::pixels::{Pixels, interpolation, of_unit_pixels};
-use crate::checkpoint::{Hints, Stated, StatedSize};
+use crate::checkpoint::{Hints, StatedNumber, StatedSize};
 use crate::metadata::{PixelSize, Resize, SourceFit};
 
-/// What `timm.data` takes where `pretrained_cfg` states none.
+/// Defaults of `timm.data` for values that `pretrained_cfg` lacks.
 const USUAL_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const USUAL_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// As above: images are resized to the crop's size divided by this.
 const USUAL_CROP_PCT: f64 = 0.875;
 
-/// Arguments of the model that do not change what it computes, or that its tensors tell.
+/// Arguments that do not change the computation, or that the tensors determine.
 const HARMLESS: [&str; 28] = [
     "attn_drop_rate",
     "drop_path_rate",
@@ -48,7 +48,7 @@ const HARMLESS: [&str; 28] = [
     "strict_img_size",
     "weight_init",
 ];
-/// Arguments that do, with the values that DINOv2 has.
+/// Arguments that change the computation, with DINOv2's values.
 const DECISIVE: [(&str, &[&str]); 14] = [
     ("act_layer", &["gelu", "silu", "swish"]),
     ("attn_layer", &[]),
@@ -77,7 +77,7 @@ pub(super) fn hints(config: Fields<'_>) -> Result<Hints, String> {
         normalisation: pixels.normalisation,
         source_fit: pixels.fit,
         licence: pretrained.text("license").map(str::to_string),
-        stated: config.count("num_features")?.map(|dim| (Stated::Dim, dim)).into_iter().collect(),
+        stated: config.count("num_features")?.map(|dim| (StatedNumber::Dim, dim)).into_iter().collect(),
         image_size: stated_size(pretrained, "input_size")?,
         ..Hints::default()
     };
@@ -87,10 +87,10 @@ pub(super) fn hints(config: Fields<'_>) -> Result<Hints, String> {
         hints.class_position = arguments.flag("no_embed_class")?.map(|without| !without);
         hints.image_size = stated_size(arguments, "img_size")?.or(hints.image_size);
         let numbers = [
-            (Stated::Dim, "embed_dim"),
-            (Stated::Depth, "depth"),
-            (Stated::PatchSize, "patch_size"),
-            (Stated::Registers, "reg_tokens"),
+            (StatedNumber::Dim, "embed_dim"),
+            (StatedNumber::Depth, "depth"),
+            (StatedNumber::PatchSize, "patch_size"),
+            (StatedNumber::Registers, "reg_tokens"),
         ];
         for (field, name) in numbers {
             if !arguments.value(name).is_some_and(Value::is_array) {
@@ -183,7 +183,7 @@ mod tests {
             assert_eq!(hints.source_fit.unwrap().interpolation, Some(Interpolation::Bilinear));
             let size = PixelSize { height_px: 42, width_px: 56 };
             assert_eq!(hints.image_size, Some(StatedSize { field: "input_size", size }));
-            assert_eq!(hints.stated, [(Stated::Dim, 64)]);
+            assert_eq!(hints.stated, [(StatedNumber::Dim, 64)]);
         }
     }
 
@@ -199,7 +199,7 @@ mod tests {
         let hints = hints.unwrap();
         assert_eq!(hints.image_size.unwrap().size, PixelSize { height_px: 42, width_px: 56 });
         assert_eq!((hints.heads, hints.class_position), (Some(3), Some(false)));
-        assert_eq!(hints.stated, [(Stated::Registers, 4)]);
+        assert_eq!(hints.stated, [(StatedNumber::Registers, 4)]);
         for (arguments, told) in [
             (
                 r#""act_layer":"gelu_tanh""#,

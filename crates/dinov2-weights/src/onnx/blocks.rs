@@ -1,4 +1,4 @@
-//! The blocks of a vision transformer, recognised by how values flow, since exporters do not keep names.
+//! Recognises the blocks of a vision transformer by data flow, because exporters do not keep names.
 //!
 //! A block is two residual additions: `s + gamma * linear(attention(norm(s)))` and `s + gamma * linear(mlp(norm(s)))`.
 

@@ -122,7 +122,7 @@ impl Constants {
         if !path.starts_with(folder.canonicalize().map_err(missing)?) {
             return Err(outside());
         }
-        let data = map_file(&path).map_err(|error| error.to_string())?;
+        let data = map_file(&path).map_err(|error| dinov2_files::chain(&error))?;
         self.mapped.borrow_mut().insert(location.into(), data.clone());
         Ok(data)
     }

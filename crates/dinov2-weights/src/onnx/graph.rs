@@ -1,4 +1,4 @@
-//! A graph indexed for pattern matching: who writes and who reads a value, which values are constants, and which
+//! A graph indexed for pattern matching: the writer and the readers of each value, which values are constants, and which
 //! depend on the pixels.
 //!
 //! Values that are another value under a new name (Identity, Cast, Dropout) are resolved to it everywhere, so

@@ -1,8 +1,8 @@
 //! Finds the DINOv2 backbone of a graph and reads its weights.
 //!
-//! Exporters rename, transpose, merge and drop parameters, so names are not trusted: the backbone is recognised by
-//! how values flow from the pixels through residual blocks to the final LayerNorm. What follows that norm (a decoder,
-//! a head) is ignored. Constants keep pointing into the file.
+//! Exporters rename, transpose, merge and drop parameters, so names are not used: the backbone is recognised by the data
+//! flow from the pixels through residual blocks to the final LayerNorm. Nodes after that norm (a decoder, a head) are
+//! ignored. Constants remain slices of the file.
 
 use std::collections::BTreeMap;
 
@@ -84,9 +84,9 @@ pub(super) fn backbone(model: &ModelProto, constants: &Constants, label: &str) -
     })
 }
 
-/// The resampling that the graph does itself, or that the library does that it was exported from. Fused projections
-/// without registers and with a baked table are the official code's or timm's; where node names do not tell, they
-/// count as the official code's.
+/// The resampling in the graph, or that of the library that it was exported from. Graphs with fused projections and a baked
+/// table but without registers come from the official code or timm; if node names do not decide, the official code is
+/// assumed.
 fn convention(
     graph: &Graph,
     embedding: &Embedding,

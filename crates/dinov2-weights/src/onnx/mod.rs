@@ -1,8 +1,18 @@
-//! ONNX files that contain a DINOv2 backbone, whoever exported them.
+//! Reads DINOv2 backbones from ONNX files of any exporter.
 //!
-//! Bytes are checked against a budget, decoded without copying weights, indexed as a graph, and the backbone is
-//! recognised by its structure. Quantized graphs, fused operators of a runtime and graphs that compute their own
-//! pixel normalisation are refused, each with one line that says so.
+//! The size is checked against a budget, the file is decoded without copying weights and indexed as a graph, and the
+//! backbone is recognised by its structure. Quantized graphs, fused operators of a runtime and graphs that normalise
+//! pixels themselves are errors.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! # fn main() -> Result<(), dinov2_weights::ConvertError> {
+//! let checkpoint = dinov2_weights::onnx::read(Path::new("model.onnx"))?;
+//! println!("{} tensors", checkpoint.tensors.len());
+//! # Ok(())
+//! # }
+//! ```
 
 mod blocks;
 mod budget;
@@ -64,7 +74,7 @@ pub fn decode(bytes: Bytes, label: &str) -> Result<ModelProto, ConvertError> {
 /// # Errors
 /// What the graph lacks of a DINOv2 backbone, or a constant that cannot be read.
 pub fn backbone(model: &ModelProto, folder: Option<&Path>, label: &str) -> Result<Backbone, ConvertError> {
-    import::backbone(model, &Constants::new(folder.map(here)), label)
+    import::backbone(model, &Constants::new(folder.map(folder_or_current)), label)
         .map_err(|problem| ConvertError::invalid(problem, label))
 }
 
@@ -77,7 +87,7 @@ pub fn inline_external(
     folder: Option<&Path>,
     label: &str,
 ) -> Result<(), ConvertError> {
-    let constants = Constants::new(folder.map(here));
+    let constants = Constants::new(folder.map(folder_or_current));
     graph
         .initializer
         .iter_mut()
@@ -86,6 +96,6 @@ pub fn inline_external(
 }
 
 /// The folder of a bare file name is the current one.
-fn here(folder: &Path) -> &Path {
+fn folder_or_current(folder: &Path) -> &Path {
     if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }

@@ -30,7 +30,7 @@ impl<'a> Norms<'a> {
         let all: Vec<Norm> = graph
             .nodes()
             .iter()
-            .filter_map(|node| fused(graph, node).or_else(|| spelt_out(graph, node)))
+            .filter_map(|node| fused(graph, node).or_else(|| from_primitives(graph, node)))
             .collect();
         let by_output = all.iter().enumerate().map(|(index, norm)| (norm.output, index)).collect();
         Self { all, by_output }
@@ -68,7 +68,7 @@ fn fused<'a>(graph: &Graph<'a>, node: &'a NodeProto) -> Option<Norm<'a>> {
 }
 
 /// `(x - mean) / sqrt(mean((x - mean)^2) + epsilon) * weight + bias`, recognised at the division.
-fn spelt_out<'a>(graph: &Graph<'a>, division: &'a NodeProto) -> Option<Norm<'a>> {
+fn from_primitives<'a>(graph: &Graph<'a>, division: &'a NodeProto) -> Option<Norm<'a>> {
     let written_by = |name: &str, op_type: &str| graph.producer(name).filter(|node| node.is(op_type));
     if !division.is("Div") {
         return None;

@@ -1,4 +1,5 @@
-//! The stack machine: opcodes, memo and arena.
+//! The stack machine: opcodes, memo and arena. Opcodes: `Lib/pickletools.py` of CPython. [`super::globals`] gives the few
+//! names that have a meaning their effect.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -7,16 +8,8 @@ use super::TensorRecipe;
 
 /// Longest name of a global.
 const MAX_GLOBAL_BYTES: usize = 256;
-/// Longest key of a storage; PyTorch numbers them.
-const MAX_KEY_BYTES: usize = 64;
-/// The functions by which PyTorch rebuilds a tensor from a storage of its number type; the first is older than 0.4.
-const REBUILD_TENSOR: [&str; 2] = ["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"];
-/// The function for number types without a storage class of their own, such as 8-bit floats.
-const REBUILD_TYPED: &str = "torch._utils._rebuild_tensor_v3";
-/// The function for quantized tensors.
-const REBUILD_QUANTIZED: &str = "torch._utils._rebuild_qtensor";
 
-/// A value on the stack. Containers are indices into the machine's arena.
+/// A value on the stack. Containers are indices into the machine's arena; `Inert` stands for values that are not needed.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     Inert,
@@ -40,16 +33,16 @@ pub(super) enum Value {
 /// The state while a pickle is read.
 #[derive(Default)]
 pub(super) struct Machine<'a> {
-    input: &'a [u8],
+    pub(super) input: &'a [u8],
     at: usize,
     stack: Vec<Value>,
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
     /// Elements of tuples and lists; keys and values of dicts, alternating.
-    arena: Vec<Vec<Value>>,
+    pub(super) arena: Vec<Vec<Value>>,
     /// Values copied from lists into dicts; a small pickle could otherwise copy a long list many times.
-    copied: usize,
+    pub(super) copied: usize,
     /// Class of each storage that was named, by its key.
     pub(super) classes: HashMap<Rc<str>, Rc<str>>,
 }
@@ -89,12 +82,12 @@ impl<'a> Machine<'a> {
             b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
             b'X' | 0x8c | 0x8d | b'T' | b'U' => self.text(opcode),
             b'B' | b'C' | 0x8e | 0x96 => self.blob(opcode),
-            b'(' | b'0' | b'1' | b'2' => self.shuffle(opcode),
+            b'(' | b'0' | b'1' | b'2' => self.stack_operation(opcode),
             b')' | b't' | 0x85 | 0x86 | 0x87 => self.tuple(opcode),
             b']' | b'l' | b'a' | b'e' => self.list(opcode),
             b'}' | b'd' | b's' | b'u' => self.dict(opcode),
             0x8f..=0x91 => self.set(opcode),
-            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memoised(opcode),
+            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memo_operation(opcode),
             b'c' | 0x93 => self.global(opcode),
             b'Q' => self.persistent(),
             b'R' | 0x81 | 0x92 | b'b' => self.apply(opcode),
@@ -102,7 +95,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn wrong(&self, expected: &str, got: &str) -> String {
+    pub(super) fn wrong(&self, expected: &str, got: &str) -> String {
         format!("pickle at byte {}: expected {expected}, got {got}", self.at)
     }
 
@@ -130,12 +123,12 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(&line[..end]).map_err(|_| self.wrong("text", "bytes that are no UTF-8"))
     }
 
-    fn push(&mut self, value: Value) -> Result<(), String> {
+    pub(super) fn push(&mut self, value: Value) -> Result<(), String> {
         self.stack.push(value);
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Value, String> {
+    pub(super) fn pop(&mut self) -> Result<Value, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err(self.wrong("a value on the stack", "none"));
@@ -150,7 +143,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn allocate(&mut self, values: Vec<Value>) -> usize {
+    pub(super) fn allocate(&mut self, values: Vec<Value>) -> usize {
         self.arena.push(values);
         self.arena.len() - 1
     }
@@ -199,7 +192,7 @@ impl<'a> Machine<'a> {
         self.push(Value::Inert)
     }
 
-    fn shuffle(&mut self, opcode: u8) -> Result<(), String> {
+    fn stack_operation(&mut self, opcode: u8) -> Result<(), String> {
         match opcode {
             b'(' => self.marks.push(self.stack.len()),
             b'1' => drop(self.pop_to_mark()?),
@@ -272,7 +265,7 @@ impl<'a> Machine<'a> {
         if opcode == 0x90 { Ok(()) } else { self.push(Value::Inert) }
     }
 
-    fn memoised(&mut self, opcode: u8) -> Result<(), String> {
+    fn memo_operation(&mut self, opcode: u8) -> Result<(), String> {
         let index = match opcode {
             b'q' | b'h' => self.length(1)?,
             b'r' | b'j' => self.length(4)?,
@@ -303,132 +296,5 @@ impl<'a> Machine<'a> {
             return Err(self.wrong("the name of a global", &format!("more than {MAX_GLOBAL_BYTES} bytes")));
         }
         self.push(Value::Global(format!("{module}.{name}").into()))
-    }
-
-    /// `('storage', class, key, device, elements)`; before 1.6 followed by `(view key, start, elements)` or None, and
-    /// whole modules are `('module', class, source file, source)`.
-    fn persistent(&mut self) -> Result<(), String> {
-        let id = self.pop()?;
-        let parts = match id {
-            Value::Tuple(tuple) => self.arena[tuple].as_slice(),
-            _ => &[],
-        };
-        let named = match parts {
-            [Value::Text(kind), Value::Global(class), ..] if &**kind == "module" => {
-                Value::Global(class.clone())
-            }
-            [Value::Text(kind), Value::Global(class), Value::Text(key), rest @ ..]
-                if &**kind == "storage" && key.len() <= MAX_KEY_BYTES =>
-            {
-                let start = match rest {
-                    [_, _, Value::Tuple(view), ..] => match self.arena[*view].as_slice() {
-                        [_, Value::Int(start), ..] => *start,
-                        _ => return Err(self.wrong("where a view begins", "something else")),
-                    },
-                    _ => 0,
-                };
-                let class: Rc<str> = class.rsplit('.').next().unwrap_or_default().into();
-                Value::Storage { class, key: key.clone(), start }
-            }
-            _ => return Err(self.wrong("the id of a storage", "something else")),
-        };
-        if let Value::Storage { class, key, .. } = &named {
-            self.classes.insert(key.clone(), class.clone());
-        }
-        self.push(named)
-    }
-
-    fn apply(&mut self, opcode: u8) -> Result<(), String> {
-        if opcode == b'b' {
-            // The state of an object: attributes, of which none is needed.
-            return self.pop().map(drop);
-        }
-        if opcode == 0x92 {
-            self.pop()?;
-        }
-        let arguments = self.pop()?;
-        let callable = self.pop()?;
-        let Value::Tuple(arguments) = arguments else {
-            return Err(self.wrong("a tuple of arguments", "something else"));
-        };
-        let built = match callable {
-            Value::Global(name) => self.build(&name, arguments)?,
-            _ => Value::Inert,
-        };
-        self.push(built)
-    }
-
-    /// The only place where a global means something; `arguments` is a tuple.
-    fn build(&mut self, name: &Rc<str>, arguments: usize) -> Result<Value, String> {
-        match &**name {
-            "collections.OrderedDict" | "collections.defaultdict" => {
-                let pairs = match self.arena[arguments].first() {
-                    Some(&Value::List(list)) => self.pairs(list)?,
-                    _ => Vec::new(),
-                };
-                Ok(Value::Dict(self.allocate(pairs)))
-            }
-            REBUILD_TYPED => Ok(self.typed_tensor(arguments).unwrap_or(Value::Inert)),
-            name if REBUILD_TENSOR.contains(&name) || name == REBUILD_QUANTIZED => {
-                Ok(self.tensor(arguments).unwrap_or(Value::Inert))
-            }
-            // (function, class, its arguments, state): tensors with attributes.
-            "torch._tensor._rebuild_from_type_v2" => match self.arena[arguments].as_slice() {
-                [Value::Global(inner), _, Value::Tuple(tuple), ..] if REBUILD_TENSOR.contains(&&**inner) => {
-                    Ok(self.tensor(*tuple).unwrap_or(Value::Inert))
-                }
-                _ => Ok(Value::Inert),
-            },
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
-                Ok(self.arena[arguments].first().cloned().unwrap_or(Value::Inert))
-            }
-            _ => Ok(Value::Object(name.clone())),
-        }
-    }
-
-    /// The keys and values of a list of pairs, alternating.
-    fn pairs(&mut self, list: usize) -> Result<Vec<Value>, String> {
-        self.copied += self.arena[list].len();
-        if self.copied > self.input.len() {
-            return Err(self.wrong("dicts of their own items", "one list copied into many"));
-        }
-        let mut pairs = Vec::new();
-        for pair in &self.arena[list] {
-            if let Value::Tuple(pair) | Value::List(pair) = pair
-                && let [key, value] = self.arena[*pair].as_slice()
-            {
-                pairs.extend([key.clone(), value.clone()]);
-            }
-        }
-        Ok(pairs)
-    }
-
-    /// `(storage, offset, shape, strides, requires_grad, hooks, …)`.
-    fn tensor(&self, arguments: usize) -> Option<Value> {
-        let [Value::Storage { class, key, start }, Value::Int(offset), shape, strides, ..] =
-            &self.arena[arguments][..]
-        else {
-            return None;
-        };
-        Some(Value::Tensor(Rc::new(TensorRecipe {
-            storage: class.clone(),
-            key: key.clone(),
-            offset: start.checked_add(*offset)?,
-            shape: self.integers(shape)?,
-            strides: self.integers(strides)?,
-        })))
-    }
-
-    /// `(storage, offset, shape, strides, requires_grad, hooks, dtype, …)`: the number type stands for the storage's class.
-    fn typed_tensor(&self, arguments: usize) -> Option<Value> {
-        let Value::Tensor(recipe) = self.tensor(arguments)? else { return None };
-        let Value::Global(dtype) = self.arena[arguments].get(6)? else { return None };
-        Some(Value::Tensor(Rc::new(TensorRecipe { storage: dtype.clone(), ..(*recipe).clone() })))
-    }
-
-    fn integers(&self, value: &Value) -> Option<Vec<i64>> {
-        let Value::Tuple(tuple) = value else { return None };
-        let number = |value: &Value| if let Value::Int(number) = value { Some(*number) } else { None };
-        self.arena[*tuple].iter().take(crate::checkpoint::MAX_RANK + 1).map(number).collect()
     }
 }

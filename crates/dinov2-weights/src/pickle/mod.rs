@@ -1,10 +1,11 @@
-//! A pickle machine that runs nothing: it rebuilds dicts of tensors and treats everything else as inert.
+//! A pickle machine that executes no code: it rebuilds dicts of tensors and treats everything else as inert.
 //!
 //! Understands the opcodes that `torch.save` emits with protocols 2 to 5. A global is only ever a name: applying one
 //! yields a tensor for the three functions by which PyTorch rebuilds tensors, a dict for `OrderedDict`, and an inert
-//! object for anything else. No code, module or file is touched. Values live in an arena, so that neither cycles nor
-//! deep nesting can exhaust the stack, and memory is proportional to the pickle's length.
+//! object for anything else. No code, module or file is loaded. Values are in an arena, so that cycles and deep nesting
+//! cannot exhaust the stack, and memory is proportional to the pickle's length.
 
+mod globals;
 mod machine;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 
 use machine::{Machine, Value};
 
-/// Longest pickle; that of ViT-g is 80 kB, the weights lie outside of it.
+/// Longest pickle. That of ViT-g has 80 kB; weights are stored outside of it.
 pub(crate) const MAX_PICKLE_BYTES: usize = 8 << 20;
 /// Version of the sequence of pickles.
 const SEQUENCE_VERSION: i64 = 1001;
@@ -23,7 +24,7 @@ const MAX_NAME_BYTES: usize = 512;
 /// Most dict entries that are visited in search of tensors.
 const MAX_ENTRIES: usize = 1 << 20;
 
-/// A tensor as the pickle describes it; nothing is checked yet.
+/// A tensor as described by the pickle, not checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TensorRecipe {
     /// Class of the storage, for example `FloatStorage`, or the number type where the storage has none.
@@ -37,7 +38,7 @@ pub(crate) struct TensorRecipe {
     pub(crate) strides: Vec<i64>,
 }
 
-/// What a pickle describes, by dotted name.
+/// The content of a pickle, by dotted name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Described {
     /// Every tensor reachable from the root through dicts with text keys.
@@ -151,7 +152,7 @@ fn flatten(machine: &Machine<'_>, root: Value) -> Result<Described, String> {
     Ok(found)
 }
 
-/// Whether an object of this name stands where a tensor is expected.
+/// Whether a tensor is expected under this name.
 fn is_parameter(name: &str) -> bool {
     name.ends_with("weight") || name.ends_with("bias")
 }

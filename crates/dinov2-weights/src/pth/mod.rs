@@ -1,4 +1,4 @@
-//! Reads what `torch.save` writes: a pickle of tensor descriptions, and the storages that it names.
+//! Reads files of `torch.save`: a pickle of tensor descriptions, and the storages that it refers to.
 //!
 //! Two containers: the zip archive of PyTorch since 1.6, and the bare sequence of pickles before. Nothing in the file is
 //! executed (see the pickle machine). Tensors stay in the file's pages; strided ones are made contiguous when they are
@@ -18,12 +18,12 @@ use crate::pickle::{Described, TensorRecipe};
 
 /// First byte of a pickle.
 const PICKLE_MAGIC: u8 = 0x80;
-/// Name of a tar archive's format, and where it stands.
+/// Magic of a tar archive and its offset.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
-/// What to do about a file that only its own kind of PyTorch reads.
+/// Advice for containers that are not read.
 const ADVICE: &str = "save it again with torch.save(torch.load(FILE), NEW)";
 
-/// Whether a file is `torch.save`'s, or is like one.
+/// Whether a file is one of `torch.save`, or looks like one.
 pub(crate) fn looks_like_pth(bytes: &[u8]) -> bool {
     archive::is_one(bytes) || bytes.first() == Some(&PICKLE_MAGIC) || is_tar(bytes)
 }
@@ -61,7 +61,7 @@ pub(crate) fn parse(file: &Bytes, label: String) -> Result<Checkpoint, ConvertEr
 /// Tensors by name, and the number types of those that are not read.
 type Tensors = (BTreeMap<String, SourceTensor>, BTreeMap<String, String>);
 
-/// The described tensors over their storages, which `storage` finds by the recipe.
+/// Combines the described tensors with their storages, which `storage` looks up.
 fn over_storages(
     described: Described,
     storage: impl Fn(&TensorRecipe) -> Result<Bytes, String>,

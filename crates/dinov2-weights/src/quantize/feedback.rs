@@ -9,25 +9,24 @@ use crate::{Int4Groups, Int8Rows};
 /// Added to the diagonal of a Gram matrix, relative to its mean (GPTQ's own 1 %).
 const DAMPING: f64 = 0.01;
 
-/// What the rounding of one weight costs the others, from the Gram matrix of the inputs.
+/// Error feedback factors, from the Gram matrix of the inputs.
 pub struct Feedback {
-    /// Weights that share a grid: neighbours in a row, which are rounded one after the other.
+    /// Size of a group: neighbouring weights of a row that share a grid and are rounded one after the other.
     group: usize,
     /// Input channels in the order of rounding.
     order: Vec<u32>,
     /// `[k, k]`, upper triangular in that order: the Cholesky factor `U` of the inverse Gram matrix `Uᵀ U`.
     factor: Vec<f32>,
-    /// `[k]`, in that order: what a squared error costs after the others made up for it, `1 / U_jj²`.
+    /// `[k]`, in that order: the remaining cost of a squared error after feedback, `1 / U_jj²`.
     costs: Vec<f32>,
 }
 
-/// Chooses the grid of a group, whose number comes first, from what its weights have become when its turn comes, and
-/// what their squared errors cost.
+/// Chooses the grid of a group. Arguments: number of the group, its corrected weights, the cost of their squared errors.
 type ChooseGrid<'a> = dyn FnMut(usize, &[f32], &[f32]) -> Grid + 'a;
 
 impl Feedback {
     /// From `gram: [k, k]`, the sum of `x xᵀ` over inputs `x`. The group with the most energy is rounded first, and in
-    /// it the input with the most. `None` where it is no such matrix (not finite).
+    /// it the input with the most. `None` if the matrix is not positive definite or not finite.
     ///
     /// # Panics
     /// When `k` is no whole number of groups.
@@ -71,7 +70,7 @@ impl Feedback {
         Int8Rows { values, scale }
     }
 
-    /// Rounds `weight: [n, k]`, with scales and zero points from the weights as they are when their group's turn comes.
+    /// Rounds `weight: [n, k]`, with scales and zero points from the corrected weights of each group.
     pub fn int4(&self, weight: &[f32]) -> Int4Groups {
         let k = self.order.len();
         let mut values = vec![0; weight.len()];

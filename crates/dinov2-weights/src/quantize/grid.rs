@@ -1,4 +1,4 @@
-//! What a weight can become when it is rounded.
+//! Grids of numbers to which weights are rounded.
 
 use half::f16;
 
@@ -29,8 +29,8 @@ impl Grid {
         Self { scale, zero: 0, least: -most, most }
     }
 
-    /// For a group of weights in int4, q and zero of 0..=15: of a few clippings at either end, the one with the least
-    /// squared error when rounded, weights weighed by `costs`. The scale is a f16, as a file has it.
+    /// The int4 grid of a group of weights, q and zero in 0..=15: of a few clippings at either end, the one with the least
+    /// squared rounding error, weighted by `costs`. The scale is an f16, as in a file.
     pub fn int4(group: &[f32], costs: &[f32]) -> Self {
         let ends = group.iter().fold((0.0f32, 0.0f32), |(low, high), &w| (low.min(w), high.max(w)));
         let mut best = (f64::INFINITY, Self::between(ends.0, ends.1));
@@ -54,7 +54,7 @@ impl Grid {
         Self { scale, zero: zero as i8, least: 0, most: LARGEST as i8 }
     }
 
-    /// Squared error of rounding, weighed by `costs`.
+    /// Squared rounding error, weighted by `costs`.
     fn error(self, group: &[f32], costs: &[f32]) -> f64 {
         let error = |(&w, &cost): (&f32, &f32)| cost * (w - self.value(self.round(w))).powi(2);
         group.iter().zip(costs).map(error).sum::<f32>().into()
@@ -74,7 +74,7 @@ impl Grid {
         self.scale * (f32::from(integer) - f32::from(self.zero))
     }
 
-    /// The scale as a f16; exact for int4.
+    /// The scale as an f16; exact for int4.
     pub(super) fn scale_f16(self) -> f16 {
         f16::from_f32(self.scale)
     }

@@ -1,11 +1,21 @@
-//! Rounding of a weight matrix to int8 or int4 so that its *outputs* change least, given what its inputs are like.
+//! Rounds a weight matrix to int8 or int4 so that its *outputs* change least for given input statistics.
 //!
 //! [`Smoothing`] moves range from activations to weights (Xiao et al. 2023, SmoothQuant, eq. 4): input channel `j` is
-//! divided by `s_j = max|x_j|^α / max|w_j|^(1-α)`, which is folded into the LayerNorm before it, and the weight's column
-//! multiplied. [`Feedback`] rounds a row from the input with the most energy to the one with the least, and lets the
-//! inputs that are still unrounded make up for each error (Frantar et al. 2023, GPTQ, with the order of `act_order`). In
-//! int4 that is the order of groups, and of the inputs within a group; a group's scale and zero point are chosen
-//! when its turn comes, from what its weights have become by then.
+//! divided by `s_j = max|x_j|^α / max|w_j|^(1-α)`, which is folded into the preceding LayerNorm, and the weight's column is
+//! multiplied by it. [`Feedback`] rounds a row in the order of input energy, largest first, and corrects the weights that
+//! are not rounded yet for each error (Frantar et al. 2023, GPTQ, with `act_order`). In int4 this order applies to groups,
+//! and to the inputs within a group; a group's scale and zero point are chosen just before it is rounded, from its
+//! corrected weights.
+//!
+//! ```
+//! use dinov2_weights::quantize::{output_error, round_to_nearest, scales};
+//!
+//! let weight = [0.5, -1.0, 0.25, 0.75]; // [n, k] = [2, 2]
+//! let gram = [2.0, 0.5, 0.5, 1.0]; // [k, k], the sum of x xᵀ over inputs x
+//! let scale = scales(&weight, &[gram[0], gram[3]], 127);
+//! let rows = round_to_nearest(&weight, scale, 127);
+//! assert!(output_error(&weight, &rows.to_f32(), &gram) < 0.01);
+//! ```
 
 mod feedback;
 mod grid;

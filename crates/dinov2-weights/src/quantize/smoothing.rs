@@ -1,4 +1,4 @@
-//! Range moved from activations to weights.
+//! Smoothing factors, which move range from activations to weights.
 
 /// Factors by which input channels are divided, `[k]`, of geometric mean 1.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ impl Smoothing {
         for row in weight.chunks_exact(k) {
             columns.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w.abs()));
         }
-        // A channel that is silent or unread leaves the ratio undefined; it stays as it is.
+        // A channel whose inputs or weights are all zero has no ratio; it stays as it is.
         let factor = |(&x, &w): (&f32, &f32)| {
             if x > 0.0 && w > 0.0 { x.powf(alpha) / w.powf(1.0 - alpha) } else { 1.0 }
         };
@@ -37,7 +37,7 @@ impl Smoothing {
         }
     }
 
-    /// The Gram matrix `[k, k]` of inputs that were divided.
+    /// Turns a Gram matrix `[k, k]` into that of the divided inputs.
     pub fn divide_gram(&self, gram: &mut [f32]) {
         for (row, f) in gram.chunks_exact_mut(self.factors.len()).zip(&self.factors) {
             row.iter_mut().zip(&self.factors).for_each(|(value, factor)| *value /= f * factor);

@@ -1,3 +1,5 @@
+//! `attention.wgsl`: multi-head self-attention, `[tokens, attended]` from `[tokens, qkv]`, with the online softmax of FlashAttention.
+
 use wgpu::Buffer;
 
 use super::{Access, FRAME, Real, Shader, narrow};

@@ -1,3 +1,5 @@
+//! `cls_attention.wgsl`: softmax weights of the CLS token, `[heads, tokens]` from `[tokens, qkv]`, for a tap.
+
 use super::attention::score_scale;
 use super::{Access, FRAME, ROW, Real, Shader, narrow};
 use crate::layout::Layout;

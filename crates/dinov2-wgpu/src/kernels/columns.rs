@@ -1,3 +1,5 @@
+//! `columns.wgsl`: copies columns of a padded matrix to a dense f32 matrix, for taps.
+
 use super::{Access, FRAME, Real, Shader, linear};
 use crate::step::{Slice, Stage, Step};
 use crate::{Gpu, GpuError};

@@ -1,3 +1,7 @@
+//! `gemm_cooperative.wgsl`: matrix products on the device's matrix units, f16 factors and f32 sums.
+//!
+//! The extension is experimental: units are used only after `self_check.rs` has compared a product with the CPU's.
+
 use wgpu::{Adapter, CooperativeScalarType, Features};
 
 use super::product::{Output, Product};

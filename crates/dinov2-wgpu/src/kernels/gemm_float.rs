@@ -1,3 +1,5 @@
+//! `gemm_float.wgsl`: matrix products in f32 or f16 with sums in registers; int8 weights can be widened as they are loaded.
+
 use super::product::{Output, Product, Tile};
 use super::{Access, Real, Shader};
 use crate::matrix::Form;

@@ -1,3 +1,5 @@
+//! `gemm_i8.wgsl`: matrix products of packed 8-bit integers, sums exact in 32 bits.
+
 use super::product::{Output, Product, Tile};
 use super::quantize::Quantized;
 use super::{Access, Real, Shader};

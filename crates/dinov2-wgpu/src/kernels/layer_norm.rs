@@ -1,3 +1,5 @@
+//! `layer_norm.wgsl`: LayerNorm of every row of the residual stream, f32 in, `real` out.
+
 use wgpu::Buffer;
 
 use super::{Access, Constant, FRAME, NORM, ROW, Real, Shader, linear};

@@ -1,3 +1,5 @@
+//! `layer_norm_quantized.wgsl`: LayerNorm and quantization to 8 bits in one pass over a row.
+
 use wgpu::Buffer;
 
 use super::layer_norm::Norm;

@@ -1,4 +1,4 @@
-// layer_norm.wgsl and quantize.wgsl in one pass over the row, which the workgroup keeps in the cache.
+// LayerNorm of a row (parts/norm.wgsl), then quantization to 8 bits (parts/quantized.wgsl); a row per workgroup.
 @compute @workgroup_size(LANES)
 fn layer_norm_quantized(
     @builtin(workgroup_id) workgroup: vec3<u32>,

@@ -19,7 +19,6 @@ pub(crate) mod peak_i8;
 pub(crate) mod product;
 #[cfg(test)]
 mod product_case;
-pub(crate) mod projection;
 pub(crate) mod quantize;
 #[cfg(test)]
 mod validation;

@@ -1,3 +1,5 @@
+//! `patch_rows.wgsl`: u8 pixels to one row of centred f32 pixels per patch, the input of the patch embedding's matrix product.
+
 use dinov2_core::{PIXEL_CENTRE, PatchGrid};
 use wgpu::Buffer;
 

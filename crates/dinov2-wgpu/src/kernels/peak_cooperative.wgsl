@@ -1,4 +1,4 @@
-// As many products of matrices as the device's matrix units can do: four independent chains per subgroup.
+// Peak rate of the device's matrix units: ROUNDS products in each of four independent chains per subgroup.
 override ROUNDS: u32;
 const LANES = 64u;
 

@@ -1,4 +1,4 @@
-// As many fused multiply-adds as the device can do: eight independent chains per invocation, nothing but registers.
+// Peak rate of fused multiply-adds: ROUNDS rounds of eight independent chains per invocation, in registers only.
 override ROUNDS: u32;
 const LANES = 64u;
 

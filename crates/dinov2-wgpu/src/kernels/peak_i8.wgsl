@@ -1,4 +1,4 @@
-// As many 8-bit dot products as the device can do: eight independent chains per invocation, nothing but registers.
+// Peak rate of 8-bit dot products: ROUNDS rounds of eight independent chains per invocation, in registers only.
 override ROUNDS: u32;
 const LANES = 64u;
 

@@ -1,3 +1,5 @@
+//! `quantize.wgsl`: rows of floats to 8 bits, asymmetric, with scale and zero point per row, as `dinov2-kernels` defines it.
+
 use wgpu::Buffer;
 
 use super::{Access, FRAME, QUANTIZED, ROW, Real, Shader, linear};

@@ -1,4 +1,4 @@
-// Rows of floats to 8 bits; a row per workgroup.
+// Quantizes rows of floats to 8 bits (parts/quantized.wgsl); a row per workgroup.
 override IN4: u32; // row stride, in vectors
 @group(0) @binding(1) var<storage, read> input: array<Real4>; // [rows, IN4]
 

@@ -10,8 +10,7 @@ use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
 use super::product::Output;
 use super::{
     Access, FRAME, Real, Shader, attention, cls_attention, columns, gemm_cooperative, gemm_float, gemm_i8,
-    layer_norm, layer_norm_quantized, patch_rows, peak_cooperative, peak_float, peak_i8, projection,
-    quantize,
+    layer_norm, layer_norm_quantized, patch_rows, peak_cooperative, peak_float, peak_i8, quantize,
 };
 use crate::frame::Frame;
 use crate::matrix::Form;
@@ -30,8 +29,7 @@ fn needed(real: Real) -> Capabilities {
 
 /// Every variant of every shader, and what a device must have to run it.
 fn shaders() -> Vec<(Shader, Capabilities)> {
-    let alone =
-        [patch_rows::shader(), layer_norm_quantized::shader(), projection::shader(), peak_i8::shader()];
+    let alone = [patch_rows::shader(), layer_norm_quantized::shader(), peak_i8::shader()];
     let mut all: Vec<_> = alone.map(|shader| (shader, SMALLEST)).into();
     for real in [Real::F32, Real::F16] {
         let of_real = [

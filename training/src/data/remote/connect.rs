@@ -1,4 +1,4 @@
-//! HTTP for stores, as `object_store` does it, but for one error that it does not repeat.
+//! HTTP for stores: the client of `object_store`, with one more kind of error retried.
 
 use std::error::Error;
 
@@ -19,7 +19,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Says of a request for which its connection was closed too early that it was not sent, so that it is repeated.
+/// Reports a request whose connection was closed early as not sent, so that it is retried.
 #[derive(Debug)]
 struct Repeatable(HttpClient);
 

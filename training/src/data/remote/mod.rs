@@ -4,7 +4,7 @@
 //! A shard is indexed by reading ranges of it, and its images are read as ranges, too: nothing is kept on disk. Indexing costs
 //! a request for each 256 KiB or each image, whichever are fewer; a manifest of `training curate` knows the places already.
 //!
-//! What it does not do: images that lie in a store by themselves.
+//! Single images in a store are not supported.
 
 mod connect;
 mod reason;
@@ -20,12 +20,12 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 use self::reason::reason;
 use self::store::{Store, runtime};
-use super::sources::MAX_SHARDS;
+use super::names::MAX_SHARDS;
 use super::{DataError, shard};
 
 pub(super) use self::store::Stores;
 
-/// Bytes per request while a shard is indexed: several headers where images are small, not much for nothing where they are
+/// Bytes per request while a shard is indexed: several headers where images are small, little waste where they are
 /// large.
 const WINDOW_BYTES: u64 = 1 << 18;
 
@@ -58,7 +58,7 @@ pub(super) fn shards(stores: &mut Stores, address: &str) -> Result<Vec<RemoteObj
 pub(super) fn shard(stores: &mut Stores, address: &str) -> Result<RemoteObject, DataError> {
     if !is_shard(address) {
         let expected = "the address of a .tar shard, or one of a folder, which ends with /".into();
-        return Err(DataError::Source { expected, got: address.to_string() });
+        return Err(DataError::Input { expected, got: address.to_string() });
     }
     let (store, path) = stores.at(address)?;
     Ok(RemoteObject { address: address.into(), store, path })
@@ -73,7 +73,7 @@ fn list(stores: &mut Stores, address: &str) -> Result<Vec<RemoteObject>, DataErr
     let (store, folder) = stores.at(address)?;
     let hidden = |path: &Path| path.prefix_match(&folder).is_some_and(|mut parts| parts.any(is_hidden));
     let wanted = |path: &Path| is_shard(path.as_ref()) && !hidden(path);
-    let found = store.hasty.list(Some(&folder)).map_ok(|object| object.location);
+    let found = store.startup.list(Some(&folder)).map_ok(|object| object.location);
     let found = found.try_filter(|path| future::ready(wanted(path))).take(MAX_SHARDS as usize + 1);
     let mut paths: Vec<Path> = runtime(address)?
         .block_on(found.try_collect())
@@ -81,7 +81,7 @@ fn list(stores: &mut Stores, address: &str) -> Result<Vec<RemoteObject>, DataErr
     if paths.is_empty() || paths.len() as u64 > MAX_SHARDS {
         let got = if paths.is_empty() { "none" } else { "more" };
         let expected = format!("1 to {MAX_SHARDS} .tar shards below an address");
-        return Err(DataError::Source { expected, got: format!("{got} in {address}") });
+        return Err(DataError::Input { expected, got: format!("{got} in {address}") });
     }
     paths.sort_by(|left, right| dinov2_io::natural_order(left.as_ref(), right.as_ref()));
     let object = |path: Path| {
@@ -109,19 +109,19 @@ impl RemoteObject {
     /// The shard's images.
     ///
     /// # Errors
-    /// As [`shard::images`], and what the store says.
+    /// As [`shard::images`], and errors of the store.
     pub(super) fn images(&self) -> Result<Vec<shard::Located>, DataError> {
         let options = GetOptions { range: Some(GetRange::Bounded(0..WINDOW_BYTES)), ..GetOptions::default() };
         let first = async {
-            let got = self.store.hasty.get_opts(&self.path, options).await?;
+            let got = self.store.startup.get_opts(&self.path, options).await?;
             Ok::<_, object_store::Error>((got.meta.size, got.bytes().await?.into()))
         };
         let (end, window) = runtime(&self.address)?.block_on(first).map_err(|error| self.refused(&error))?;
         let mut reader = Ranges { object: self, end, at: 0, window_start: 0, window };
         shard::images(&mut reader, &self.address).map_err(|error| match error {
-            // What [`Ranges`] could not say as an error of its own.
-            DataError::Read { reason, path } => {
-                reason.downcast().unwrap_or_else(|reason| DataError::Read { reason, path })
+            // [`Ranges`] wraps errors of the store in errors of the system.
+            DataError::Read { source, path } => {
+                source.downcast().unwrap_or_else(|source| DataError::Read { source, path })
             }
             error => error,
         })
@@ -130,7 +130,7 @@ impl RemoteObject {
     /// At most `bytes` bytes from `offset` on: fewer where the shard ends before.
     ///
     /// # Errors
-    /// What the store says after all retries.
+    /// Errors of the store after all retries.
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, DataError> {
         // A request for nothing is an error to stores.
         if bytes == 0 {
@@ -155,7 +155,7 @@ struct Ranges<'a> {
 }
 
 impl Ranges<'_> {
-    /// Moves the window to where reading goes on, unless it is there.
+    /// Moves the window to the reading position if it lies outside.
     fn fill(&mut self) -> Result<(), DataError> {
         let held = self.window_start..self.window_start + self.window.len() as u64;
         if held.contains(&self.at) {
@@ -163,7 +163,7 @@ impl Ranges<'_> {
         }
         let RemoteObject { store, path, address } = self.object;
         let range = self.at..self.end.min(self.at.saturating_add(WINDOW_BYTES));
-        let read = store.hasty.get_range(path, range);
+        let read = store.startup.get_range(path, range);
         let window = runtime(address)?.block_on(read).map_err(|error| self.object.refused(&error))?;
         (self.window, self.window_start) = (window.into(), self.at);
         Ok(())
@@ -176,7 +176,7 @@ impl Read for Ranges<'_> {
             return Ok(0);
         }
         self.fill().map_err(io::Error::other)?;
-        // Shorter than asked for, where the object has shrunk since its size was told.
+        // Shorter than requested if the object shrank since it was indexed.
         let rest = self.window.get((self.at - self.window_start) as usize..).unwrap_or_default();
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);

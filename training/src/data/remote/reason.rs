@@ -1,11 +1,11 @@
-//! What a store says, as one line.
+//! Errors of stores as one line.
 
 use std::error::Error;
 
 /// Most characters of a reason.
 const MAX_CHARACTERS: usize = 400;
 
-/// Requests for the credentials of a machine, which are made where the environment has none, and what is missing there.
+/// Requests for a machine's credentials, made where the environment has none, and the variables that are missing.
 const CREDENTIALS: [(&str, &str); 3] = [
     (
         "/latest/api/token",
@@ -21,7 +21,7 @@ const CREDENTIALS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Why a request failed: the store's own words where its answer has any, otherwise all that is known.
+/// Why a request failed: the store's own message if its answer has one, otherwise the chain of errors.
 pub(super) fn reason(error: &object_store::Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -42,7 +42,7 @@ pub(super) fn reason(error: &object_store::Error) -> String {
     one_line.chars().take(MAX_CHARACTERS).collect()
 }
 
-/// What an XML element holds: S3, Google and Azure answer so.
+/// The content of an XML element: S3, Google and Azure answer in XML.
 fn element<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = answer.split_once(&format!("<{name}>"))?;
     let (content, _) = rest.split_once(&format!("</{name}>"))?;

@@ -24,21 +24,21 @@ use super::connect::Connector;
 use super::reason::reason;
 use crate::data::DataError;
 
-/// How long a request is repeated while a run starts: who has mistyped something wants to know.
-const HASTY: Duration = Duration::from_secs(8);
-/// How long it is repeated while a run is under way: as long as a server takes to start again. `object_store` asks for less than 5
-/// minutes, for credentials to stay valid.
-const PATIENT: Duration = Duration::from_secs(120);
+/// Retry time while a run starts: typing errors should be reported soon.
+const STARTUP_RETRY: Duration = Duration::from_secs(8);
+/// Retry time during a run: long enough for a server to restart. `object_store` requires less than 5
+/// minutes, so that credentials stay valid.
+const RUN_RETRY: Duration = Duration::from_secs(120);
 /// Longest pause between two requests.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// A bucket, a container or a server.
 pub(super) struct Store {
-    /// Gives up soon.
-    pub(super) hasty: Arc<dyn ObjectStore>,
-    /// Outlasts what passes.
-    patient: Arc<dyn ObjectStore>,
-    /// Whether patience was in vain. Once is enough: a run that ends is not to wait for each of its threads.
+    /// With the retry time of the start.
+    pub(super) startup: Arc<dyn ObjectStore>,
+    /// With the retry time of a run.
+    running: Arc<dyn ObjectStore>,
+    /// Whether a retry failed. One is enough: a run that ends must not wait for each of its threads.
     is_lost: AtomicBool,
 }
 
@@ -56,12 +56,12 @@ impl Stores {
     /// The store of an address, and the place in it. Nothing is sent yet.
     pub(super) fn at(&mut self, address: &str) -> Result<(Arc<Store>, Path), DataError> {
         let refused = |reason: String| DataError::Remote { reason, path: address.to_string() };
-        // No type is named, so that the crate `url` need not be ours.
+        // The type is inferred, so that the crate `url` is not a direct dependency.
         let url = address.parse().map_err(|error| refused(format!("{error}")))?;
         let (scheme, path) = ObjectStoreScheme::parse(&url).map_err(|error| refused(error.to_string()))?;
         if url.query().or(url.fragment()).is_some() {
             let expected = "an address without ? and # (%3F and %23 in names)".into();
-            return Err(DataError::Source { expected, got: address.to_string() });
+            return Err(DataError::Input { expected, got: address.to_string() });
         }
         let key = address.trim_end_matches('/');
         let base = key.strip_suffix(path.as_ref()).unwrap_or(key);
@@ -69,21 +69,21 @@ impl Stores {
             return Ok((Arc::clone(store), path));
         }
         let connect = |time| connect(&scheme, base, time).map_err(|error| refused(reason(&error)));
-        let store = Arc::new(Store::new(connect(HASTY)?, connect(PATIENT)?));
+        let store = Arc::new(Store::new(connect(STARTUP_RETRY)?, connect(RUN_RETRY)?));
         self.0.insert(base.to_string(), Arc::clone(&store));
         Ok((store, path))
     }
 }
 
 impl Store {
-    pub(super) fn new(hasty: Arc<dyn ObjectStore>, patient: Arc<dyn ObjectStore>) -> Self {
-        Self { hasty, patient, is_lost: AtomicBool::new(false) }
+    pub(super) fn new(startup: Arc<dyn ObjectStore>, running: Arc<dyn ObjectStore>) -> Self {
+        Self { startup, running, is_lost: AtomicBool::new(false) }
     }
 
     /// Reads while a run is under way.
     pub(super) async fn read(&self, path: &Path, range: Range<u64>) -> object_store::Result<Vec<u8>> {
         let is_lost = self.is_lost.load(Ordering::Relaxed);
-        let read = if is_lost { &self.hasty } else { &self.patient }.get_range(path, range).await;
+        let read = if is_lost { &self.startup } else { &self.running }.get_range(path, range).await;
         self.is_lost.store(read.is_err(), Ordering::Relaxed);
         Ok(read?.into())
     }
@@ -97,7 +97,7 @@ fn connect(
 ) -> object_store::Result<Arc<dyn ObjectStore>> {
     let retry = RetryConfig {
         backoff: BackoffConfig { max_backoff: MAX_PAUSE, ..BackoffConfig::default() },
-        // The time ends it.
+        // The time is the limit.
         max_retries: 1_000,
         retry_timeout: time,
     };
@@ -128,7 +128,7 @@ fn connect(
     })
 }
 
-/// What waits for answers, one for all threads.
+/// The runtime that waits for answers, one for all threads.
 pub(super) fn runtime(address: &str) -> Result<&'static Runtime, DataError> {
     static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {

@@ -1,3 +1,5 @@
+//! Stores in memory, on disk and behind a local server.
+
 use std::fs;
 
 use object_store::memory::InMemory;
@@ -67,7 +69,7 @@ fn ranges_end_where_the_object_ends() {
     assert_eq!(object.read(8, u64::MAX).unwrap(), b"89");
     assert_eq!(object.read(50, 0).unwrap(), b"");
     assert!(matches!(object.read(10, 1), Err(DataError::Remote { .. })));
-    // An object that was larger when its size was told.
+    // An object that shrank after its size was read.
     let mut all = Vec::new();
     reader(&object, 12).read_to_end(&mut all).unwrap_err();
     assert_eq!(all, b"0123456789");
@@ -156,7 +158,7 @@ fn a_store_out_of_reach_ends_a_run_and_makes_no_image_unreadable() {
     ));
 }
 
-/// As servers do under load. Of about one request in a hundred hyper then says that it was cancelled, which `object_store` alone would
+/// As servers do under load. hyper then reports about one request in a hundred as cancelled, which `object_store` alone does
 /// not repeat.
 #[test]
 fn connections_that_are_closed_at_once_are_made_again() {

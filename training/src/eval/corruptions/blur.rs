@@ -1,3 +1,5 @@
+//! Defocus and motion blur.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,3 +1,5 @@
+//! Elastic transform.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -9,7 +11,7 @@ const SIGMA: f64 = 0.01;
 /// Largest shift before it is smoothed and amplified, as a share of the height.
 const MOST: f64 = 0.005;
 
-/// What is random in an elastic transform, in -1..1 each.
+/// Random shifts of an elastic transform, in -1..1 each.
 pub(super) struct Shifts {
     /// `[height, width]`
     pub(super) right: Vec<f64>,
@@ -24,7 +26,7 @@ impl Shifts {
     }
 }
 
-/// Every pixel becomes what is found at a small distance, which changes smoothly from pixel to pixel.
+/// Every pixel is replaced by one at a small distance, which changes smoothly from pixel to pixel.
 pub(super) fn elastic(
     values: &[f32],
     (width, height): (usize, usize),

@@ -1,9 +1,11 @@
+//! Glass blur.
+
 use super::smooth::{Smoothing, clamped};
 use super::{CHANNELS, Severity};
 
-/// Every pixel becomes one near it, between two smoothings.
+/// Every pixel is replaced by a nearby one, between two smoothings.
 ///
-/// ImageNet-C means to swap two pixels, but what its arrays do is to copy one over the other: so does this. `draw` gives a number
+/// ImageNet-C intends to swap two pixels, but its arrays copy one over the other, as does this code. `draw` returns a number
 /// in `-most..most`.
 pub(super) fn glass(
     pixels: &[u8],
@@ -20,7 +22,7 @@ pub(super) fn glass(
         smooth.into_iter().map(|value| (value * 255.0) as u8).collect()
     };
     let mut pixels = smooth(pixels);
-    // Backwards, over places from which no number leads out of the picture.
+    // Backwards, over places from which no draw leaves the image.
     let margin = most as usize;
     let places = |length: usize| (margin + 1..(length + 1).saturating_sub(margin)).rev();
     for _ in 0..rounds {

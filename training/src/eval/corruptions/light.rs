@@ -1,3 +1,5 @@
+//! Brightness, contrast and fog.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -15,7 +17,7 @@ pub(super) fn brightness(values: &mut [f32], severity: Severity) {
     }
 }
 
-/// What differs from the channel's mean, times a factor.
+/// Differences to the channel's mean, times a factor.
 pub(super) fn contrast(values: &mut [f32], severity: Severity) {
     let kept = severity.of([0.4, 0.3, 0.2, 0.1, 0.05]);
     let pixels = (values.len() / CHANNELS) as f64;
@@ -28,7 +30,7 @@ pub(super) fn contrast(values: &mut [f32], severity: Severity) {
     }
 }
 
-/// A cloud on top, the whole scaled back so that its brightest point stays below white.
+/// Adds a cloud and scales the image so that its brightest point stays below white.
 pub(super) fn fog(
     values: &mut [f32],
     (width, height): (usize, usize),

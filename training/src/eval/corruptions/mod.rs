@@ -1,10 +1,10 @@
-//! Corrupted pictures: what weather, cameras and codecs do to what a network sees.
+//! Corruptions of images by weather, cameras and codecs.
 //!
 //! The corruptions of ImageNet-C (arXiv 1903.12261) with its strengths at severities 1 to 5, for pictures of about 224 pixels, as
 //! the package imagecorruptions applies them to pictures of any size. Its elastic transform has strengths of its own, for it leaves
 //! out ImageNet-C's affine part. Frost is missing: ImageNet-C pastes photographs of frost, which are not part of this project.
 //!
-//! What is random is a function of a seed alone. Like there, values are clipped to 0..=1 and cut off to bytes.
+//! Randomness is a function of a seed alone. As in ImageNet-C, values are clipped to 0..=1 and truncated to bytes.
 
 mod blur;
 mod elastic;
@@ -25,10 +25,11 @@ use rand_chacha::ChaCha8Rng;
 /// Channels of a picture.
 const CHANNELS: usize = 3;
 
-/// A kind of damage.
+/// A kind of corruption.
 ///
-/// Its number is part of the seed of what is random ([`super::Robustness`]): one that changes makes figures incomparable.
+/// Its number is part of the random seed (`Robustness`), so changing it makes figures incomparable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Corruption {
     /// Normal noise on every value: low light.
     GaussianNoise = 0,
@@ -38,19 +39,19 @@ pub enum Corruption {
     ImpulseNoise = 2,
     /// A disk: out of focus.
     DefocusBlur = 3,
-    /// Pixels replaced by near ones: frosted glass.
+    /// Pixels replaced by nearby ones: frosted glass.
     GlassBlur = 10,
     /// A line with a tail: the camera moves.
     MotionBlur = 4,
-    /// Larger pictures on top: the camera moves forward.
+    /// The mean of enlarged images: the camera moves forward.
     ZoomBlur = 11,
     /// A whitened picture behind falling flakes.
     Snow = 12,
     /// A bright cloud of fractal density.
     Fog = 7,
-    /// A sum in HSV's value: too much light.
+    /// A constant added to HSV's value: too much light.
     Brightness = 5,
-    /// Differences to the mean, shrunk.
+    /// Smaller differences to the mean.
     Contrast = 6,
     /// Small regions that are stretched or squeezed.
     Elastic = 13,
@@ -73,7 +74,7 @@ impl Severity {
         self.0
     }
 
-    /// Of five strengths, that of this severity.
+    /// The strength of this severity among five.
     fn of<T: Copy>(self, strengths: [T; 5]) -> T {
         strengths[usize::from(self.0) - 1]
     }
@@ -124,7 +125,7 @@ impl Corruption {
         }
     }
 
-    /// The pixels of `image` damaged, `[height_px, width_px, 3]`. `seed` decides whatever is random.
+    /// The corrupted pixels, `[height_px, width_px, 3]`. `seed` determines all randomness.
     ///
     /// # Panics
     /// If the image has no pixels.
@@ -136,7 +137,7 @@ impl Corruption {
         match self {
             Self::Pixelate => return resample::pixelate(pixels, size, severity),
             Self::Jpeg => return resample::jpeg(image, severity),
-            // Those whose arithmetic is in bytes.
+            // Corruptions that compute in bytes.
             Self::MotionBlur => return blur::motion(pixels, size, severity, blur::angle(&mut random)),
             Self::GlassBlur => {
                 let draw = |most: i32| random.random_range(-most..most);

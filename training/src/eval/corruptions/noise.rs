@@ -1,3 +1,5 @@
+//! Gaussian, shot and impulse noise.
+
 use std::f32::consts::TAU;
 
 use rand::Rng;

@@ -1,3 +1,5 @@
+//! Pixelation and JPEG.
+
 use dinov2_core::ImageView;
 use dinov2_io::{Frame, JpegEncoder, decode_still};
 

@@ -1,6 +1,6 @@
-//! A normal curve's mean around every value.
+//! Gaussian smoothing.
 
-/// How far a curve is followed, and what continues the values beyond an edge.
+/// Width, cut-off and edge rule of a Gaussian kernel.
 pub(super) struct Smoothing {
     /// Deviations of the curve, down and across, in pixels.
     pub(super) sigma: [f64; 2],

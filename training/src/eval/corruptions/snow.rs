@@ -1,3 +1,5 @@
+//! Snow.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -10,7 +12,7 @@ const DEVIATION: f32 = 0.3;
 /// Shares of red, green and blue in grey (Rec. 601).
 const GREY: [f32; CHANNELS] = [0.299, 0.587, 0.114];
 
-/// What is random in snow.
+/// Random numbers of snow.
 pub(super) struct Flakes {
     /// `[height, width]`, normal.
     pub(super) normal: Vec<f32>,

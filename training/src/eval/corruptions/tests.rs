@@ -1,3 +1,5 @@
+//! Corruptions against ImageNet-C's own code (`make_eval_fixtures.py`), and the moments of the random ones.
+
 use dinov2_io::{Frame, decode_still};
 
 use super::*;

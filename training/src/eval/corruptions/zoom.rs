@@ -1,3 +1,5 @@
+//! Zoom blur.
+
 use super::{CHANNELS, Severity};
 
 /// The mean of the picture and of ever larger ones.

@@ -1,19 +1,22 @@
+//! Features as 8-bit integers: centred, projected on principal components where they are wide, one scale per token.
+
 use candle_core::{Device, Result, Tensor, bail};
 use half::f16;
 use nalgebra::{DMatrix, SymmetricEigen};
 use serde::{Deserialize, Serialize};
 
-/// Most principal components that are kept.
+/// Most principal components that are stored.
 pub(super) const MAX_COMPONENTS: usize = 384;
 /// Largest magnitude of a stored integer.
 const LIMIT: f32 = 127.0;
-/// Least standard deviation of a component, as a part of the largest one: of few images, some seem to have none, and other images have
+/// Least standard deviation of a component, relative to the largest: a few images may show none where other images have
 /// some.
 const LEAST_DEVIATION: f64 = 0.01;
 
 /// Form of patches and taps in a cache; CLS is 16-bit floats always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Compression {
     /// 16-bit floats.
     F16,
@@ -21,11 +24,11 @@ pub enum Compression {
     Int8,
 }
 
-/// How features become 8-bit integers, for [`Compression::Int8`]: less their mean, along principal components where there are fewer of
-/// these than coordinates, each divided by its spread.
+/// The transform before rounding to 8 bits, for [`Compression::Int8`]: the mean is subtracted, wide features are projected on principal
+/// components, and each component is divided by its spread.
 ///
-/// The spread is the square root of the standard deviation. All of a token's components share one scale: as they are, those that vary
-/// most would leave few bits to the others; with equal spreads, components that hardly matter would have as many bits as those that do.
+/// The spread is the square root of the standard deviation. A token's components share one scale: undivided, those that vary
+/// most would leave few bits to the others; divided by the deviation itself, unimportant components would get as many bits as important ones.
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
     /// `[dim]`.
@@ -36,7 +39,7 @@ pub(super) struct Basis {
     pub(super) directions: Option<Tensor>,
 }
 
-/// What [`Basis::encode`] makes of tokens.
+/// Tokens encoded by [`Basis::encode`].
 pub(super) struct Encoded {
     /// `[batch, n, components]`.
     pub(super) whole: Vec<i8>,
@@ -82,7 +85,7 @@ impl Basis {
                 *number *= inverse;
                 largest = largest.max(number.abs());
             }
-            // Rounded to what the file holds before it is divided by.
+            // The scale is rounded to f16 before the division, because the file stores f16.
             let scale = f16::from_f32(largest / LIMIT).max(f16::MIN_POSITIVE_SUBNORMAL);
             let factor = scale.to_f32().recip();
             for (whole, number) in whole.iter_mut().zip(row) {
@@ -93,7 +96,7 @@ impl Basis {
         Ok(Encoded { whole, shape: [batch, count, inverse.len()], scale: scales })
     }
 
-    /// The features of what [`Self::encode`] made: `whole: [batch, n, components]`, `scale: [batch, n, 1]`.
+    /// Inverts [`Self::encode`]: `whole: [batch, n, components]`, `scale: [batch, n, 1]`.
     pub(super) fn decode(&self, whole: &Tensor, scale: &Tensor) -> Result<Tensor> {
         let (batch, count, components) = whole.dims3()?;
         let rows = whole.broadcast_mul(scale)?.broadcast_mul(&self.spread)?;
@@ -123,7 +126,7 @@ fn principal_components(covariance: DMatrix<f64>) -> (Vec<f64>, Vec<f32>) {
 fn spreads(variances: &[f64]) -> Vec<f64> {
     let deviations = || variances.iter().map(|variance| variance.max(0.0).sqrt());
     let largest = deviations().fold(0.0, f64::max);
-    // Features that are all the same have no spread.
+    // Constant features have no deviation.
     let least = if largest > 0.0 { LEAST_DEVIATION * largest } else { 1.0 };
     deviations().map(|deviation| deviation.max(least).sqrt()).collect()
 }

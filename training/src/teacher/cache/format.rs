@@ -1,26 +1,30 @@
+//! The files of a cache: manifest, names, sizes of shards, errors.
+
 use std::path::{Path, PathBuf};
 
 use dinov2_core::VitSpec;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Compression;
 use super::compress::MAX_COMPONENTS;
 use crate::data::DataError;
-use crate::recipe::{Recipe, Stage};
+use crate::recipe::{Recipe, Stage, upgrade_taps};
 use crate::teacher::TeacherError;
 
-/// Version of the folder's form.
+/// Version of the cache format.
 const VERSION: u32 = 3;
-/// Steps of a shard, where these are small.
+/// Most steps of a shard.
 const MOST_SHARD_STEPS: u64 = 64;
-/// Largest shard, if a step is not larger: one is held as a whole by whoever writes or reads it.
+/// Largest shard, unless a single step is larger: writer and reader hold a whole shard in memory.
 const SHARD_BYTES: u64 = 256 << 20;
 const MANIFEST: &str = "cache.json";
 
-/// Why features cannot be kept or had.
+/// Errors of writing or reading a cache.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CacheError {
-    /// Images.
+    /// Number of images.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The teacher.
@@ -30,16 +34,16 @@ pub enum CacheError {
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
     /// A file.
-    #[error("{what}: {reason}: {}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     File {
         /// What was to be done.
-        what: &'static str,
+        action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Reason.
-        reason: std::io::Error,
+        /// The system's reason.
+        source: std::io::Error,
     },
-    /// A file that is no part of a cache.
+    /// A file that is not part of a valid cache.
     #[error("cache: {problem}: {}", path.display())]
     Format {
         /// The file.
@@ -47,12 +51,12 @@ pub enum CacheError {
         /// What is wrong.
         problem: String,
     },
-    /// Nothing to find means, spreads and components on.
+    /// No held-out images to measure means, spreads and components on.
     #[error(
         "cache: expected held-out images to measure features on for int8 (validation_images), got none that can be read"
     )]
     NothingHeldOut,
-    /// A cache of something else.
+    /// A cache of another teacher, dataset or recipe.
     #[error("cache: expected the {what} of this run, got another's: {}", path.display())]
     Other {
         /// What differs.
@@ -63,9 +67,9 @@ pub enum CacheError {
 }
 
 impl CacheError {
-    pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |reason| Self::File { what, path, reason }
+        move |source| Self::File { action, path, source }
     }
 
     pub(super) fn format(path: &Path, problem: impl ToString) -> Self {
@@ -73,27 +77,27 @@ impl CacheError {
     }
 }
 
-/// What a cache is of. Only a run that would compute the same may use it.
+/// The contents of a cache. Only a run with the same inputs may use it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CacheManifest {
     version: u32,
     /// Shape of the teacher.
     pub spec: VitSpec,
-    /// The teacher's weights.
+    /// Identity of the teacher.
     pub teacher: String,
     /// The images.
     pub dataset: String,
-    /// Seed, stages and held-out images decide what is seen; the rest of the recipe is free.
+    /// The recipe. Seed, stages, held-out images and taps must match a run's; the rest may differ.
     pub recipe: Recipe,
-    /// Form of the numbers.
+    /// Number format.
     pub compression: Compression,
     /// Steps of a shard.
     pub shard_steps: u64,
 }
 
 impl CacheManifest {
-    /// Of a cache in the making.
+    /// The manifest of a new cache.
     pub fn new(
         spec: VitSpec,
         teacher: String,
@@ -115,7 +119,11 @@ impl CacheManifest {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.map_err(CacheError::file("read", &path))?,
         };
-        let manifest: Self = serde_json::from_str(&text).map_err(|error| CacheError::format(&path, error))?;
+        let mut value: Value =
+            serde_json::from_str(&text).map_err(|error| CacheError::format(&path, error))?;
+        value.get_mut("recipe").into_iter().for_each(upgrade_taps);
+        let manifest: Self =
+            serde_json::from_value(value).map_err(|error| CacheError::format(&path, error))?;
         if manifest.version != VERSION {
             let problem = format!("version: expected {VERSION}, got {}", manifest.version);
             return Err(CacheError::format(&path, problem));
@@ -130,10 +138,10 @@ impl CacheManifest {
     pub(super) fn write(&self, folder: &Path) -> Result<(), CacheError> {
         let path = folder.join(MANIFEST);
         let text = serde_json::to_string_pretty(self).map_err(|error| CacheError::format(&path, error))?;
-        crate::files::write_whole(&path, text.as_bytes()).map_err(CacheError::file("write", &path))
+        crate::files::write_bytes(&path, text.as_bytes()).map_err(CacheError::file("write", &path))
     }
 
-    /// Refuses a cache of which a run with these would not see the same.
+    /// Checks that a run with these inputs may use the cache.
     ///
     /// # Errors
     /// [`CacheError::Other`].
@@ -145,11 +153,12 @@ impl CacheManifest {
         recipe: &Recipe,
     ) -> Result<(), CacheError> {
         let seen = |recipe: &Recipe| {
-            // In how many parts a step is computed changes nothing.
+            // The number of parts of a step does not change the views.
             let stages = recipe.stages.iter().map(|stage| Stage { accumulate: 1, ..stage.clone() });
             (recipe.seed, recipe.validation_images, stages.collect::<Vec<_>>())
         };
-        let taps = |recipe: &Recipe| recipe.loss.taps.iter().map(|pair| pair.teacher).collect::<Vec<_>>();
+        let taps =
+            |recipe: &Recipe| recipe.loss.taps.iter().map(|pair| pair.teacher_block).collect::<Vec<_>>();
         let differs = [
             ("teacher", teacher != self.teacher),
             ("images", dataset != self.dataset),

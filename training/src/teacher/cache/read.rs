@@ -1,3 +1,5 @@
+//! A teacher that reads its targets from a cache.
+
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -12,16 +14,16 @@ use crate::loss::Targets;
 use crate::recipe::Recipe;
 use crate::teacher::{Teacher, TeacherError, views};
 
-/// A teacher that has said everything already.
+/// A teacher whose targets are read from a cache.
 pub struct CachedTeacher {
     folder: PathBuf,
     manifest: CacheManifest,
     basis: Option<Basis>,
-    /// The shard that was read last: its path and bytes.
+    /// Path and bytes of the last shard read.
     shard: Option<(PathBuf, Vec<u8>)>,
     held_out: Vec<u8>,
     device: Device,
-    /// Which part of every batch is asked for, where several processes share them.
+    /// Rank among the processes that share every batch.
     rank: usize,
 }
 
@@ -29,7 +31,7 @@ impl CachedTeacher {
     /// Opens a cache of this teacher for a run of this recipe over these images.
     ///
     /// # Errors
-    /// A folder that is none, or of something else.
+    /// A folder that is no cache, or a cache of other inputs.
     pub fn open(
         folder: &Path,
         teacher: &str,
@@ -135,7 +137,7 @@ impl Teacher for CachedTeacher {
     }
 }
 
-/// How integers were made, beside the held-out targets.
+/// The basis of integers, stored with the held-out targets.
 pub(super) fn basis(path: &Path, compression: Compression) -> Result<Option<Basis>, CacheError> {
     if compression == Compression::F16 {
         return Ok(None);

@@ -1,3 +1,5 @@
+//! Writes a cache, shard by shard; a shard that is there already is kept.
+
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -13,45 +15,43 @@ use super::compress::{Basis, Encoded};
 use super::format::{CacheError, CacheManifest, held_out_path, shard_path};
 use super::{Compression, read};
 use crate::data::{Dataset, Loader, LoaderPlan, UnreadableList, held_out};
+use crate::files::remove_partial;
 use crate::loss::{Statistics, Targets};
-use crate::partial::remove_partial;
 use crate::recipe::Recipe;
 use crate::stop::Stop;
 use crate::teacher::Teacher;
 
-/// What to keep, and where.
+/// Settings of writing a cache.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Views and steps.
+    /// The recipe: views, steps and taps.
     pub recipe: Recipe,
     /// Folder of the cache.
     pub output: PathBuf,
-    /// Form of the numbers.
+    /// Number format.
     pub compression: Compression,
-    /// The teacher's weights.
+    /// Identity of the teacher.
     pub teacher: String,
     /// Threads that load images.
     pub workers: usize,
-    /// Ends the work after the step in progress.
+    /// Stops the work after the step in progress.
     pub stop: Stop,
 }
 
-/// How far it is.
+/// Progress of writing a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheProgress {
     /// Steps done.
     pub steps: u64,
-    /// Steps in all.
-    pub total: u64,
     /// Images of the last step.
     pub images: usize,
 }
 
-/// Computes and keeps the targets of all steps of a recipe; returns how many steps are kept, which are all unless somebody asks to
-/// end. Shards that are there already are kept; a shard is written when it is whole.
+/// Computes and writes the targets of all steps of a recipe; returns the number of steps written, which is all unless a stop is
+/// requested. Existing shards are kept; a shard is written when it is complete.
 ///
 /// # Errors
-/// Images, teacher or files that fail; a folder with a cache of something else.
+/// Images, teacher or files that fail; a folder with a cache of other inputs.
 pub fn write_cache(
     config: &CacheConfig,
     teacher: &mut dyn Teacher,
@@ -94,12 +94,12 @@ pub fn write_cache(
             break;
         }
         step = next;
-        progress(CacheProgress { steps: step, total, images: 0 });
+        progress(CacheProgress { steps: step, images: 0 });
     }
     Ok(step)
 }
 
-/// Keeps the targets of held-out images and, where it is needed, what integers are made by.
+/// Writes the targets of held-out images and, for int8, the basis.
 fn basis(
     config: &CacheConfig,
     teacher: &mut dyn Teacher,
@@ -145,7 +145,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Computes and writes a shard, unless somebody asks to end: whether it did. Numbers are brought into their form beside the teacher, which is not to wait for that.
+    /// Computes and writes a shard; false if a stop was requested. Numbers are encoded in another thread, so that the teacher does not wait.
     fn shard(
         &mut self,
         config: &CacheConfig,
@@ -199,7 +199,7 @@ fn encoded(basis: Option<&Basis>, name: &str, targets: &Targets) -> Result<Vec<P
     Ok(parts)
 }
 
-/// Computes the targets of some steps and hands them over, as long as somebody takes them and nobody asks to end: whether all are.
+/// Computes the targets of some steps and sends them; false if the receiver is gone or a stop was requested.
 fn compute(
     config: &CacheConfig,
     teacher: &mut dyn Teacher,
@@ -228,8 +228,7 @@ fn compute(
                 return Ok(false);
             }
             step += 1;
-            let total = config.recipe.steps();
-            progress(CacheProgress { steps: step, total, images: batch.samples.len() });
+            progress(CacheProgress { steps: step, images: batch.samples.len() });
             if config.stop.is_requested() && step < steps.end {
                 return Ok(false);
             }
@@ -252,7 +251,7 @@ fn named(targets: &Targets) -> impl Iterator<Item = (String, &Tensor)> {
     std::iter::once(("patches".to_owned(), &targets.patches)).chain(taps)
 }
 
-/// A tensor as it will lie in a file.
+/// A tensor in the file's format.
 struct Part {
     name: String,
     dtype: safetensors::Dtype,
@@ -283,5 +282,5 @@ fn write_parts(path: &Path, parts: &[Part]) -> Result<(), CacheError> {
     });
     let views: Vec<_> = views.collect::<Result<_, _>>().map_err(|error| CacheError::format(path, error))?;
     let whole = safetensors::serialize(views, None).map_err(|error| CacheError::format(path, error))?;
-    crate::files::write_whole(path, &whole).map_err(CacheError::file("write", path))
+    crate::files::write_bytes(path, &whole).map_err(CacheError::file("write", path))
 }

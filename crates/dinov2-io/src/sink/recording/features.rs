@@ -3,6 +3,7 @@ use half::slice::HalfFloatSliceExt;
 
 /// How the numbers of a feature are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FeatureNumbers {
     /// 32-bit floats: exact.
     F32,

@@ -41,7 +41,7 @@ struct State {
     writer: Option<McapWriter>,
     /// The same file, for its length.
     file: File,
-    /// Bytes of whole records that the system has.
+    /// Bytes of complete records that were written.
     whole_bytes: u64,
     /// When the first message was written that the system does not have yet.
     waiting_since: Option<Instant>,
@@ -62,15 +62,15 @@ impl RecordingFile {
     /// Creates the file with its header and `metadata`, and starts the thread.
     pub(super) fn create(path: &Path, metadata: &Metadata) -> Result<Self, SinkError> {
         let name = path.display().to_string();
-        let refused = |path: String| move |reason| SinkError::Write { reason, path };
+        let refused = |path: String| move |source| SinkError::Write { source, path };
         let folder = folder_of(path);
         if !folder.is_dir() {
-            let reason = io::Error::new(io::ErrorKind::NotFound, "no such folder");
-            return Err(SinkError::Write { reason, path: folder.display().to_string() });
+            let source = io::Error::new(io::ErrorKind::NotFound, "no such folder");
+            return Err(SinkError::Write { source, path: folder.display().to_string() });
         }
-        let file = File::create_new(path).map_err(|reason| match reason.kind() {
+        let file = File::create_new(path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => SinkError::Exists { path: name.clone() },
-            _ => SinkError::Write { reason, path: name.clone() },
+            _ => SinkError::Write { source, path: name.clone() },
         })?;
         // A chunk is collected in memory and written at once, never patched later: what is in the file is whole but for
         // its end.
@@ -161,8 +161,8 @@ impl RecordingFile {
     /// Does something with the file; an error ends the recording.
     fn act<T>(&self, act: impl FnOnce(&mut State) -> Result<T, McapError>) -> Result<T, SinkError> {
         let mut state = self.shared.lock();
-        if let Some(reason) = state.failure.take() {
-            return Err(self.refused(reason));
+        if let Some(source) = state.failure.take() {
+            return Err(self.refused(source));
         }
         if state.writer.is_none() {
             return Err(self.refused(io::Error::other("the recording ended with an earlier error")));
@@ -171,8 +171,8 @@ impl RecordingFile {
         done.map_err(|error| self.refused(state.fail(error)))
     }
 
-    fn refused(&self, reason: io::Error) -> SinkError {
-        SinkError::Write { reason, path: self.path.clone() }
+    fn refused(&self, source: io::Error) -> SinkError {
+        SinkError::Write { source, path: self.path.clone() }
     }
 
     fn stop_flusher(&mut self) {
@@ -227,7 +227,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends the recording. Cuts off the record that was half written, so that readers find nothing but whole ones.
+    /// Ends the recording. Cuts off the record that was half written, so that the file ends with a complete record.
     fn fail(&mut self, error: McapError) -> io::Error {
         (self.writer, self.waiting_since) = (None, None);
         let _ = self.file.set_len(self.whole_bytes);

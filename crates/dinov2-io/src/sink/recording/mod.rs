@@ -38,7 +38,7 @@ pub struct RecordingMeta {
     pub model: String,
     /// File or label of the model.
     pub model_file: String,
-    /// What tells this model from others of the same name: its SHA-256, say. May be empty.
+    /// Identity of the model among those of the same name, for example its SHA-256. May be empty.
     pub model_identity: String,
     /// Side of a patch in pixels.
     pub patch_size: usize,
@@ -237,7 +237,7 @@ impl Recording {
         self.file.write(self.stats, 0, unix_ns, &self.message)
     }
 
-    /// Writes the index and the end. A recording that is dropped without is finished, too, but nobody hears of errors.
+    /// Writes the index and the end. Dropping a recording finishes it too, but ignores errors.
     ///
     /// # Errors
     /// As [`Self::write`].

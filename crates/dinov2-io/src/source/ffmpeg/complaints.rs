@@ -1,13 +1,13 @@
-//! What ffmpeg says on its standard error, and which of its lines is the reason.
+//! Parses ffmpeg's standard error and finds the line with the reason of a failure.
 //!
-//! ffmpeg names the fault first and then its consequences, one per layer that gives up, so the reason is the first line
-//! that is no mere consequence.
+//! ffmpeg prints the fault first and then one consequence per layer, so the reason is the first line that is not a known
+//! consequence.
 
 use std::io::{BufRead, BufReader, Read};
 
 use crate::limits::MAX_HEADER_LINE_BYTES;
 
-/// Lines that follow from one before them.
+/// Lines that are consequences of an earlier one.
 const CONSEQUENCES: [&str; 16] = [
     "Conversion failed",
     "Could not open file",
@@ -30,10 +30,10 @@ const CONSEQUENCES: [&str; 16] = [
 /// Warnings that mean that data is missing; all others are about how a file was made.
 const SERIOUS_WARNING: &str = "orrupt";
 
-/// Errors by their level that lose nothing: metadata of webcams' JPEGs, and a repeated order to forget a frame.
+/// Lines of level error without loss of data: metadata of webcams' JPEGs, and a repeated request to drop a frame.
 const HARMLESS: [&str; 2] = ["unable to decode APP fields", "mmco: unref short failure"];
 
-/// What was said, in short.
+/// Summary of the output.
 #[derive(Debug, Default)]
 pub(super) struct Complaints {
     reason: Option<String>,
@@ -57,7 +57,7 @@ impl Complaints {
         complaints
     }
 
-    /// Why it failed, or the first thing that went wrong; `None` if nothing did.
+    /// The reason of the failure, or the first problem; `None` without one.
     pub(super) fn reason(&self) -> Option<String> {
         self.reason.clone().or_else(|| self.consequence.clone())
     }

@@ -1,8 +1,8 @@
-//! Any other video, decoded by an `ffmpeg` child process (4.2 or later).
+//! All other videos, decoded by an `ffmpeg` child process (4.2 or later).
 //!
 //! ffmpeg writes the frames that the file has, at the times that it has, as raw RGB in NUT: of the containers that can be
-//! piped, the one that keeps times exactly (Matroska rounds to milliseconds, y4m has none). It is told not to make the
-//! frame rate constant, and to count in nanoseconds. Times are the file's own ([`Frame::capture_ns`] is ffprobe's
+//! piped, the one that keeps times exactly (Matroska rounds to milliseconds, y4m has none). It is run without a
+//! constant frame rate and with times in nanoseconds. Times are the file's own ([`Frame::capture_ns`] is ffprobe's
 //! `pts_time`): they need not start at 0. Where a file's clock goes back, because recordings were put one behind the other,
 //! times go on from the last frame before. Frames before time 0 move the whole video so that it starts at 0.
 //!
@@ -39,7 +39,7 @@ const FILTERS: &str = concat!(
     "format=rgb24,split[frames][all];[all]crop=1:ih:0:0[columns]"
 );
 
-/// How every frame is asked for, at its own size: ffmpeg from 5.1, from 4.4, and before.
+/// Options that pass every frame through at its own size: ffmpeg from 5.1, from 4.4, and before.
 const PASS_THROUGH: [&[&str]; 3] = [
     &["-fps_mode", "passthrough", "-noautoscale"],
     &["-vsync", "passthrough", "-noautoscale"],
@@ -102,7 +102,7 @@ fn spawn_error(program: &Path, path: &Path, error: io::Error) -> SourceError {
     let (program, path) = (program.display().to_string(), path.display().to_string());
     match error.kind() {
         io::ErrorKind::NotFound => SourceError::FfmpegMissing { program, path },
-        _ => SourceError::Ffmpeg { message: format!("cannot start {program}: {error}"), path },
+        _ => SourceError::Program { program, source: error, path },
     }
 }
 
@@ -135,7 +135,7 @@ impl FfmpegReader {
         self.facts.frames
     }
 
-    /// Which of several streams is read, once.
+    /// A note if one of several streams is read, once.
     pub(crate) fn take_note(&mut self) -> Option<String> {
         self.note.take()
     }
@@ -156,8 +156,8 @@ impl FfmpegReader {
         Ok(false)
     }
 
-    /// Waits for the child: its own complaint explains a broken stream better than the break does. An ffmpeg that does
-    /// not know how it was asked is asked in its own way.
+    /// Waits for the child, whose messages explain a broken stream. If this version of ffmpeg does not know the options, it is
+    /// started again with those of an older version.
     fn finish(&mut self, error: Option<FormatError>) -> Result<(), SourceError> {
         self.done = true;
         let path = self.path.display().to_string();
@@ -180,7 +180,7 @@ impl FfmpegReader {
         match (complaints.reason(), error) {
             (Some(message), _) if frames == 0 => Err(SourceError::Ffmpeg { message, path }),
             (Some(message), _) => Err(SourceError::Damaged { frames, message, path }),
-            (None, Some(reason)) => Err(SourceError::Format { reason, path }),
+            (None, Some(source)) => Err(SourceError::Format { source, path }),
             (None, None) if !status.success() => {
                 Err(SourceError::Ffmpeg { message: status.to_string(), path })
             }

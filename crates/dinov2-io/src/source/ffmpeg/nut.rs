@@ -1,8 +1,8 @@
 //! NUT, ffmpeg's own streaming container: packets with exact times. Format: `nut.txt` of the NUT specification
 //! (version 4; ffmpeg writes 3), "High Level Structure" and "Frames".
 //!
-//! Reads what ffmpeg writes into a pipe. Checksums are not verified, as a pipe does not change bytes; nothing is searched
-//! for or resynchronised: whatever is not where it should be is an error.
+//! Reads the output of ffmpeg from a pipe. Checksums are not verified, because a pipe does not change bytes. The reader does
+//! not resynchronise: an unexpected byte is an error.
 
 use std::io::{BufReader, Read};
 
@@ -35,7 +35,7 @@ const MATCH_TIME: u64 = 1 << 11;
 const CODED: u64 = 1 << 12;
 const INVALID: u64 = 1 << 13;
 
-/// What a frame code stands for.
+/// Meaning of a frame code.
 #[derive(Clone, Copy, Debug, Default)]
 struct FrameCode {
     flags: u64,

@@ -1,4 +1,4 @@
-//! What `ffprobe` tells of a video without decoding it.
+//! Facts about a video from `ffprobe`, without decoding it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::file_url;
 
-/// Of the first video stream; cover pictures are none.
+/// Facts about the first video stream. Cover pictures do not count as streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Frames that it claims to have.
@@ -15,7 +15,7 @@ pub(super) struct Facts {
     pub(super) streams: usize,
 }
 
-/// Asks `program`; where there is none, or it fails, nothing is known.
+/// Runs `program`. If it is missing or fails, the facts are unknown.
 pub(super) fn probe(program: &Path, path: &Path) -> Facts {
     let output = Command::new(program)
         .args(["-v", "error", "-select_streams", "V", "-of", "compact=print_section=0"])

@@ -66,7 +66,7 @@ pub(super) fn unpack<'a>(
     Ok(records)
 }
 
-/// Opcode and content of each record of a chunk; what is no whole record at its end is left.
+/// Opcode and content of each record of a chunk. An incomplete record at the end is ignored.
 pub(super) fn records(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;

@@ -1,4 +1,4 @@
-//! Encoded images and what their `format` says of them.
+//! Encoded images and the meaning of their field `format`.
 //!
 //! `compressed_image_transport` writes `ENCODING; CODEC compressed TARGET`: the encoding of the raw image, and the one that it
 //! was converted to before it was encoded. Without a target it was encoded as it was. Others write `jpeg`, `png` or nothing.
@@ -13,23 +13,23 @@ use crate::{FormatError, Frame};
 /// Most characters of a text from outside that a message repeats.
 const QUOTED_CHARS: usize = 60;
 
-/// What the pixels of the decoded file are.
+/// Meaning of the pixels of the decoded file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// A picture as it is.
+    /// A picture, used unchanged.
     Picture,
     /// A picture whose red and blue `compressed_image_transport` would exchange.
     DoubtfulOrder,
     /// Grey that is one colour per pixel.
     Mosaic(Mosaic),
-    /// Colours that must be three channels of the file: chroma beside luma is none of them.
+    /// Colours, which need three channels in the file; luma and chroma are not colours.
     ThreeChannels,
 }
 
 /// Decodes an image file into `frame`: pixels and size. The remark is for people.
 ///
 /// # Errors
-/// A broken image, and pixels that are none of a colour or grey camera.
+/// If the image is malformed, or its pixels are not those of a colour or grey camera.
 pub(super) fn decode(format: &str, data: &[u8], frame: &mut Frame) -> Result<Option<String>, FormatError> {
     let content = parse(format)?;
     if supported_format(data).is_none() {
@@ -81,7 +81,7 @@ fn of_channels(channels: u8, format: &str) -> String {
 }
 
 /// # Errors
-/// What is no picture of a colour or grey camera.
+/// If it is not a picture of a colour or grey camera.
 fn parse(format: &str) -> Result<Content, FormatError> {
     let lower = format.to_ascii_lowercase();
     let (encoding, codec) = lower.split_once(';').unwrap_or((&lower, ""));

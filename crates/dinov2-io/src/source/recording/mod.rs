@@ -1,7 +1,7 @@
-//! Recordings (MCAP with ROS 2 messages), ours and others': the images of one topic.
+//! Reads the images of one topic of a recording (MCAP with ROS 2 messages).
 //!
-//! Works without the index at the end of the file, so that what a killed recorder left can be replayed. Chunks are read one
-//! by one, and their images held until no later chunk can have an earlier one. Messages other than images are skipped.
+//! The index at the end of the file is not needed, so that the recording of a killed recorder can be replayed. Chunks are
+//! read one by one; their images are held until no later chunk can contain an earlier image. Other messages are skipped.
 
 mod bayer;
 mod chunk;
@@ -15,6 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 
+use dinov2_files::chain;
 use mcap::read::parse_record;
 use mcap::records::{Record, op};
 
@@ -36,11 +37,11 @@ struct Held {
     message: Vec<u8>,
 }
 
-/// What could not be read.
+/// Count of what could not be read.
 #[derive(Debug, Default)]
 struct Lost {
     messages: u64,
-    /// Chunks of which nobody knows how many images they had.
+    /// Chunks with an unknown number of images.
     chunks: u64,
     first: Option<String>,
 }
@@ -48,7 +49,7 @@ struct Lost {
 impl Lost {
     fn add(&mut self, messages: u64, reason: &FormatError) {
         self.messages += messages;
-        self.first.get_or_insert_with(|| reason.to_string());
+        self.first.get_or_insert_with(|| chain(reason));
     }
 }
 
@@ -64,14 +65,14 @@ pub struct RecordingReader<R> {
     order: u64,
     /// The channel that is replayed: that of the first image that can be decoded.
     chosen: Option<u16>,
-    /// Images of the chosen channel, where the file tells it.
+    /// Number of images of the chosen channel, if known.
     frames: Option<u64>,
     /// The first frame, decoded in order to choose.
     first: Option<Frame>,
     lost: Lost,
     cut: Option<Cut>,
     notes: Vec<String>,
-    /// What a person should hear of the encoding was noted.
+    /// Whether a note on the encoding was made.
     remarked: bool,
     content: Vec<u8>,
     unpacked: Vec<u8>,
@@ -80,14 +81,14 @@ pub struct RecordingReader<R> {
 
 /// Why there is nothing to replay.
 #[derive(Debug)]
-enum Unopened {
-    /// The file is whole and has no images of the topic.
+enum OpenFault {
+    /// The file is complete but has no images of the topic.
     NoImages(FormatError),
-    /// It cannot be read, in whole or in part.
+    /// The file or a part of it cannot be read.
     Broken(FormatError),
 }
 
-impl From<FormatError> for Unopened {
+impl From<FormatError> for OpenFault {
     fn from(reason: FormatError) -> Self {
         Self::Broken(reason)
     }
@@ -98,15 +99,14 @@ impl<R: Read + Seek> RecordingReader<R> {
     /// below `/dinov2/` aside.
     ///
     /// # Errors
-    /// What is no MCAP file, a topic that is not in it or has no images, a file without images that can be decoded;
-    /// an index that cannot be read.
+    /// If the file is not MCAP, does not contain the topic, has no images that can be decoded, or has an invalid index.
     pub fn new(stream: R, topic: Option<&str>) -> Result<Self, FormatError> {
         Self::open(stream, topic).map_err(|reason| match reason {
-            Unopened::NoImages(reason) | Unopened::Broken(reason) => reason,
+            OpenFault::NoImages(reason) | OpenFault::Broken(reason) => reason,
         })
     }
 
-    fn open(mut stream: R, topic: Option<&str>) -> Result<Self, Unopened> {
+    fn open(mut stream: R, topic: Option<&str>) -> Result<Self, OpenFault> {
         let scan::Contents { channels, mut parts, cut } = scan::scan(&mut stream)?;
         let counted = parts.iter().all(|part| !part.counts.is_empty());
         let mut counts = HashMap::new();
@@ -148,17 +148,17 @@ impl<R: Read + Seek> RecordingReader<R> {
         channel.map_or("", |channel| &channel.topic)
     }
 
-    /// Number of its images, where the file tells it.
+    /// Number of its images, if known.
     pub fn len_hint(&self) -> Option<usize> {
         self.frames.and_then(|frames| usize::try_from(frames).ok())
     }
 
-    /// What a person should hear: other topics, doubtful colours, a recorder that was killed. Each is returned once.
+    /// Notes for the user: other topics, doubtful colours, a killed recorder. Each is returned once.
     pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Reads the next image into `frame`: pixels, size, and its stamp as capture time; where nobody set that, the time of
+    /// Reads the next image into `frame`: pixels, size, and its stamp as capture time; if that is not set, the time of
     /// recording. What is broken or cannot be read is skipped and counted. False at the end of the recording.
     ///
     /// # Errors
@@ -182,9 +182,9 @@ impl<R: Read + Seek> RecordingReader<R> {
     }
 
     /// The first image that can be decoded; its channel becomes the chosen one.
-    fn choose(&mut self) -> Result<Frame, Unopened> {
+    fn choose(&mut self) -> Result<Frame, OpenFault> {
         let mut frame = Frame::new();
-        // Images that cannot be decoded, by channel: depth images, say, are nobody's loss.
+        // Images that cannot be decoded, by channel. They are counted as lost only if their channel is chosen.
         let mut failed: HashMap<u16, (u64, FormatError)> = HashMap::new();
         while let Some(held) = self.next_held() {
             match self.decode(&held, &mut frame) {
@@ -204,13 +204,13 @@ impl<R: Read + Seek> RecordingReader<R> {
         Err(self.nothing(failed.into_values().next()))
     }
 
-    fn nothing(&self, failed: Option<(u64, FormatError)>) -> Unopened {
+    fn nothing(&self, failed: Option<(u64, FormatError)>) -> OpenFault {
         let topics = self.channels.image_topics();
         let expected = match &self.wanted {
             Some(topic) => format!("images on the topic {topic}"),
             None => "a topic of sensor_msgs/msg/CompressedImage or Image in cdr".into(),
         };
-        let reason = failed.map(|(_, reason)| reason.to_string()).or_else(|| self.lost.first.clone());
+        let reason = failed.map(|(_, reason)| chain(&reason)).or_else(|| self.lost.first.clone());
         let is_whole = reason.is_none() && self.cut.is_none_or(|cut| cut.data_ended);
         let mut got = match (topics.is_empty(), reason) {
             (_, Some(reason)) => format!("none that can be read ({reason})"),
@@ -222,7 +222,7 @@ impl<R: Read + Seek> RecordingReader<R> {
             got.push_str(&format!("; the file breaks off: its last whole record ends at byte {at}{unread}"));
         }
         let reason = field("recording", expected, got);
-        if is_whole { Unopened::NoImages(reason) } else { Unopened::Broken(reason) }
+        if is_whole { OpenFault::NoImages(reason) } else { OpenFault::Broken(reason) }
     }
 
     fn decode(&mut self, held: &Held, frame: &mut Frame) -> Result<(), FormatError> {
@@ -280,7 +280,7 @@ impl<R: Read + Seek> RecordingReader<R> {
     }
 
     fn hold_chunk(&mut self, content: &[u8]) -> Result<(), FormatError> {
-        let damaged = |error: mcap::McapError| field("chunk", "a header".into(), error.to_string());
+        let damaged = |error: mcap::McapError| field("chunk", "a header".into(), chain(&error));
         let Record::Chunk { header, data } = parse_record(op::CHUNK, content).map_err(damaged)? else {
             unreachable!("a chunk is parsed as a chunk")
         };
@@ -352,7 +352,7 @@ impl<R: Read + Seek> RecordingReader<R> {
         }
     }
 
-    /// What is missing, once. Of a recorder that was killed between two records nothing is that it had written.
+    /// What is missing, once. If a recorder was killed between two records, nothing is missing.
     fn take_losses(&mut self) -> Option<FormatError> {
         let Lost { messages, chunks, first } = std::mem::take(&mut self.lost);
         let mut losses = Vec::new();

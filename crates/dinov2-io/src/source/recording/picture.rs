@@ -1,5 +1,6 @@
 //! Image messages of ROS 2.
 
+use dinov2_files::chain;
 use ruzstd::decoding::StreamingDecoder;
 
 use super::chunk::field;
@@ -36,17 +37,17 @@ pub(super) struct Scratch {
     tight: Vec<u8>,
 }
 
-/// Decodes one message into `frame`: pixels, size, and the stamp as capture time where it has one. The remark is for people.
+/// Decodes one message into `frame`: pixels, size, and the stamp as capture time if it is set. Returns a remark for the user.
 ///
 /// # Errors
-/// A message that is broken, or an image in an encoding that is none of a colour or grey camera.
+/// If the message is malformed, or the encoding is not one of a colour or grey camera.
 pub(super) fn decode(
     kind: Kind,
     message: &[u8],
     scratch: &mut Scratch,
     frame: &mut Frame,
 ) -> Result<Option<String>, FormatError> {
-    let broken = |error: crate::recording::CdrError| field("message", "an image".into(), error.to_string());
+    let broken = |error: crate::recording::CdrError| field("message", "an image".into(), chain(&error));
     let message = unpack(message, &mut scratch.unpacked)?;
     let (stamp, remark) = match kind {
         Kind::Compressed => {

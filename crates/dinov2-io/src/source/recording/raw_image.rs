@@ -75,7 +75,7 @@ impl Layout {
 /// Decodes an image into `frame`: pixels and size. `tight` is scratch.
 ///
 /// # Errors
-/// An encoding that is none of a colour or grey camera, and bytes that are too few for the size.
+/// If the encoding is not one of a colour or grey camera, or there are too few bytes for the size.
 pub(super) fn decode(image: &Image<'_>, tight: &mut Vec<u8>, frame: &mut Frame) -> Result<(), FormatError> {
     let layout = Layout::parse(&image.encoding).ok_or_else(|| unknown(&image.encoding))?;
     let (width_px, height_px) = (image.width as usize, image.height as usize);
@@ -88,7 +88,7 @@ pub(super) fn decode(image: &Image<'_>, tight: &mut Vec<u8>, frame: &mut Frame) 
     let (row_bytes, rows) = layout.rows(width_px, height_px);
     let step = image.step as usize;
     if step < row_bytes || layout == Layout::Nv24 && step > row_bytes {
-        // Of nv24 nobody says how rows of chroma, which are twice as long, would be padded.
+        // The padding of rows of chroma, which are twice as long, is not defined for nv24.
         let least = if layout == Layout::Nv24 { "" } else { "at least " };
         return Err(field("image step", format!("{least}{row_bytes}"), step.to_string()));
     }

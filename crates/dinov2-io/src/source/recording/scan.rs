@@ -1,5 +1,5 @@
-//! What lies where in a recording, found by walking its records from the start without reading the large ones. Needs no
-//! index at the end, which a recording that was cut off does not have.
+//! Lists the parts of a recording by walking its records from the start without reading large ones. The index at the end is
+//! not needed, because a cut-off recording has none.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -44,7 +44,7 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// Takes note of a header, schema or channel. Unreadable ones are as good as absent.
+    /// Stores a header, schema or channel. Unreadable ones are ignored.
     pub(super) fn learn(&mut self, opcode: u8, content: &[u8]) {
         match parse_record(opcode, content) {
             Ok(Record::Header(header)) => self.profile = header.profile,
@@ -79,7 +79,7 @@ impl Channels {
         topics
     }
 
-    /// What is in the file, for a message: profile and topics with type and serialisation.
+    /// Contents of the file for a message: profile and topics with type and serialisation.
     pub(super) fn describe(&self) -> String {
         let mut topics: Vec<_> = self
             .known
@@ -121,11 +121,11 @@ pub(super) struct Part {
     pub(super) length: u64,
     /// Log time of its first message.
     pub(super) start_ns: u64,
-    /// Messages by channel, as the index behind a chunk tells.
+    /// Messages by channel, from the index after a chunk.
     pub(super) counts: Vec<(u16, u64)>,
 }
 
-/// What a recording consists of.
+/// The parts of a recording.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) channels: Channels,
@@ -134,12 +134,12 @@ pub(super) struct Contents {
     pub(super) cut: Option<Cut>,
 }
 
-/// Where a file breaks off.
+/// Position at which a file is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// End of the last whole record.
+    /// End of the last complete record.
     pub(super) at: u64,
-    /// Bytes of the record behind it that are there; with none, a recorder ended between two.
+    /// Bytes of the next record that are present; 0 if the file ends between two records.
     pub(super) rest: u64,
     /// Only the index is missing: the messages are complete.
     pub(super) data_ended: bool,
@@ -193,7 +193,7 @@ pub(super) fn scan(stream: &mut (impl Read + Seek)) -> Result<Contents, FormatEr
     }
 }
 
-/// Reads of a record what matters here. Records that are shorter than their kind must be are skipped.
+/// Reads the needed fields of a record. Records shorter than their kind requires are skipped.
 fn look_at(
     stream: &mut (impl Read + Seek),
     contents: &mut Contents,

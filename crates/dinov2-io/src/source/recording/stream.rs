@@ -1,24 +1,26 @@
-//! Recordings on disk: one file, or those that a recorder split its bag into.
+//! Recordings on disk: one file, or the files of a split bag.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use super::{RecordingReader, Unopened};
+use dinov2_files::chain;
+
+use super::{OpenFault, RecordingReader};
 use crate::source::stream::Stream;
 use crate::{Frame, SourceError};
 
 /// The images of one topic of some files, in their order.
 pub(crate) struct RecordingStream {
     reader: Option<RecordingReader<BufReader<File>>>,
-    /// That which is read, or was last.
+    /// The current or last file.
     path: PathBuf,
     later: VecDeque<PathBuf>,
     topic: Option<String>,
     len_hint: Option<usize>,
     notes: Vec<String>,
-    /// What is missing, told at the end.
+    /// What is missing, reported at the end.
     missing: Option<SourceError>,
 }
 
@@ -50,7 +52,7 @@ impl RecordingStream {
         Ok(stream)
     }
 
-    /// Begins with a file. The error is that of a whole file without images; a broken one counts as missing.
+    /// Opens a file. Returns the error of a complete file without images; a damaged file counts as missing.
     fn start(&mut self, path: PathBuf) -> Option<SourceError> {
         let opened = open_file(&path, self.topic.as_deref());
         self.path = path;
@@ -72,7 +74,7 @@ impl RecordingStream {
     fn miss(&mut self, reason: SourceError) {
         match self.missing {
             None => self.missing = Some(reason),
-            Some(_) => self.notes.push(reason.to_string()),
+            Some(_) => self.notes.push(chain(&reason)),
         }
     }
 
@@ -92,8 +94,8 @@ enum FileFault {
 fn open_file(path: &Path, topic: Option<&str>) -> Result<RecordingReader<BufReader<File>>, FileFault> {
     let file = File::open(path).map_err(SourceError::read(path.display())).map_err(FileFault::Broken)?;
     RecordingReader::open(BufReader::new(file), topic).map_err(|reason| match reason {
-        Unopened::NoImages(reason) => FileFault::NoImages(SourceError::format(path.display())(reason)),
-        Unopened::Broken(reason) => FileFault::Broken(SourceError::format(path.display())(reason)),
+        OpenFault::NoImages(reason) => FileFault::NoImages(SourceError::format(path.display())(reason)),
+        OpenFault::Broken(reason) => FileFault::Broken(SourceError::format(path.display())(reason)),
     })
 }
 
@@ -118,7 +120,7 @@ impl Stream for RecordingStream {
             let Some(path) = self.later.pop_front() else {
                 return self.missing.take().map_or(Ok(false), Err);
             };
-            // A split without images of this topic: its camera was silent for that long.
+            // A file without images of this topic is not an error: its camera gave no images in that time.
             self.start(path);
         }
     }

@@ -1,4 +1,4 @@
-//! What can be said about cameras, on any system.
+//! Descriptions and configuration of cameras, available on all systems.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use crate::SourceError;
 /// Pixel formats that are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum CameraFormat {
     /// Packed 4:2:2, y0 u y1 v.
     Yuyv,
@@ -22,9 +23,9 @@ pub enum CameraFormat {
     Rgb24,
     /// Blue, green, red.
     Bgr24,
-    /// JPEGs of a video camera.
+    /// JPEG, as video cameras name it (MJPG).
     Mjpeg,
-    /// JPEGs of a still camera.
+    /// JPEG, as still cameras name it (JPEG).
     Jpeg,
     /// Luma only.
     Grey,
@@ -63,7 +64,7 @@ impl FromStr for CameraFormat {
     }
 }
 
-/// Which camera is wanted, and how.
+/// Configuration of a camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraConfig {
     /// Device node, or a link to it: those in `/dev/v4l/by-id` name one camera wherever it is plugged in.
@@ -79,7 +80,7 @@ pub struct CameraConfig {
 }
 
 impl CameraConfig {
-    /// The camera at `device`, as it likes.
+    /// The camera at `device` with its default mode.
     pub fn new(device: impl AsRef<Path>) -> Self {
         let device = device.as_ref().to_path_buf();
         Self { device, size: None, fps: None, format: None, controls: Vec::new() }
@@ -91,17 +92,17 @@ impl CameraConfig {
 pub struct CameraInfo {
     /// Device node.
     pub path: PathBuf,
-    /// What the driver calls it.
+    /// Name given by the driver.
     pub name: String,
     /// The driver.
     pub driver: String,
-    /// Where it is plugged in.
+    /// Bus address.
     pub bus: String,
     /// Pixel formats, in the order of the driver.
     pub formats: Vec<CameraPixels>,
     /// Controls, in the order of the driver.
     pub controls: Vec<CameraControl>,
-    /// Why nothing more is known, and what to do about it.
+    /// Why the camera cannot be opened, and advice.
     pub problem: Option<String>,
 }
 
@@ -110,7 +111,7 @@ pub struct CameraInfo {
 pub struct CameraPixels {
     /// The four characters of its code.
     pub code: String,
-    /// What the driver calls it.
+    /// Name given by the driver.
     pub description: String,
     /// None if it is not decoded here.
     pub format: Option<CameraFormat>,
@@ -125,7 +126,7 @@ pub struct CameraSize {
     pub smallest: (usize, usize),
     /// Largest width and height in pixels; the same as the smallest if there is one size only.
     pub largest: (usize, usize),
-    /// From one width or height to the next.
+    /// Step between widths and between heights.
     pub step: (usize, usize),
     /// Rates; of a range of sizes, those of the size that is nearest to 640x480 or to what was asked for.
     pub rates: CameraRates,
@@ -135,45 +136,46 @@ pub struct CameraSize {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CameraRates {
-    /// The driver does not tell.
+    /// Not reported by the driver.
     Unknown,
     /// One of these, the fastest first.
     Fps(Vec<f64>),
-    /// Anything in between.
+    /// Any rate between these.
     FpsBetween(f64, f64),
 }
 
-/// Something that can be set.
+/// A control: a setting of a camera.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CameraControl {
     /// Name in lower case, joined by `_`: `exposure_time_absolute`. As `v4l2-ctl` spells it.
     pub name: String,
-    /// What it takes.
+    /// Kind of its value.
     pub kind: ControlKind,
     /// Smallest value.
     pub min: i64,
     /// Largest value.
     pub max: i64,
-    /// From one value to the next.
+    /// Step between values.
     pub step: u64,
-    /// Value after plugging in.
+    /// Default value.
     pub default: i64,
-    /// Value now, where it can be read.
+    /// Current value, if it can be read.
     pub value: Option<i64>,
     /// Values of a menu with their names.
     pub menu: Vec<(i64, String)>,
-    /// True if it cannot be set.
+    /// True if the control cannot be set.
     pub read_only: bool,
-    /// True if setting it changes nothing now, since an automatic is on.
+    /// True if setting it has no effect now because an automatic mode is on.
     pub inactive: bool,
-    /// Number by which the driver knows it.
+    /// The driver's number of the control.
     #[serde(skip)]
     pub(super) id: u32,
 }
 
-/// What a control takes.
+/// Kind of a control's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ControlKind {
     /// A number.
     Integer,
@@ -181,14 +183,14 @@ pub enum ControlKind {
     Boolean,
     /// One of a menu.
     Menu,
-    /// Does something when it is set.
+    /// An action that is triggered by setting it.
     Button,
     /// A set of bits.
     Bitmask,
 }
 
 impl CameraControl {
-    /// What may be set, in words: `3..=2047`, `0 or 1`, `1 (Manual Mode), 3 (Aperture Priority Mode)`.
+    /// The allowed values as text: `3..=2047`, `0 or 1`, `1 (Manual Mode), 3 (Aperture Priority Mode)`.
     pub fn values(&self) -> String {
         match self.kind {
             ControlKind::Button => "anything".into(),

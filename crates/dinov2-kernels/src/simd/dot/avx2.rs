@@ -1,3 +1,5 @@
+//! Integer dot products of AVX2: bytes by `vpmaddubsw`, which sums pairs in 16 bits and saturates; pairs of i16 by `vpmaddwd`.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx2Fma;
@@ -11,10 +13,6 @@ fn run_enabled<K: DotKernel>(dot: Avx2Fma, kernel: K) -> K::Output {
 /// Without VNNI: `vpmaddubsw` sums pairs of products in 16 bits, two of these are added, and `vpmaddwd` with ones widens
 /// them: five instructions for 64 products, where widening the bytes first would need eight.
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Dot for Avx2Fma {
     type Float = Avx2Fma;
     const TILE_ROWS: usize = 6;
@@ -23,24 +21,23 @@ impl Dot for Avx2Fma {
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
     fn float(self) -> Avx2Fma {
         self
     }
-    #[inline(always)]
-    fn dot_i8(self, sum: __m256i, left: [__m256i; 2], right: [__m256i; 2]) -> __m256i {
-        unsafe {
+    feature_methods! { "avx2,fma":
+        fn dot_i8(sum: __m256i, left: [__m256i; 2], right: [__m256i; 2]) -> __m256i {
             let first = _mm256_maddubs_epi16(left[0], right[0]);
             let second = _mm256_maddubs_epi16(left[1], right[1]);
             let products = _mm256_madd_epi16(_mm256_add_epi16(first, second), _mm256_set1_epi16(1));
             _mm256_add_epi32(sum, products)
         }
-    }
-    #[inline(always)]
-    fn dot_i16(self, sum: __m256i, left: __m256i, right: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(left, right)) }
+        fn dot_i16(sum: __m256i, left: __m256i, right: __m256i) -> __m256i {
+            _mm256_add_epi32(sum, _mm256_madd_epi16(left, right))
+        }
     }
     #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
@@ -50,6 +47,8 @@ impl Dot for Avx2Fma {
         panel: PanelI8,
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves AVX2. `step < panel.steps`, so the four vectors of weights and the offset lie in the panel; `row < ROWS`,
+        // and the caller vouches that every row is readable for `STEP` bytes from each of the panel's offsets.
         unsafe {
             let mut sums = start;
             for step in 0..panel.steps {

@@ -1,3 +1,5 @@
+//! Integer dot products of AVX-512 VNNI: `vpdpbusd` and `vpdpwssd`, exact in 32 bits.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx512F;
@@ -24,10 +26,6 @@ fn run_enabled<K: DotKernel>(dot: Avx512Vnni, kernel: K) -> K::Output {
 }
 
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Dot for Avx512Vnni {
     type Float = Avx512F;
     const TILE_ROWS: usize = 12;
@@ -36,22 +34,21 @@ impl Dot for Avx512Vnni {
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
     fn float(self) -> Avx512F {
         self.0
     }
-    #[inline(always)]
-    fn dot_i8(self, sum: __m512i, left: [__m512i; 2], right: [__m512i; 2]) -> __m512i {
-        unsafe {
+    feature_methods! { "avx512f,avx512dq,avx512bw,avx512vnni,avx2,fma":
+        fn dot_i8(sum: __m512i, left: [__m512i; 2], right: [__m512i; 2]) -> __m512i {
             let sum = _mm512_dpbusd_epi32(sum, left[0], right[0]);
             _mm512_dpbusd_epi32(sum, left[1], right[1])
         }
-    }
-    #[inline(always)]
-    fn dot_i16(self, sum: __m512i, left: __m512i, right: __m512i) -> __m512i {
-        unsafe { _mm512_dpwssd_epi32(sum, left, right) }
+        fn dot_i16(sum: __m512i, left: __m512i, right: __m512i) -> __m512i {
+            _mm512_dpwssd_epi32(sum, left, right)
+        }
     }
     #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
@@ -61,6 +58,8 @@ impl Dot for Avx512Vnni {
         panel: PanelI8,
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves AVX-512 VNNI. `group` is below the panel's groups, so both vectors of weights lie in it; `row < ROWS`, and
+        // the caller vouches that every row is readable for all groups, which follow each other without gaps (`SUMS_SATURATE` is false).
         unsafe {
             let mut sums = start;
             for group in 0..2 * panel.steps {

@@ -1,3 +1,5 @@
+//! Integer dot products of AVX-VNNI: `vpdpbusd` and `vpdpwssd` on 8 lanes, exact in 32 bits.
+
 use core::arch::x86_64::*;
 
 use super::super::Avx2Fma;
@@ -24,10 +26,6 @@ fn run_enabled<K: DotKernel>(dot: AvxVnni, kernel: K) -> K::Output {
 }
 
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Dot for AvxVnni {
     type Float = Avx2Fma;
     const TILE_ROWS: usize = 6;
@@ -36,22 +34,21 @@ impl Dot for AvxVnni {
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
     fn float(self) -> Avx2Fma {
         self.0
     }
-    #[inline(always)]
-    fn dot_i8(self, sum: __m256i, left: [__m256i; 2], right: [__m256i; 2]) -> __m256i {
-        unsafe {
+    feature_methods! { "avx2,fma,avxvnni":
+        fn dot_i8(sum: __m256i, left: [__m256i; 2], right: [__m256i; 2]) -> __m256i {
             let sum = _mm256_dpbusd_avx_epi32(sum, left[0], right[0]);
             _mm256_dpbusd_avx_epi32(sum, left[1], right[1])
         }
-    }
-    #[inline(always)]
-    fn dot_i16(self, sum: __m256i, left: __m256i, right: __m256i) -> __m256i {
-        unsafe { _mm256_dpwssd_avx_epi32(sum, left, right) }
+        fn dot_i16(sum: __m256i, left: __m256i, right: __m256i) -> __m256i {
+            _mm256_dpwssd_avx_epi32(sum, left, right)
+        }
     }
     #[inline(always)]
     unsafe fn product_i8<const ROWS: usize>(
@@ -61,6 +58,8 @@ impl Dot for AvxVnni {
         panel: PanelI8,
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves AVX-VNNI. `group` is below the panel's groups, so both vectors of weights lie in it; `row < ROWS`, and
+        // the caller vouches that every row is readable for all groups, which follow each other without gaps (`SUMS_SATURATE` is false).
         unsafe {
             let mut sums = start;
             for group in 0..2 * panel.steps {

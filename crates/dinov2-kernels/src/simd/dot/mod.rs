@@ -2,6 +2,25 @@
 //!
 //! Unlike f32, instruction sets differ here in how many factors one instruction takes and in what it may overflow, so
 //! each has its own micro-kernels against one contract, and the scalar definition of the operation that uses them.
+//!
+//! ```
+//! use dinov2_kernels::Isa;
+//! use dinov2_kernels::simd::dot::{Dot, DotKernel};
+//!
+//! struct TileRows;
+//!
+//! impl DotKernel for TileRows {
+//!     type Output = usize;
+//!
+//!     #[inline(always)]
+//!     fn run<D: Dot>(self, _dot: D) -> usize {
+//!         D::TILE_ROWS
+//!     }
+//! }
+//!
+//! let isa = Isa::detect();
+//! assert_eq!(isa.run_dot(TileRows), isa.dot_tile_rows());
+//! ```
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

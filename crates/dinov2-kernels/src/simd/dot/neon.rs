@@ -1,3 +1,5 @@
+//! Integer dot products of NEON without the dot-product extension: widening multiplications, exact in 32 bits.
+
 use core::arch::aarch64::*;
 
 use super::super::Neon;
@@ -13,10 +15,6 @@ fn run_enabled<K: DotKernel>(dot: Neon, kernel: K) -> K::Output {
 /// Two instructions for eight products, as many as `smlal` of widened bytes, but only one of them multiplies. Adding a
 /// second product in 16 bits would overflow where both are `-128 * -128`.
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Dot for Neon {
     type Float = Neon;
     const TILE_ROWS: usize = 5;
@@ -25,15 +23,15 @@ impl Dot for Neon {
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
     fn float(self) -> Neon {
         self
     }
-    #[inline(always)]
-    fn dot_i8(self, sum: int32x4_t, left: [int32x4_t; 2], right: [int32x4_t; 2]) -> int32x4_t {
-        unsafe {
+    feature_methods! { "neon":
+        fn dot_i8(sum: int32x4_t, left: [int32x4_t; 2], right: [int32x4_t; 2]) -> int32x4_t {
             let mut sum = sum;
             for (left, right) in left.into_iter().zip(right) {
                 let (left, right) = (vreinterpretq_s8_s32(left), vreinterpretq_s8_s32(right));
@@ -43,10 +41,7 @@ impl Dot for Neon {
             }
             sum
         }
-    }
-    #[inline(always)]
-    fn dot_i16(self, sum: int32x4_t, left: int32x4_t, right: int32x4_t) -> int32x4_t {
-        unsafe {
+        fn dot_i16(sum: int32x4_t, left: int32x4_t, right: int32x4_t) -> int32x4_t {
             let (left, right) = (vreinterpretq_s16_s32(left), vreinterpretq_s16_s32(right));
             let low = vmull_s16(vget_low_s16(left), vget_low_s16(right));
             vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(left, right)))
@@ -60,6 +55,8 @@ impl Dot for Neon {
         panel: PanelI8,
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves NEON. `group` is below the panel's groups, so both vectors of weights lie in it; `row < ROWS`, and
+        // the caller vouches that every row is readable for all groups, which follow each other without gaps (`SUMS_SATURATE` is false).
         unsafe {
             // Two sums for each column, two columns to a vector.
             let mut sums = [[vdupq_n_s32(0); 4]; ROWS];
@@ -89,6 +86,7 @@ impl Dot for Neon {
         right: *const i16,
         pairs: usize,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves NEON. `pair < pairs` and `row < ROWS`; the caller vouches for both operands.
         unsafe {
             let mut sums = [[vdupq_n_s32(0); 2]; ROWS];
             for pair in 0..pairs {

@@ -1,3 +1,5 @@
+//! Integer dot products of NEON with `sdot`, and the token that proves it together with arithmetic on f16.
+
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -26,10 +28,6 @@ fn run_enabled<K: DotKernel>(dot: NeonDotprod, kernel: K) -> K::Output {
 }
 
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Dot for NeonDotprod {
     type Float = Neon;
     const TILE_ROWS: usize = 12;
@@ -38,6 +36,7 @@ impl Dot for NeonDotprod {
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
@@ -48,6 +47,7 @@ impl Dot for NeonDotprod {
     fn dot_i8(self, sum: int32x4_t, left: [int32x4_t; 2], right: [int32x4_t; 2]) -> int32x4_t {
         let mut sum = sum;
         for (left, right) in left.into_iter().zip(right) {
+            // SAFETY: `self` proves `sdot`, which touches registers only.
             unsafe {
                 asm!(
                     "sdot {sum:v}.4s, {left:v}.16b, {right:v}.16b",
@@ -72,6 +72,7 @@ impl Dot for NeonDotprod {
         panel: PanelI8,
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves `sdot`; the caller vouches for the rows and the panel.
         unsafe { product(left, left_stride, panel, start) }
     }
     #[inline(always)]
@@ -82,6 +83,7 @@ impl Dot for NeonDotprod {
         right: *const i16,
         pairs: usize,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: the same contract; the caller vouches for both operands.
         unsafe { self.0.product_i16(left, left_stride, right, pairs) }
     }
 }

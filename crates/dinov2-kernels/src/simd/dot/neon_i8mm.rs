@@ -1,3 +1,5 @@
+//! Integer dot products of NEON with `smmla`, and the token that proves it together with arithmetic on f16.
+
 use core::arch::aarch64::*;
 use core::arch::asm;
 
@@ -26,10 +28,6 @@ fn run_enabled<K: DotKernel>(dot: NeonI8mm, kernel: K) -> K::Output {
 }
 
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Dot for NeonI8mm {
     type Float = Neon;
     const TILE_ROWS: usize = 8;
@@ -39,6 +37,7 @@ impl Dot for NeonI8mm {
 
     #[inline(always)]
     fn run<K: DotKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
@@ -63,6 +62,7 @@ impl Dot for NeonI8mm {
         panel: PanelI8,
         start: Sums<Self, ROWS>,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves `smmla`; the caller vouches for the rows and the panel.
         unsafe { product(left, left_stride, panel, start) }
     }
     #[inline(always)]
@@ -73,6 +73,7 @@ impl Dot for NeonI8mm {
         right: *const i16,
         pairs: usize,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: the same contract; the caller vouches for both operands.
         unsafe { self.0.product_i16(left, left_stride, right, pairs) }
     }
 }

@@ -1,3 +1,5 @@
+//! Integer dot products in plain Rust, exact in 32 bits.
+
 use super::super::{Portable, Simd};
 use super::{Dot, DotKernel, GROUP, PanelI8, Sums};
 

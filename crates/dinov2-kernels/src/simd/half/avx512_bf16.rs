@@ -1,3 +1,5 @@
+//! 16-bit floats of AVX-512 BF16: `vdpbf16ps` multiplies pairs of bf16 and sums them in f32.
+
 use core::arch::x86_64::*;
 use core::mem::transmute;
 
@@ -41,10 +43,6 @@ fn bf16(bits: __m512i) -> __m512bh {
 }
 
 #[expect(unsafe_code, reason = "vector intrinsics")]
-#[expect(
-    clippy::undocumented_unsafe_blocks,
-    reason = "one reason holds for all: `self` proves the CPU feature, and the callers vouch for their pointers"
-)]
 impl Half for Avx512Bf16 {
     type Float = Avx512F;
     type Factor = u16;
@@ -56,6 +54,7 @@ impl Half for Avx512Bf16 {
 
     #[inline(always)]
     fn run<K: HalfKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` proves that the CPU has the features that `run_enabled` enables.
         unsafe { run_enabled(self, kernel) }
     }
     #[inline(always)]
@@ -72,6 +71,7 @@ impl Half for Avx512Bf16 {
     }
     #[inline(always)]
     fn step(self, sum: __m512, left: __m512, right: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512 BF16; all operands are values.
         unsafe { _mm512_dpbf16_ps(sum, bf16(_mm512_castps_si512(left)), bf16(_mm512_castps_si512(right))) }
     }
     #[inline(always)]
@@ -82,6 +82,7 @@ impl Half for Avx512Bf16 {
         right: *const u16,
         k: usize,
     ) -> Sums<Self, ROWS> {
+        // SAFETY: `self` proves AVX-512 BF16. `pair < k / 2` and `row < ROWS`; the caller vouches for both operands.
         unsafe {
             let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
             for pair in 0..k / 2 {

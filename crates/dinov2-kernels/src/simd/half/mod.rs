@@ -3,6 +3,29 @@
 //! Every set has one format. bf16 works everywhere: its numbers are the upper halves of f32, so [`Widened`] turns them
 //! into f32 again and multiplies these, which saves memory but no time. Where the CPU multiplies 16-bit floats twice as
 //! fast as f32, it is its own format: bf16 on AVX-512 BF16, f16 on ARM.
+//!
+//! ```
+//! use dinov2_kernels::Isa;
+//! use dinov2_kernels::simd::half::{Half, HalfKernel};
+//!
+//! /// One, rounded to the instruction set's format.
+//! struct One;
+//!
+//! impl HalfKernel for One {
+//!     type Output = u16;
+//!
+//!     #[inline(always)]
+//!     fn run<H: Half>(self, half: H) -> u16 {
+//!         let mut bits = [0];
+//!         half.round(&[1.0], &mut bits);
+//!         bits[0]
+//!     }
+//! }
+//!
+//! let isa = Isa::detect();
+//! let bf16_or_f16 = [0x3f80, 0x3c00];
+//! assert_eq!(isa.run_half(One), bf16_or_f16[isa.half_format() as usize]);
+//! ```
 
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;

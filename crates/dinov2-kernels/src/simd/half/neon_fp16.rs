@@ -1,3 +1,5 @@
+//! 16-bit floats of NEON with arithmetic on f16: up to [`F16_SUMS`] products are summed in f16, these sums in f32.
+
 use core::arch::aarch64::*;
 use core::arch::asm;
 

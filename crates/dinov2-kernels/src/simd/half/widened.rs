@@ -1,3 +1,5 @@
+//! 16-bit floats where the CPU has no arithmetic on them: bf16 in memory, f32 in registers.
+
 use super::{Half, HalfFormat, HalfKernel, Sums, bf16_bits, round_bf16};
 use crate::simd::{Kernel, Simd};
 

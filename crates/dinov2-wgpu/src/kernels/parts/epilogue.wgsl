@@ -1,4 +1,4 @@
-// What a layer applies to its outputs before they are written: 0 nothing, 1 GELU, 2 SwiGLU (columns are gate and value in
+// The activation function before outputs are written: 0 none, 1 GELU, 2 SwiGLU (columns are gate and value in
 // turn, by vectors).
 override ACTIVATION: u32;
 override OUT4: u32; // row stride of the output, in vectors

@@ -1,4 +1,4 @@
-// What changes from grid to grid; everything else is an override. `Frame` in frame.rs.
+// Sizes that differ from grid to grid; all other sizes are overrides. Its layout is that of `Frame` in frame.rs.
 struct Frame {
     tokens: u32,
     patches: u32,

@@ -1,4 +1,4 @@
-//! A camera that goes on giving frames whatever happens to its device.
+//! A camera that reopens its device after failures.
 
 use std::io::PipeReader;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use super::capture::{Capture, Controls, Next};
 use super::convert::Converter;
 use super::facts::CameraConfig;
 use super::ffi::wait;
-use super::node::{Identity, Node, NodeFault, in_words, nodes, others};
+use super::node::{Identity, Node, NodeFault, describe_error, nodes, others};
 use crate::{Frame, LiveHandle, Losses, Source, SourceError, StopSignal};
 
 /// Time before the first attempt to open a device anew; doubles up to the longest.
@@ -18,14 +18,14 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Attempts in which controls must be set too. Cameras refuse them for a while after they were plugged in.
 const ATTEMPTS_WITH_CONTROLS: u32 = 5;
 
-/// A Video4Linux camera: gives the newest frame, converted to RGB, and survives what happens to the device.
+/// A Video4Linux camera: gives the newest frame, converted to RGB, and reopens the device after failures.
 ///
-/// A device that is unplugged, stalls, reports errors or changes its format is opened anew until it is back, wherever
-/// it is plugged in again if its driver tells a name and a place to know it by. [`Source::next_frame`] waits meanwhile.
+/// If the device is unplugged, stalls, reports errors or changes its format, it is reopened until it is back, also at another
+/// node if its driver reports a name and a bus address to recognise it by. [`Source::next_frame`] waits in the meantime.
 #[derive(Debug)]
 pub struct Camera {
     config: CameraConfig,
-    /// Where the device is now.
+    /// Current device node.
     path: PathBuf,
     identity: Identity,
     /// For the names of frames: `video0`.
@@ -40,7 +40,7 @@ pub struct Camera {
     handle: LiveHandle,
 }
 
-/// From when a device fails to its first frame afterwards.
+/// The time from a failure of the device to its next frame.
 #[derive(Debug)]
 struct Outage {
     since: Instant,
@@ -77,13 +77,13 @@ impl Camera {
         })
     }
 
-    /// What was taken: `vivid: 640x480 YUYV 30 fps`. It may be another mode after an outage.
+    /// The mode: `vivid: 640x480 YUYV 30 fps`. It may change after an outage.
     pub fn describe(&self) -> &str {
         &self.description
     }
 
-    /// The device failed: says so once per outage, and lets go of it.
-    fn lose(&mut self, reason: &str) {
+    /// Closes a device that failed and notes it once per outage.
+    fn close_failed(&mut self, reason: &str) {
         self.capture = None;
         if self.outage.is_none() {
             let path = self.path.display();
@@ -93,7 +93,7 @@ impl Camera {
         self.publish(false);
     }
 
-    /// Tells other threads how things are.
+    /// Updates the handle for other threads.
     fn publish(&self, is_up: bool) {
         self.handle.count(|losses| *losses = self.losses);
         self.handle.set_up(is_up);
@@ -104,7 +104,7 @@ impl Camera {
         let Some(outage) = &mut self.outage else { return };
         let until = Instant::now() + outage.backoff;
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            // A wait that fails is as good as one that ends early.
+            // A failed wait is treated as one that ends early.
             if self.handle.stop_signal().is_stopped() || wait(self.stop_end.as_fd(), None, left).is_err() {
                 return;
             }
@@ -122,7 +122,7 @@ impl Camera {
         }
     }
 
-    /// The device where it was, or wherever it is now.
+    /// The device at its last node, or at another one.
     fn find(&self) -> Option<(PathBuf, Node)> {
         let here = Node::open(&self.config.device).ok();
         if let Some(node) = here.filter(|node| node.identity.card == self.identity.card) {
@@ -165,7 +165,7 @@ impl Source for Camera {
                     return Ok(true);
                 }
                 Ok(Next::Stopped) => return Ok(false),
-                Err(reason) => self.lose(&reason),
+                Err(reason) => self.close_failed(&reason),
             }
         }
     }
@@ -189,7 +189,7 @@ impl Source for Camera {
 
 fn open_node(path: &Path) -> Result<Node, String> {
     Node::open(path).map_err(|fault| match fault {
-        NodeFault::Io(error) => in_words(&error, path),
+        NodeFault::Io(error) => describe_error(&error, path),
         NodeFault::NoCapture => {
             format!("expected a camera, got a device that captures no video ({})", others())
         }

@@ -1,4 +1,4 @@
-//! One opened, configured, streaming device: gives its newest frame, or the reason why it has to be opened anew.
+//! Streaming from one open device: gives its newest frame, or the reason why it has to be reopened.
 
 use std::fmt;
 use std::io;
@@ -6,29 +6,28 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use yuv::YuvStandardMatrix;
-
 use super::abi;
 use super::convert::{Converter, Layout};
 use super::facts::{CameraConfig, CameraFormat, CameraPixels, FORMATS};
 use super::ffi::{monotonic_now, wait, zeroed};
-use super::negotiate::{Mode, Wish, choose};
-use super::node::{Identity, Node, USUAL_FPS, USUAL_SIZE_PX, fps, in_words};
+use super::format::{set_format, set_rate};
+use super::negotiate::{Request, choose};
+use super::node::{Identity, Node, USUAL_FPS, USUAL_SIZE_PX, describe_error};
 use super::queue::{Filled, Queue};
-use crate::{Frame, Losses, YuvRange};
+use crate::{Frame, Losses};
 
-/// A camera without frames for so long has stalled, and for so many frame times.
+/// A camera has stalled if it gives no frame for this time and this number of frame times.
 const STALL: Duration = Duration::from_secs(2);
 const STALL_FRAMES: f64 = 10.0;
-/// A frame that waited longer than so many frame times in a full queue is not of now.
+/// A frame that waited longer than this number of frame times in a full queue is stale.
 const STALE_FRAMES: f64 = 2.0;
 
 /// How strictly controls are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controls {
-    /// One that cannot be set is an error.
+    /// A control that cannot be set is an error.
     Must,
-    /// What cannot be set is left.
+    /// Controls that cannot be set are skipped.
     May,
 }
 
@@ -44,7 +43,7 @@ pub(super) struct Capture {
     pub(super) description: String,
 }
 
-/// Frames that came and could not be decoded, while one that can is waited for.
+/// Count of frames that could not be decoded while waiting for a valid one.
 #[derive(Debug, Default)]
 struct Broken {
     count: u64,
@@ -71,7 +70,7 @@ impl fmt::Display for Broken {
 
 /// What [`Capture::next`] found.
 pub(super) enum Next {
-    /// A frame that was taken then.
+    /// A frame with its capture time.
     Frame {
         captured: Instant,
     },
@@ -79,23 +78,23 @@ pub(super) enum Next {
 }
 
 impl Capture {
-    /// Configures a device and starts its stream. The error says what is wrong and what to do.
+    /// Configures a device and starts its stream. The error contains the problem and advice.
     pub(super) fn start(
         node: Node,
         path: &Path,
         config: &CameraConfig,
         controls: Controls,
     ) -> Result<Self, String> {
-        let wish = Wish {
+        let request = Request {
             size: config.size.unwrap_or(USUAL_SIZE_PX),
             fps: config.fps.unwrap_or(USUAL_FPS),
             format: config.format,
         };
-        let offers = node.formats(wish.size);
-        let mode = choose(&offers, wish).ok_or_else(|| no_format(&offers, config.format))?;
-        let wrong = |error: io::Error| in_words(&error, path);
+        let offers = node.formats(request.size);
+        let mode = choose(&offers, request).ok_or_else(|| no_format(&offers, config.format))?;
+        let wrong = |error: io::Error| describe_error(&error, path);
         let layout = set_format(&node, mode).map_err(wrong)??;
-        let rate = set_rate(&node, mode.fps.unwrap_or(wish.fps)).or(mode.fps);
+        let rate = set_rate(&node, mode.fps.unwrap_or(request.fps)).or(mode.fps);
         for (name, value) in &config.controls {
             let set = node.set_control(name, *value);
             if controls == Controls::Must {
@@ -117,8 +116,8 @@ impl Capture {
         })
     }
 
-    /// Waits for a frame and converts the newest into `frame`: pixels and size. What it passes over is counted. The
-    /// error says why the device has to be opened anew.
+    /// Waits for a frame and converts the newest into `frame`: pixels and size. Skipped frames are counted. The error is the
+    /// reason why the device has to be reopened.
     pub(super) fn next(
         &mut self,
         stop: BorrowedFd<'_>,
@@ -126,8 +125,8 @@ impl Capture {
         frame: &mut Frame,
         losses: &mut Losses,
     ) -> Result<Next, String> {
-        let patience = STALL.max(self.frame_time.mul_f64(STALL_FRAMES));
-        let deadline = Instant::now() + patience;
+        let most = STALL.max(self.frame_time.mul_f64(STALL_FRAMES));
+        let deadline = Instant::now() + most;
         let mut may_wait_for_fresh = true;
         let mut broken = Broken::default();
         loop {
@@ -141,18 +140,18 @@ impl Capture {
             }
             if woken.frame || woken.fault {
                 let before = losses.corrupt;
-                let (newest, all) = self.newest(losses).map_err(fault_in_words)?;
+                let (newest, all) = self.newest(losses).map_err(describe_fault)?;
                 if losses.corrupt > before {
                     broken.add(losses.corrupt - before, "the driver marked it as faulty".into());
                 }
                 match newest {
                     None if woken.fault => return Err("the device hung up".into()),
                     None => {}
-                    // The queue was full: its frames are as old as the caller is slow.
+                    // The queue was full, so its frames are as old as the time between two calls.
                     Some(filled) if all && may_wait_for_fresh && self.is_stale(&filled) => {
                         may_wait_for_fresh = false;
                         losses.stale += 1;
-                        self.queue.give_back(filled).map_err(fault_in_words)?;
+                        self.queue.give_back(filled).map_err(describe_fault)?;
                     }
                     Some(filled) => {
                         // Before the conversion, whose time belongs to the latency.
@@ -160,7 +159,7 @@ impl Capture {
                         let captured = age(&filled).and_then(|age| now.checked_sub(age)).unwrap_or(now);
                         let payload = self.queue.payload(&filled);
                         let converted = converter.convert(&self.layout, payload, frame);
-                        self.queue.give_back(filled).map_err(fault_in_words)?;
+                        self.queue.give_back(filled).map_err(describe_fault)?;
                         match converted {
                             Ok(()) => return Ok(Next::Frame { captured }),
                             Err(reason) => {
@@ -172,7 +171,7 @@ impl Capture {
                 }
             }
             if Instant::now() >= deadline {
-                return Err(format!("no whole frame for {:.1} s{broken}", patience.as_secs_f64()));
+                return Err(format!("no whole frame for {:.1} s{broken}", most.as_secs_f64()));
             }
         }
     }
@@ -195,8 +194,8 @@ impl Capture {
         Ok((newest, taken == self.queue.len()))
     }
 
-    /// Frames that the driver counted since the last one that it gave. Its counter wraps; one that stands still or
-    /// goes back (interlaced fields, drivers that do not count) says nothing.
+    /// Frames that the driver counted since the last delivered one. The counter wraps; if it stands still or decreases
+    /// (interlaced fields, drivers that do not count), the result is 0.
     fn missed_before(&mut self, sequence: u32) -> u64 {
         missed_between(self.sequence.replace(sequence), sequence)
     }
@@ -219,12 +218,12 @@ fn missed_between(last: Option<u32>, sequence: u32) -> u64 {
     if gap < 1 << 31 { u64::from(gap) } else { 0 }
 }
 
-/// Time since a frame was taken, if the driver tells it.
+/// Time since a frame was captured, if the driver reports it.
 fn age(filled: &Filled) -> Option<Duration> {
     filled.captured.map(|captured| monotonic_now().saturating_sub(captured))
 }
 
-fn fault_in_words(error: io::Error) -> String {
+fn describe_fault(error: io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENODEV) => "unplugged".into(),
         Some(libc::EIO) => "the driver gave up (input/output error)".into(),
@@ -248,133 +247,8 @@ fn no_format(offers: &[CameraPixels], wished: Option<CameraFormat>) -> String {
     }
 }
 
-/// Sets size and format; the driver may give others, which is what the layout says.
-fn set_format(node: &Node, mode: Mode) -> io::Result<Result<Layout, String>> {
-    let (width, height) = (mode.size.0 as u32, mode.size.1 as u32);
-    let pixels = if node.kind == abi::BUF_TYPE_CAPTURE {
-        let mut format: abi::Format = zeroed();
-        format.kind = node.kind;
-        let pixels = &mut format.pixels;
-        (pixels.width, pixels.height, pixels.pixel_format) = (width, height, mode.code);
-        pixels.field = abi::FIELD_NONE;
-        node.device.call(abi::S_FMT, &mut format)?;
-        Pixels::of_one_plane(&format.pixels)
-    } else {
-        let mut format: abi::FormatMplane = zeroed();
-        format.kind = node.kind;
-        let pixels = &mut format.pixels;
-        (pixels.width, pixels.height, pixels.pixel_format) = (width, height, mode.code);
-        pixels.field = abi::FIELD_NONE;
-        node.device.call(abi::S_FMT_MPLANE, &mut format)?;
-        Pixels::of_planes(&format.pixels)
-    };
-    Ok(pixels.layout())
-}
-
-/// What a driver says about its pixels, whichever structure it says it with.
-struct Pixels {
-    code: [u8; 4],
-    width: u32,
-    height: u32,
-    bytes_per_line: [u32; 2],
-    planes: usize,
-    colorspace: u32,
-    ycbcr_encoding: u32,
-    quantization: u32,
-}
-
-impl Pixels {
-    fn of_one_plane(format: &abi::PixelFormat) -> Self {
-        Self {
-            code: format.pixel_format,
-            width: format.width,
-            height: format.height,
-            bytes_per_line: [format.bytes_per_line; 2],
-            planes: 1,
-            colorspace: format.colorspace,
-            ycbcr_encoding: format.ycbcr_encoding,
-            quantization: format.quantization,
-        }
-    }
-
-    fn of_planes(format: &abi::PixelFormatMplane) -> Self {
-        let planes = usize::from(format.num_planes);
-        let [first, second, ..] = format.planes;
-        let second = if planes > 1 { second } else { first };
-        Self {
-            code: format.pixel_format,
-            width: format.width,
-            height: format.height,
-            bytes_per_line: [first.bytes_per_line, second.bytes_per_line],
-            planes,
-            colorspace: format.colorspace,
-            ycbcr_encoding: u32::from(format.ycbcr_encoding),
-            quantization: u32::from(format.quantization),
-        }
-    }
-
-    fn layout(&self) -> Result<Layout, String> {
-        let known = FORMATS.iter().find(|(.., code)| *code == self.code);
-        let format = known.map(|(format, ..)| *format).ok_or_else(|| {
-            format!("format: expected what the driver offers, got {}", String::from_utf8_lossy(&self.code))
-        })?;
-        let layout = Layout {
-            format,
-            width_px: self.width as usize,
-            height_px: self.height as usize,
-            row_bytes: self.bytes_per_line.map(|bytes| bytes as usize),
-            planes: self.planes,
-            matrix: matrix(self.colorspace, self.ycbcr_encoding),
-            range: range(format, self.colorspace, self.quantization),
-        };
-        layout.check().map(|()| layout)
-    }
-}
-
-/// `V4L2_MAP_YCBCR_ENC_DEFAULT` and the encodings of `linux/videodev2.h`. What the extended gamuts have beyond the
-/// others is cut off.
-fn matrix(colorspace: u32, encoding: u32) -> YuvStandardMatrix {
-    let of_colorspace = match colorspace {
-        abi::COLORSPACE_REC709 | abi::COLORSPACE_DCI_P3 => abi::YCBCR_709,
-        abi::COLORSPACE_BT2020 => abi::YCBCR_BT2020,
-        abi::COLORSPACE_SMPTE240M => abi::YCBCR_SMPTE240M,
-        _ => abi::YCBCR_DEFAULT,
-    };
-    match if encoding == abi::YCBCR_DEFAULT { of_colorspace } else { encoding } {
-        abi::YCBCR_709 | abi::YCBCR_XV709 => YuvStandardMatrix::Bt709,
-        abi::YCBCR_BT2020 | abi::YCBCR_BT2020_CONST_LUM => YuvStandardMatrix::Bt2020,
-        abi::YCBCR_SMPTE240M => YuvStandardMatrix::Smpte240,
-        _ => YuvStandardMatrix::Bt601,
-    }
-}
-
-/// `V4L2_MAP_QUANTIZATION_DEFAULT` of `linux/videodev2.h`, but for grey: drivers of monochrome sensors leave it at the
-/// default and give all 256 values, which must not be cut off.
-fn range(format: CameraFormat, colorspace: u32, quantization: u32) -> YuvRange {
-    let colours = matches!(format, CameraFormat::Rgb24 | CameraFormat::Bgr24 | CameraFormat::Grey);
-    match quantization {
-        abi::QUANTIZATION_FULL => YuvRange::Full,
-        abi::QUANTIZATION_LIMITED => YuvRange::Limited,
-        _ if colours || colorspace == abi::COLORSPACE_JPEG => YuvRange::Full,
-        _ => YuvRange::Limited,
-    }
-}
-
-/// Sets the rate, as near as the driver can; returns what it took. None if it has no say in it.
-fn set_rate(node: &Node, wished: f64) -> Option<f64> {
-    let mut parameters: abi::StreamParameters = zeroed();
-    parameters.kind = node.kind;
-    node.device.call(abi::G_PARM, &mut parameters).ok()?;
-    if parameters.capability & abi::CAP_TIME_PER_FRAME != 0 {
-        let denominator = (wished * 1000.0).round().clamp(1.0, 1e9) as u32;
-        parameters.time_per_frame = abi::Fraction { numerator: 1000, denominator };
-        node.device.call(abi::S_PARM, &mut parameters).ok()?;
-    }
-    fps(parameters.time_per_frame)
-}
-
-/// Asks to be told when the signal of the input in use changes. Not every driver has events or inputs; without them a
-/// changed signal shows as a stall.
+/// Subscribes to changes of the input's signal. Not every driver has events or inputs; without them a changed signal appears
+/// as a stall.
 fn subscribe(node: &Node) {
     let mut input = 0;
     let _ = node.device.call(abi::G_INPUT, &mut input);
@@ -405,23 +279,6 @@ mod tests {
         broken.add(1, "JPEG without its end".into());
         broken.add(1, "another".into());
         assert_eq!(broken.to_string(), ": 2 could not be decoded, the first because: JPEG without its end");
-    }
-
-    #[test]
-    fn colours_mean_what_the_header_maps_them_to() {
-        use YuvStandardMatrix::{Bt601, Bt709, Bt2020};
-        let srgb = 8;
-        assert_eq!(matrix(srgb, 0), Bt601);
-        assert_eq!(matrix(abi::COLORSPACE_REC709, 0), Bt709);
-        assert_eq!(matrix(abi::COLORSPACE_REC709, 1), Bt601);
-        assert_eq!(matrix(srgb, abi::YCBCR_709), Bt709);
-        assert_eq!(matrix(abi::COLORSPACE_BT2020, 0), Bt2020);
-        assert_eq!(range(CameraFormat::Yuyv, srgb, 0), YuvRange::Limited);
-        assert_eq!(range(CameraFormat::Yuyv, abi::COLORSPACE_JPEG, 0), YuvRange::Full);
-        assert_eq!(range(CameraFormat::Yuyv, srgb, 1), YuvRange::Full);
-        assert_eq!(range(CameraFormat::Rgb24, srgb, 0), YuvRange::Full);
-        assert_eq!(range(CameraFormat::Rgb24, srgb, 2), YuvRange::Limited);
-        assert_eq!(range(CameraFormat::Grey, srgb, 0), YuvRange::Full);
     }
 
     #[test]

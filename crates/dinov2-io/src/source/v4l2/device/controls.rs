@@ -1,4 +1,4 @@
-//! Controls: exposure, gain, white balance, focus and whatever else a driver lets one set.
+//! Controls of a camera: exposure, gain, white balance, focus and others.
 
 use super::abi;
 use super::facts::{CameraControl, ControlKind};

@@ -127,7 +127,7 @@ impl Converter {
                 width: sizes.0,
                 height: sizes.1,
             };
-            unpack(&mut planar, &packed).map_err(in_words)?;
+            unpack(&mut planar, &packed).map_err(describe_error)?;
             let planar = YuvPlanarImage {
                 y_plane: luma,
                 y_stride: sizes.0,
@@ -139,7 +139,7 @@ impl Converter {
                 height: sizes.1,
             };
             yuv::yuv422_to_rgb(&planar, rgb, 3 * sizes.0, range_of(layout), layout.matrix)
-                .map_err(in_words)?;
+                .map_err(describe_error)?;
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ fn rgb_from_nv12(layout: &Layout, first: &[u8], second: &[u8], rgb: &mut [u8]) -
     };
     let mode = yuv::YuvConversionMode::Balanced;
     yuv::yuv_nv12_to_rgb(&image, rgb, 3 * image.width, range_of(layout), layout.matrix, mode)
-        .map_err(in_words)
+        .map_err(describe_error)
 }
 
 fn rgb_from_grey(layout: &Layout, grey: &[u8], rgb: &mut [u8]) -> Result<(), String> {
@@ -168,7 +168,7 @@ fn rgb_from_grey(layout: &Layout, grey: &[u8], rgb: &mut [u8]) -> Result<(), Str
         width: layout.width_px as u32,
         height: layout.height_px as u32,
     };
-    yuv::yuv400_to_rgb(&image, rgb, 3 * image.width, range_of(layout), layout.matrix).map_err(in_words)
+    yuv::yuv400_to_rgb(&image, rgb, 3 * image.width, range_of(layout), layout.matrix).map_err(describe_error)
 }
 
 fn rgb_from_colours(layout: &Layout, colours: &[u8], rgb: &mut [u8]) -> Result<(), String> {
@@ -180,7 +180,7 @@ fn rgb_from_colours(layout: &Layout, colours: &[u8], rgb: &mut [u8]) -> Result<(
     } else {
         let (width, height) = (layout.width_px as u32, layout.height_px as u32);
         yuv::bgr_to_rgb(colours, layout.row_bytes[0] as u32, rgb, row as u32, width, height)
-            .map_err(in_words)?;
+            .map_err(describe_error)?;
     }
     if layout.range == YuvRange::Limited {
         let full: [u8; 256] =
@@ -197,7 +197,7 @@ fn range_of(layout: &Layout) -> yuv::YuvRange {
     }
 }
 
-fn in_words(error: yuv::YuvError) -> String {
+fn describe_error(error: yuv::YuvError) -> String {
     error.to_string()
 }
 

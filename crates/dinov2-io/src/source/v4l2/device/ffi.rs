@@ -149,7 +149,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Why [`wait`] returned; nothing is set after the whole time.
+/// Why [`wait`] returned. Nothing is set after a timeout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Woken {
     /// Somebody stopped the camera.

@@ -1,4 +1,4 @@
-//! JPEGs of cameras: decoded straight to RGB, or refused whole.
+//! Decodes JPEGs of cameras to RGB. An incomplete JPEG is an error.
 
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -26,8 +26,8 @@ pub(super) fn decode_jpeg(payload: &[u8], frame: &mut Frame) -> Result<(), Strin
     let end = end_of_scan(payload).ok_or("JPEG without its end")?;
     let options = DecoderOptions::new_fast().jpeg_set_out_colorspace(ColorSpace::RGB).set_strict_mode(true);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&payload[..end]), options);
-    let in_words = |error| format!("JPEG: {error:?}");
-    decoder.decode_headers().map_err(in_words)?;
+    let describe_error = |error| format!("JPEG: {error:?}");
+    decoder.decode_headers().map_err(describe_error)?;
     let (width_px, height_px) = decoder.dimensions().ok_or("JPEG without a size")?;
     let pixels = check_frame_size(width_px, height_px).map_err(|error| error.to_string())?;
     if pixels / MAX_JPEG_PIXELS_PER_BYTE > payload.len() {
@@ -35,10 +35,10 @@ pub(super) fn decode_jpeg(payload: &[u8], frame: &mut Frame) -> Result<(), Strin
     }
     if width_px < LEAST_STRICT_WIDTH_PX {
         decoder = JpegDecoder::new_with_options(ZCursor::new(&payload[..end + 2]), options);
-        decoder.decode_headers().map_err(in_words)?;
+        decoder.decode_headers().map_err(describe_error)?;
     }
     frame.resize(width_px, height_px);
-    decoder.decode_into(&mut frame.pixels).map_err(in_words)
+    decoder.decode_into(&mut frame.pixels).map_err(describe_error)
 }
 
 /// Where the end marker is: behind the last scan, maybe with padding behind it.

@@ -1,4 +1,4 @@
-//! Cameras where there are some.
+//! Cameras on Linux.
 
 mod abi;
 mod camera;
@@ -6,6 +6,7 @@ mod capture;
 mod controls;
 mod convert;
 mod ffi;
+mod format;
 mod mjpeg;
 mod negotiate;
 mod node;

@@ -1,10 +1,10 @@
-//! Which of the modes that a camera offers is nearest to what is asked for.
+//! Chooses the camera mode that is nearest to the requested one.
 
 use super::facts::{CameraFormat, CameraPixels, CameraRates, CameraSize, FORMATS};
 
-/// What a camera is asked for, with nothing left open but the format.
+/// The requested mode. Only the format may be unset.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+pub(super) struct Request {
     /// Width and height in pixels.
     pub(super) size: (usize, usize),
     pub(super) fps: f64,
@@ -18,7 +18,7 @@ pub(super) struct Mode {
     pub(super) code: [u8; 4],
     /// Width and height in pixels.
     pub(super) size: (usize, usize),
-    /// None if the driver does not tell.
+    /// None if the driver does not report it.
     pub(super) fps: Option<f64>,
 }
 
@@ -27,9 +27,9 @@ const REACHED: f64 = 0.95;
 
 /// In this order: colour rather than grey, the nearest size, a rate that is reached or comes nearest, uncompressed,
 /// the nearest rate. None if no format is decoded here, or not the one that is asked for.
-pub(super) fn choose(offers: &[CameraPixels], wish: Wish) -> Option<Mode> {
-    let modes = offers.iter().flat_map(|offer| modes(offer, wish));
-    let ranked = modes.map(|mode| (rank(&mode, wish), mode));
+pub(super) fn choose(offers: &[CameraPixels], request: Request) -> Option<Mode> {
+    let modes = offers.iter().flat_map(|offer| modes(offer, request));
+    let ranked = modes.map(|mode| (rank(&mode, request), mode));
     let best = ranked.min_by(|(left, _), (right, _)| {
         let orders = left.iter().zip(right).map(|(left, right)| left.total_cmp(right));
         orders.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
@@ -38,25 +38,26 @@ pub(super) fn choose(offers: &[CameraPixels], wish: Wish) -> Option<Mode> {
 }
 
 /// The modes of a format, one per size, each at the nearest rate.
-fn modes(offer: &CameraPixels, wish: Wish) -> impl Iterator<Item = Mode> {
+fn modes(offer: &CameraPixels, request: Request) -> impl Iterator<Item = Mode> {
     let known = FORMATS.iter().find(|(.., code)| offer.code.as_bytes() == code);
-    let wanted = known.filter(|(format, ..)| wish.format.is_none_or(|wished| wished == *format));
+    let wanted = known.filter(|(format, ..)| request.format.is_none_or(|wished| wished == *format));
     wanted.into_iter().flat_map(move |(format, _, code)| {
         let mode = |size, fps| Mode { format: *format, code: *code, size, fps };
-        // A driver that tells no sizes is asked for the one that is wanted, and gives one.
-        let untold = offer.sizes.is_empty().then(|| mode(wish.size, None));
-        let of_size =
-            move |size: &CameraSize| mode(nearest_size(size, wish.size), nearest_rate(&size.rates, wish.fps));
-        offer.sizes.iter().map(of_size).chain(untold)
+        // If the driver lists no sizes, the requested size is set; the driver then chooses one.
+        let unlisted = offer.sizes.is_empty().then(|| mode(request.size, None));
+        let of_size = move |size: &CameraSize| {
+            mode(nearest_size(size, request.size), nearest_rate(&size.rates, request.fps))
+        };
+        offer.sizes.iter().map(of_size).chain(unlisted)
     })
 }
 
 /// Smaller is better, the first value first.
-fn rank(mode: &Mode, wish: Wish) -> [f64; 5] {
+fn rank(mode: &Mode, request: Request) -> [f64; 5] {
     let away = |got: usize, wished: usize| (got as f64 / wished as f64).ln().abs();
     let grey = f64::from(u8::from(mode.format == CameraFormat::Grey));
-    let size = away(mode.size.0, wish.size.0) + away(mode.size.1, wish.size.1);
-    let rate = mode.fps.map_or(0.0, |fps| (wish.fps / fps).ln());
+    let size = away(mode.size.0, request.size.0) + away(mode.size.1, request.size.1);
+    let rate = mode.fps.map_or(0.0, |fps| (request.fps / fps).ln());
     let shortfall = if rate > -REACHED.ln() { rate } else { 0.0 };
     let preference = FORMATS.iter().position(|(.., code)| *code == mode.code).unwrap_or(FORMATS.len());
     [grey, size, shortfall, preference as f64, rate.abs()]
@@ -124,7 +125,7 @@ mod tests {
         size: (usize, usize),
         fps: f64,
     ) -> (&'static str, (usize, usize), f64) {
-        let mode = choose(offers, Wish { size, fps, format: None }).unwrap();
+        let mode = choose(offers, Request { size, fps, format: None }).unwrap();
         let name = FORMATS.iter().find(|(format, ..)| *format == mode.format).unwrap().1;
         (name, mode.size, mode.fps.unwrap())
     }
@@ -144,10 +145,10 @@ mod tests {
 
     #[test]
     fn a_format_that_is_asked_for_is_taken_or_none() {
-        let wish = Wish { size: (640, 480), fps: 30.0, format: Some(CameraFormat::Mjpeg) };
-        assert_eq!(choose(&webcam(), wish).unwrap().format, CameraFormat::Mjpeg);
-        assert!(choose(&webcam(), Wish { format: Some(CameraFormat::Nv12), ..wish }).is_none());
-        assert!(choose(&webcam()[1..2], Wish { format: None, ..wish }).is_none());
+        let request = Request { size: (640, 480), fps: 30.0, format: Some(CameraFormat::Mjpeg) };
+        assert_eq!(choose(&webcam(), request).unwrap().format, CameraFormat::Mjpeg);
+        assert!(choose(&webcam(), Request { format: Some(CameraFormat::Nv12), ..request }).is_none());
+        assert!(choose(&webcam()[1..2], Request { format: None, ..request }).is_none());
     }
 
     #[test]
@@ -169,9 +170,10 @@ mod tests {
         let offers = [pixels("NV12", &[range])];
         assert_eq!(chosen(&offers, (640, 480), 90.0), ("NV12", (640, 480), 60.0));
         let silent = CameraSize { rates: CameraRates::Unknown, ..offers[0].sizes[0].clone() };
-        let mode = choose(&[pixels("NV12", &[silent])], Wish { size: (640, 480), fps: 30.0, format: None });
+        let mode =
+            choose(&[pixels("NV12", &[silent])], Request { size: (640, 480), fps: 30.0, format: None });
         assert_eq!(mode.unwrap().fps, None);
-        let mode = choose(&[pixels("NV12", &[])], Wish { size: (640, 480), fps: 30.0, format: None });
+        let mode = choose(&[pixels("NV12", &[])], Request { size: (640, 480), fps: 30.0, format: None });
         assert_eq!(mode.unwrap().size, (640, 480));
     }
 

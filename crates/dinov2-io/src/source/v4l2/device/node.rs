@@ -1,4 +1,4 @@
-//! Device nodes: which are cameras, and what each offers.
+//! Device nodes: finds cameras and lists what each offers.
 
 use std::fs;
 use std::io;
@@ -13,9 +13,9 @@ use crate::natural_order;
 
 /// Most entries of any list of a driver; real ones stay below 300.
 pub(super) const MAX_ENTRIES: u32 = 1024;
-/// The size that a camera is used at unless another is asked for.
+/// Default size.
 pub(super) const USUAL_SIZE_PX: (usize, usize) = (640, 480);
-/// The rate that a camera is used at unless another is asked for.
+/// Default rate.
 pub(super) const USUAL_FPS: f64 = 30.0;
 
 /// An open device that captures video.
@@ -28,7 +28,7 @@ pub(super) struct Node {
     driver: String,
 }
 
-/// What a camera is known by after it was plugged in again.
+/// Name and bus address, by which a camera is recognised after it was plugged in again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) card: String,
@@ -44,7 +44,7 @@ pub(super) enum NodeFault {
 
 impl From<io::Error> for NodeFault {
     fn from(error: io::Error) -> Self {
-        // No request of ours is known: no video device.
+        // The request is unknown, so it is not a video device.
         if error.raw_os_error() == Some(libc::ENOTTY) { Self::NoCapture } else { Self::Io(error) }
     }
 }
@@ -75,7 +75,7 @@ impl Node {
             Some(format)
         };
         let pixels = |format: abi::FormatDescription| CameraPixels {
-            code: code_in_words(format.pixel_format),
+            code: code_as_text(format.pixel_format),
             description: text(&format.description),
             format: FORMATS
                 .iter()
@@ -155,19 +155,19 @@ impl Node {
     }
 }
 
-/// Frames per second of a time per frame.
+/// Frames per second for a time per frame.
 pub(super) fn fps(interval: Fraction) -> Option<f64> {
     let rate = f64::from(interval.denominator) / f64::from(interval.numerator);
     (rate.is_finite() && rate > 0.0).then_some(rate)
 }
 
 /// The letters of a pixel format; its highest bit says that the samples are big-endian.
-fn code_in_words([a, b, c, d]: [u8; 4]) -> String {
+fn code_as_text([a, b, c, d]: [u8; 4]) -> String {
     let letters = text(&[a, b, c, d & 0x7F]);
     if d & 0x80 == 0 { letters } else { format!("{letters}-BE") }
 }
 
-/// Text of the driver, up to its zero, without what a terminal would obey.
+/// Text of the driver up to its zero byte, without control characters.
 pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = String::from_utf8_lossy(&bytes[..end]);
@@ -187,15 +187,15 @@ pub(super) fn nodes() -> Vec<PathBuf> {
     nodes
 }
 
-/// Every camera that this machine has, with what it offers. Nodes that give no video (metadata, decoders) are left
-/// out; one that may not be opened is there with its [`CameraInfo::problem`].
+/// All cameras of this machine with their modes and controls. Nodes without video (metadata, decoders) are left out; a camera
+/// that cannot be opened is listed with its [`CameraInfo::problem`].
 pub fn list_cameras() -> Vec<CameraInfo> {
     let describe = |path: PathBuf| match Node::open(&path) {
         Ok(node) => Some(node.info(&path)),
         Err(NodeFault::NoCapture) => None,
         Err(NodeFault::Io(error)) => {
             let name = name_in_sysfs(&path);
-            let problem = Some(in_words(&error, &path));
+            let problem = Some(describe_error(&error, &path));
             Some(CameraInfo { path, name, problem, ..CameraInfo::default() })
         }
     };
@@ -208,8 +208,8 @@ fn name_in_sysfs(path: &Path) -> String {
     text(&name.unwrap_or_default())
 }
 
-/// What an error of the system means here, and what to do about it.
-pub(super) fn in_words(error: &io::Error, path: &Path) -> String {
+/// Explains an error of the system for a camera, with advice.
+pub(super) fn describe_error(error: &io::Error, path: &Path) -> String {
     match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => {
             "expected permission to read and write, got none (sudo usermod -aG video $USER, then log in again)".into()
@@ -223,7 +223,7 @@ pub(super) fn in_words(error: &io::Error, path: &Path) -> String {
     }
 }
 
-/// Which cameras there are, for a message.
+/// The list of connected cameras, for a message.
 pub(super) fn others() -> String {
     let describe = |path: PathBuf| match Node::open(&path) {
         Ok(node) => Some(format!("{} ({})", path.display(), node.identity.card)),
@@ -234,7 +234,7 @@ pub(super) fn others() -> String {
     if found.is_empty() { "none is connected".into() } else { format!("there is {}", found.join(", ")) }
 }
 
-/// Programs that have the device open, as far as we may see.
+/// Programs that have the device open, as far as this process may see.
 fn users(path: &Path) -> Vec<String> {
     let device = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let own = std::process::id().to_string();

@@ -1,4 +1,4 @@
-//! The buffers of a streaming device: each is either in its queue or, as a [`Filled`], in our hands.
+//! The buffers of a streaming device. Each is either in the driver's queue or owned by the caller as a [`Filled`].
 
 #![expect(unsafe_code, reason = "reads buffers that the driver has given")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::abi::{self, BUF_TYPE_CAPTURE_MPLANE};
 use super::ffi::{Device, Mapping, zeroed};
 
-/// Enough for one to be filled while one is converted, and two for what comes in between.
+/// One buffer is filled, one is converted, and two absorb jitter.
 const BUFFERS: u32 = 4;
 /// Most bytes of a plane: RGB of the largest frame.
 const MAX_PLANE_BYTES: u32 = 3 << 28;
@@ -24,7 +24,7 @@ pub(super) struct Queue {
     buffers: Vec<Vec<Mapping>>,
 }
 
-/// A buffer that the driver gave; whoever has it may read the buffer.
+/// A filled buffer. Its owner may read it.
 #[derive(Debug)]
 pub(super) struct Filled {
     index: usize,
@@ -107,7 +107,7 @@ impl Queue {
         }))
     }
 
-    /// What is in a buffer, by planes.
+    /// Content of a buffer by planes.
     pub(super) fn payload(&self, filled: &Filled) -> [&[u8]; 2] {
         let mappings = &self.buffers[filled.index];
         [0, 1].map(|plane| {
