@@ -9,12 +9,12 @@ use dinov2_edge::weights::Model;
 use dinov2_edge::{Backend, EngineConfig, Incremental, Isa, ModelSource, Precision, SelectedEngine};
 use dinov2_files::{Inputs, Kind, Replace, Target, shown};
 
-/// Name of the model inside this program.
+/// Name of the bundled model.
 pub(crate) const BUNDLED_NAME: &str = "vits14-focus-int8";
-/// Most threads that may be asked for.
+/// Maximum of `--threads`.
 const MAX_THREADS: usize = 1024;
 
-/// Which model runs on which engine.
+/// Model and engine.
 #[derive(clap::Args, Clone)]
 pub(crate) struct EngineArgs {
     /// Model file, ONNX file, or name of a pulled model [default: the bundled model]
@@ -26,10 +26,10 @@ pub(crate) struct EngineArgs {
     /// Arithmetic: auto, f32, bf16, f16 or int8
     #[arg(long, default_value = "auto")]
     pub(crate) precision: Precision,
-    /// Threads [default: one per core that is granted, within the CPU quota]
+    /// Number of threads [default: one per available core, limited by the CPU quota]
     #[arg(long, value_parser = threads)]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// Instruction set of the CPU engine, to measure or to rule out what the CPU has [default: the best]
+    /// Instruction set of the CPU engine, for measurements and diagnosis [default: the best of this CPU]
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<Isa>,
     /// Part of the name of the GPU to use [default: the most capable one; `doctor` lists them]
@@ -37,13 +37,13 @@ pub(crate) struct EngineArgs {
     pub(crate) gpu: Option<String>,
 }
 
-/// Reuse from frame to frame.
+/// Reuse of rows from frame to frame.
 #[derive(clap::Args, Clone)]
 pub(crate) struct ReuseArgs {
-    /// For a camera that stands still: keep rows whose input changes by at most this, relative to its length (0: exact)
+    /// For a static camera: reuse token rows whose input changes by at most this, relative to its norm (0: exact)
     #[arg(long, value_name = "THRESHOLD", value_parser = threshold)]
     incremental: Option<f32>,
-    /// With --incremental, compute every so many frames in full
+    /// With --incremental, recompute everything once in this many frames
     #[arg(long, value_name = "FRAMES", default_value_t = Incremental::REFRESH, requires = "incremental")]
     refresh: NonZeroUsize,
 }
@@ -66,12 +66,12 @@ impl EngineArgs {
         }
     }
 
-    /// Opens the weights and loads them into the engine.
+    /// Opens the model and loads it into the engine.
     pub(crate) fn load(&self) -> anyhow::Result<(ModelSource, SelectedEngine)> {
         self.load_incremental(None)
     }
 
-    /// As [`Self::load`]; with `incremental` the engine reuses what frames have in common.
+    /// As [`Self::load`]; with `incremental` the engine reuses unchanged rows.
     pub(crate) fn load_incremental(
         &self,
         incremental: Option<Incremental>,
@@ -82,17 +82,17 @@ impl EngineArgs {
     }
 }
 
-/// What an output may replace.
+/// Converts `--force` to the rule of what an output may replace.
 pub(crate) fn replace(force: bool) -> Replace {
     if force { Replace::AnyFile } else { Replace::SameKind }
 }
 
-/// Where a frame comes from, for messages.
+/// The file of a frame, or its name, for messages.
 pub(crate) fn source_of(frame: &Frame) -> String {
     frame.path.as_deref().map_or_else(|| frame.name.clone(), shown)
 }
 
-/// The target of a single file, looked at before work is spent on it.
+/// The target of a single output file, checked before the work begins.
 pub(crate) fn target(
     output: &Path,
     inputs: impl IntoIterator<Item = PathBuf>,
@@ -107,7 +107,7 @@ pub(crate) fn target(
     Ok(target)
 }
 
-/// The file of a model that is named, for the inputs that no output may replace.
+/// The file of a named model, to protect it from being replaced by an output.
 pub(crate) fn model_file(model: Option<&Path>) -> Option<PathBuf> {
     model.map(resolve)
 }
@@ -120,15 +120,16 @@ pub(crate) fn threads(word: &str) -> Result<NonZeroUsize, String> {
 fn threshold(word: &str) -> Result<f32, String> {
     let checked =
         word.parse().ok().filter(|&threshold| Incremental::new(threshold, Incremental::REFRESH).is_some());
-    checked.ok_or_else(|| "expected a number from 0".into())
+    checked.ok_or_else(|| "expected a number, 0 or larger".into())
 }
 
 fn isa(word: &str) -> Result<Isa, String> {
     let names = || Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ");
-    Isa::by_name(word).ok_or_else(|| format!("expected what this CPU has ({}), got {word:?}", names()))
+    Isa::by_name(word)
+        .ok_or_else(|| format!("expected an instruction set of this CPU ({}), got {word:?}", names()))
 }
 
-/// Opens a path, or the pulled model of that name; checkpoints of other kinds are refused with the way out.
+/// Opens a path, or the pulled model of that name. The error for a checkpoint names the command that converts it.
 pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<ModelSource> {
     let Some(path) = model else { return Ok(bundled_model()?.into()) };
     let found = resolve(path);
@@ -148,18 +149,16 @@ pub(crate) fn open_weights(model: Option<&Path>) -> anyhow::Result<ModelSource> 
     Ok(ModelSource::open(&found)?)
 }
 
-/// A bare name that is no file here may be that of a pulled model.
+/// The path, or the file of the pulled model of that name if the path does not exist.
 pub(crate) fn resolve(path: &Path) -> PathBuf {
     let pulled = || find_local(&HubConfig::from_env().ok()?.models, path.to_str()?);
     if path.exists() { path.to_path_buf() } else { pulled().unwrap_or_else(|| path.to_path_buf()) }
 }
 
-/// The model inside this program.
+/// The bundled model.
 pub(crate) fn bundled_model() -> anyhow::Result<Model> {
     #[cfg(feature = "bundled-model")]
     return Ok(dinov2_bundled::bundled_model()?);
     #[cfg(not(feature = "bundled-model"))]
-    anyhow::bail!(
-        "model: expected one to be named, got none (this program was built without a bundled model)"
-    );
+    anyhow::bail!("model: expected --model (this program was built without a bundled model)");
 }

@@ -1,3 +1,5 @@
+//! `cameras`: lists cameras with formats, sizes, rates and controls.
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -10,7 +12,7 @@ use serde_json::json;
 pub(crate) struct Args {
     /// Only this camera
     device: Option<PathBuf>,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -20,12 +22,12 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let found: Vec<String> = cameras.iter().map(|camera| camera.path.display().to_string()).collect();
     if found.is_empty() {
         bail!(
-            "cameras: expected one at /dev/video*, got none (is it plugged in? `lsusb` and `dmesg` tell; \
+            "cameras: expected one at /dev/video*, got none (check the connection with `lsusb` and `dmesg`; \
              a container needs --device /dev/video0)"
         );
     }
     if let Some(device) = &args.device {
-        // Links, such as those in /dev/v4l/by-id, stand for the node that they lead to.
+        // Resolves links, such as those in /dev/v4l/by-id.
         let node = device.canonicalize().unwrap_or_else(|_| device.clone());
         cameras.retain(|camera| camera.path == node);
         if cameras.is_empty() {
@@ -86,7 +88,7 @@ fn size_in_words(size: &CameraSize) -> String {
     }
 }
 
-/// Two decimals at most.
+/// Rounded to at most two decimals.
 fn rate(fps: f64) -> String {
     ((fps * 100.0).round() / 100.0).to_string()
 }

@@ -1,3 +1,5 @@
+//! `compare`: features of two engines on the same images; cosines, relative error and latencies.
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -9,8 +11,8 @@ use dinov2_edge::{Engine, Extractor, Features, ImageView, SelectedEngine, Taps};
 use serde_json::{Value, json};
 
 use crate::args::{ReuseArgs, source_of};
+use crate::engine_choice::EngineChoice;
 use crate::progress;
-use crate::side::Side;
 use dinov2_core::statistics::{cosine, quantile, sorted};
 
 /// Arguments of `compare`.
@@ -19,24 +21,24 @@ pub(crate) struct Args {
     /// Images, folders or globs
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<OsString>,
-    /// What is right: [MODEL:]BACKEND:PRECISION
+    /// Reference: [MODEL:]BACKEND:PRECISION
     #[arg(long, default_value = "cpu:f32")]
-    reference: Side,
-    /// What is judged: [MODEL:]BACKEND:PRECISION
+    reference: EngineChoice,
+    /// Candidate, compared with the reference: [MODEL:]BACKEND:PRECISION
     #[arg(long)]
-    candidate: Side,
-    /// Size, as in `run`
+    candidate: EngineChoice,
+    /// Image size, as in `run`
     #[arg(long, default_value = "224")]
     size: Size,
     /// Stop after this many images
     #[arg(long)]
     frames: Option<usize>,
-    /// Threads [default: one per core that is granted, within the CPU quota]
+    /// Number of threads [default: one per available core, limited by the CPU quota]
     #[arg(long)]
     threads: Option<NonZeroUsize>,
     #[command(flatten)]
     reuse: ReuseArgs,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -95,7 +97,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     print(&report, args.json)
 }
 
-/// Milliseconds.
+/// Extracts features; returns the time in milliseconds.
 fn timed_extract(
     engine: &mut SelectedEngine,
     image: ImageView<'_>,

@@ -1,3 +1,5 @@
+//! `convert`: converts a checkpoint to a model file.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,22 +17,22 @@ pub(crate) struct Args {
     /// Model file to write
     #[arg(long, short)]
     output: PathBuf,
-    /// Replace a file of another kind, too, but never the input
+    /// Also replace a file of another kind, but never the input
     #[arg(long)]
     force: bool,
-    /// How matrices are stored: f32, f16, bf16 or int8
+    /// Storage of the matrices: f32, f16, bf16 or int8
     #[arg(long, default_value = "f32")]
     storage: Storage,
-    /// Attention heads, where the checkpoint does not tell [default: dim / 64]
+    /// Number of attention heads, if the checkpoint does not state it [default: dim / 64]
     #[arg(long)]
     heads: Option<usize>,
-    /// Where the weights come from, for the record
+    /// Source of the weights, stored as metadata
     #[arg(long)]
     source: Option<String>,
-    /// Licence of the weights, for the record
+    /// Licence of the weights, stored as metadata
     #[arg(long)]
     licence: Option<String>,
-    /// Whatever else a user of the model should know, for the record
+    /// Notes for users of the model, stored as metadata
     #[arg(long)]
     notes: Option<String>,
 }
@@ -60,7 +62,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         spec.position_convention
     );
     if ignored > 0 {
-        tell!("{ignored} tensors of the source are no part of a DINOv2 backbone and were left out");
+        tell!("ignored {ignored} tensors that are not part of a DINOv2 backbone");
     }
     for note in notes {
         tell!("note: {note}");
@@ -70,7 +72,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The input, or the files of a folder of them.
+/// The input, and its files if it is a folder.
 fn input_files(input: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(input).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).chain([input.to_path_buf()]).collect()

@@ -1,3 +1,5 @@
+//! `doctor`: facts about the machine, and the engine that `run` would select.
+
 use std::io::Write;
 use std::process::Command;
 
@@ -13,12 +15,12 @@ use crate::args::{EngineArgs, open_weights};
 pub(crate) struct Args {
     #[command(flatten)]
     engine: EngineArgs,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// What was found out; every line is also a field of the JSON.
+/// One line of the report, and one field of the JSON.
 struct Finding {
     key: &'static str,
     value: Value,
@@ -56,14 +58,14 @@ fn machine_findings() -> Vec<Finding> {
     ]
 }
 
-/// What the GPU engine could run on.
+/// Adapters that the GPU engine can run on.
 #[cfg(feature = "wgpu")]
 fn adapters() -> Vec<String> {
     let describe = |adapter: dinov2_edge::gpu::AdapterFacts| {
         let mut words = vec![adapter.api.to_string()];
         words.extend(adapter.f16.then(|| "f16".into()));
         words.extend(adapter.cooperative_matrix.then(|| "cooperative matrices".into()));
-        words.extend(adapter.software.then(|| "imitated by the CPU".into()));
+        words.extend(adapter.software.then(|| "software GPU".into()));
         format!("{} [{}; {}]", adapter.name, adapter.driver, words.join(", "))
     };
     dinov2_edge::gpu::adapters().into_iter().map(describe).collect()
@@ -107,7 +109,7 @@ fn engine_findings(args: &EngineArgs) -> Vec<Finding> {
     findings
 }
 
-/// What was measured on the GPU that these arguments name: against the CPU, and which kernels suit it.
+/// Stored measurements of the selected GPU: comparison with the CPU, and the fastest kernels.
 #[cfg(feature = "wgpu")]
 fn gpu_findings(weights: &ModelSource, config: &EngineConfig) -> Vec<Finding> {
     let (ModelSource::Model(model), Ok(gpu)) = (weights, dinov2_edge::open_gpu(config)) else {
@@ -115,8 +117,8 @@ fn gpu_findings(weights: &ModelSource, config: &EngineConfig) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if let Some(known) = dinov2_edge::last_comparison(&gpu, model, config) {
-        let told = format!("{:.1} ms a frame, {:.1} ms on the CPU", known.gpu_ms, known.cpu_ms);
-        findings.push(Finding { key: "gpu", value: json!(told) });
+        let times = format!("{:.1} ms a frame, {:.1} ms on the CPU", known.gpu_ms, known.cpu_ms);
+        findings.push(Finding { key: "gpu", value: json!(times) });
     }
     let kernels: Vec<String> =
         gpu.products().into_iter().map(|(product, kernel)| format!("{product}: {kernel}")).collect();

@@ -1,3 +1,5 @@
+//! `export`: writes a model as an ONNX file.
+
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -17,13 +19,13 @@ pub(crate) struct Args {
     /// ONNX file to write
     #[arg(long, short)]
     output: PathBuf,
-    /// Replace a file of another kind, too, but never the input
+    /// Also replace a file of another kind, but never the input
     #[arg(long)]
     force: bool,
-    /// Input size: SIDE (square), WIDTHxHEIGHT, or dynamic (then the position table is a second input)
+    /// Input size: SIDE (square), WIDTHxHEIGHT, or dynamic (the position table becomes a second input)
     #[arg(long, default_value = "224")]
     size: String,
-    /// Number format of weights and arithmetic: f32 or f16
+    /// Precision of weights and arithmetic: f32 or f16
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     precision: Precision,
     /// Extra outputs, as in `run --layers`
@@ -57,7 +59,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         export(&model, &ExportConfig { precision, taps, ..ExportConfig::new(resolution) }, &output)?;
     tell!("wrote {}", shown(&exported.model));
     if let Some(data) = exported.data {
-        tell!("and its weights, which must stay beside it: {}", shown(&data));
+        tell!("wrote its weights, to be kept in the same folder: {}", shown(&data));
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! `inspect`: shows shape and metadata of a model file, or how a checkpoint would be converted.
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -9,12 +11,12 @@ use crate::args::{open_weights, resolve};
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Model file, name of a pulled model, or a checkpoint as convert takes it [default: the bundled model]
+    /// Model file, name of a pulled model, or a checkpoint that `convert` reads [default: the bundled model]
     model: Option<PathBuf>,
-    /// Attention heads, where a checkpoint does not tell [default: dim / 64]
+    /// Number of attention heads, if the checkpoint does not state it [default: dim / 64]
     #[arg(long)]
     heads: Option<usize>,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

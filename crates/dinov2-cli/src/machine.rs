@@ -1,4 +1,4 @@
-//! Facts about the machine, as far as Linux tells them; elsewhere they are absent.
+//! Facts about the machine, read from Linux; on other systems they are absent.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) fn cpu_model() -> Option<String> {
     })
 }
 
-/// Most memory that this process has had resident so far, in bytes.
+/// Peak resident memory of this process, in bytes.
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -26,7 +26,7 @@ pub(crate) fn peak_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// CPU time of this process so far, of all threads, in units of 10 ms.
+/// CPU time of all threads of this process, with a resolution of 10 ms.
 pub(crate) fn cpu_time() -> Option<Duration> {
     /// Ticks per second that Linux shows to programs (`USER_HZ`).
     const TICKS_PER_S: u64 = 100;
@@ -37,7 +37,7 @@ pub(crate) fn cpu_time() -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_S))
 }
 
-/// Memory that could be had without swapping, in bytes.
+/// Memory available without swapping, in bytes.
 pub(crate) fn available_memory_bytes() -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("MemAvailable:"))?;
@@ -45,7 +45,7 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Those instruction set extensions of the CPU that matter to kernels, present or to come.
+/// Instruction set extensions of the CPU that are relevant for kernels.
 pub(crate) fn cpu_features() -> Vec<&'static str> {
     let mut found = Vec::new();
     #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
 //! The program `dinov2-edge`. One file per command, each in three steps: raw arguments (clap), a validated configuration, the run.
 //!
-//! Results go to stdout, everything for people to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Results go to stdout, messages to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
 
-/// Writes a line for people, one line whatever names of files hold. One that nobody can read any more, because a terminal or a
-/// log has gone, is no reason to die, as `eprintln!` would.
+/// Writes one line to stderr. Control characters, such as line breaks in file names, are escaped. Errors of stderr are ignored, where
+/// `eprintln!` would panic.
 macro_rules! tell {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -17,6 +17,7 @@ mod cameras;
 mod compare;
 mod convert;
 mod doctor;
+mod engine_choice;
 mod eval;
 mod export;
 mod hub;
@@ -28,7 +29,6 @@ mod progress;
 mod pull;
 mod quantize;
 mod run;
-mod side;
 
 use std::io;
 use std::process::ExitCode;
@@ -50,11 +50,11 @@ enum Command {
     Run(Box<run::Args>),
     /// List cameras with their formats, sizes, rates and controls
     Cameras(cameras::Args),
-    /// Turn a checkpoint (.pth, Hugging Face, timm, ONNX) into a model file
+    /// Convert a checkpoint (.pth, Hugging Face, timm, ONNX) to a model file
     Convert(convert::Args),
-    /// Make an int8 or int4 model file, calibrated on images
+    /// Quantize a model file to int8 or int4, calibrated on images
     Quantize(quantize::Args),
-    /// Show what a model file holds
+    /// Show the content of a model file
     Inspect(inspect::Args),
     /// Write a model as an ONNX file
     Export(export::Args),
@@ -67,18 +67,18 @@ enum Command {
     Bench(bench::Args),
     /// Compare the features of two engines, precisions or models
     Compare(compare::Args),
-    /// Judge features by what can be done with them
+    /// Evaluate features on a task
     Eval(eval::Args),
-    /// Show what this machine has and what would be used, and why
+    /// Show the hardware of this machine and the engine that `run` would select, with the reason
     Doctor(doctor::Args),
 }
 
-/// A mistake in how the program was called, found after clap was content: exit code 2.
+/// Wrong usage that clap cannot detect: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// Marks an error as a mistake of usage.
+/// Marks an error as wrong usage.
 fn usage(error: impl std::fmt::Display) -> anyhow::Error {
     UsageError(error.to_string()).into()
 }
@@ -101,7 +101,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // The reader of stdout has gone (`| head`): nothing is left to do.
+        // The reader of stdout has closed the pipe, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tell!("error: {}", chain(&*error));
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A value as people read it: text without quotes.
+/// A value as text, strings without quotes.
 fn plain(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -1,3 +1,5 @@
+//! `models`: lists the bundled model, those on disk and those that `pull` knows.
+
 use std::io::Write;
 
 use crate::args::{BUNDLED_NAME, bundled_model};
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 /// Arguments of `models`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! Progress bars on stderr; silent where stderr is no terminal.
+//! Progress bars on stderr; hidden if stderr is not a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -24,7 +24,7 @@ pub(crate) fn bytes(total: u64) -> ProgressBar {
 fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
-        // A template is ours; a bar in the default style beats an abort.
+        // Templates are constants, so this does not happen; the default style is the fallback.
         Err(_) => bar,
     }
 }

@@ -1,3 +1,5 @@
+//! `pull`: downloads a released model and converts it.
+
 use std::path::PathBuf;
 
 use crate::hub::{HubConfig, PullProgress, PullRequest, pull};
@@ -12,16 +14,16 @@ use crate::progress;
 pub(crate) struct Args {
     /// Known model (small, base, large, giant, small-reg, …; see `models`) or a repository OWNER/NAME
     name: String,
-    /// Branch, tag or commit [default: of known models the known commit, of others main]
+    /// Branch, tag or commit [default: the pinned commit of a known model, otherwise main]
     #[arg(long)]
     revision: Option<String>,
-    /// How matrices are stored: f32, f16, bf16 or int8
+    /// Storage of the matrices: f32, f16, bf16 or int8
     #[arg(long, default_value = "f32")]
     storage: Storage,
     /// Model file to write [default: in the model folder, where --model finds it by name]
     #[arg(long, short)]
     output: Option<PathBuf>,
-    /// Replace a file of another kind, too
+    /// Also replace a file of another kind
     #[arg(long, requires = "output")]
     force: bool,
 }

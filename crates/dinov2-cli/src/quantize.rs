@@ -1,3 +1,5 @@
+//! `quantize`: arguments, reading of calibration images, and the report. The quantization itself is in `dinov2-edge`.
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -23,43 +25,43 @@ pub(crate) struct Args {
     /// Model file in f32, f16 or bf16
     #[arg(long, short, value_name = "MODEL")]
     model: PathBuf,
-    /// Images like those that the model will see: files, folders or globs
+    /// Calibration images, similar to those that the model will run on: files, folders or globs
     #[arg(long, num_args = 1.., required = true, value_name = "PATH")]
     calibration: Vec<OsString>,
     /// Model file to write
     #[arg(long, short)]
     output: PathBuf,
-    /// Replace a file of another kind, too, but never an input
+    /// Also replace a file of another kind, but never an input
     #[arg(long)]
     force: bool,
-    /// Form of the weights: int8, or int4, which halves the file; both run in int8 arithmetic at the same speed
+    /// Storage of the weights: int8, or int4, which halves the file; both run in int8 arithmetic at the same speed
     #[arg(long, default_value = "int8")]
     precision: Bits,
-    /// With --precision int4, weights that share a scale: 32 or 64 [default: 64]
+    /// With --precision int4, number of weights that share a scale: 32 or 64 [default: 64]
     #[arg(long, value_name = "WEIGHTS", value_parser = group)]
     group: Option<usize>,
-    /// With --precision int4, most of the weights, 0 to 1, that stay int8: the matrices that int4 would hurt most
+    /// With --precision int4, maximum share of the weights, 0 to 1, that stay int8: the matrices with the largest int4 error
     /// [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     int8_share: Option<f64>,
-    /// Short sides at which the model will run; the statistics and the fidelity are taken at all of them
+    /// Image sizes (short sides) that the model will run at; statistics and fidelity are measured at each
     #[arg(long, value_parser = sizes, default_value = "224,518")]
     sizes: Sizes,
-    /// Images used, evenly spread over those given; a third of them only measures the fidelity
+    /// Number of images used, evenly spread over those given; a third of them is held out to measure the fidelity
     #[arg(long, default_value_t = 96)]
     images: usize,
-    /// Largest weight in units of its scale. 64 is as fast as can be on CPUs with AVX2 but no VNNI; 127 is the most precise
+    /// Largest quantized weight. 64 is the fastest on CPUs with AVX2 but without VNNI; 127 is the most precise
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(7..=127))]
     weight_limit: u8,
-    /// Threads [default: one per core that is granted, within the CPU quota]
+    /// Number of threads [default: one per available core, limited by the CPU quota]
     #[arg(long, value_parser = threads)]
     threads: Option<NonZeroUsize>,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// What a file can be quantized to.
+/// Storage of the quantized weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bits {
     Int8,
@@ -78,7 +80,7 @@ impl FromStr for Bits {
     }
 }
 
-/// Short sides, none twice.
+/// Short sides in pixels, without duplicates.
 #[derive(Clone, Debug)]
 struct Sizes(Vec<usize>);
 
@@ -101,17 +103,17 @@ fn group(word: &str) -> Result<usize, String> {
 
 fn share(word: &str) -> Result<f64, String> {
     let share = word.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| format!("expected a number of 0 to 1, got {word:?}"))
+    share.ok_or_else(|| format!("expected a number from 0 to 1, got {word:?}"))
 }
 
-/// ModelSource that share a scale in int4, where nobody says.
+/// Default number of int4 weights that share a scale.
 const DEFAULT_GROUP: usize = 64;
-/// Most of the weights that stay int8 in an int4 file, where nobody says: the matrices of a ViT-S are alike, and the gate
-/// is met without (docs/benchmarks.md).
+/// Default share of the weights that stay int8 in an int4 file: the matrices of a ViT-S have similar errors, and the gate is met
+/// without (docs/benchmarks.md).
 const DEFAULT_INT8_SHARE: f64 = 0.0;
 
 impl Args {
-    /// The arguments that need no file to be judged.
+    /// Checks the arguments and returns the target.
     fn target(&self) -> anyhow::Result<Target> {
         let output = shown(&self.output);
         let folder = self.output.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -164,8 +166,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     print(&report?, args)
 }
 
-/// Reads the images and fits them to every size: all to the first; of the larger ones, whose patches count for more,
-/// a fourth.
+/// Reads the images and fits them to every size: all of them to the first size, a fourth to the others, whose images have more patches.
 fn load(args: &Args, source: &mut dyn Source, patch_size: usize) -> anyhow::Result<Vec<ImageSet>> {
     let given = source.len_hint().unwrap_or(args.images);
     let wanted = args.images.min(given);
@@ -196,7 +197,7 @@ fn load(args: &Args, source: &mut dyn Source, patch_size: usize) -> anyhow::Resu
         bar.inc(1);
     }
     bar.finish_and_clear();
-    // A stream may end before it has given what was asked for.
+    // A stream may end early.
     if taken < LEAST_IMAGES {
         bail!("calibration: expected at least {LEAST_IMAGES} images, got {taken}");
     }

@@ -1,3 +1,5 @@
+//! The trait [`Engine`]: what programs need of an engine besides [`Extractor`], and the facts that describe it.
+
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,16 +10,16 @@ use core::time::Duration;
 
 use crate::Extractor;
 
-/// What an engine is. [`fmt::Display`] writes `cpu f32 (avx2), 2 threads` or `wgpu f16 (NVIDIA Orin)`.
+/// Description of an engine. [`fmt::Display`] writes `cpu f32 (avx2), 2 threads` or `wgpu f16 (NVIDIA Orin)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFacts {
     /// Name of the backend: `cpu`, `wgpu` or `onnx`.
     pub backend: &'static str,
     /// Arithmetic of the matrix products: `f32`, `bf16`, `f16` or `int8`.
     pub precision: &'static str,
-    /// What computes: an instruction set, a GPU or a library.
+    /// The device: an instruction set, a GPU or a library.
     pub device: Cow<'static, str>,
-    /// Threads of the CPU; `None` for an engine that computes elsewhere.
+    /// Number of CPU threads; `None` for an engine that does not run on the CPU.
     pub threads: Option<NonZeroUsize>,
 }
 
@@ -33,10 +35,10 @@ impl fmt::Display for EngineFacts {
     }
 }
 
-/// An engine as a program sees it: an [`Extractor`] that says what it is and where its time goes.
+/// An [`Extractor`] with a description, timings and notes.
 ///
-/// Each engine crate implements it, so that programs hold a `Box<dyn Engine>` and name no engine. [`Any`] is a supertrait for the few
-/// tools that measure one particular engine and downcast to it.
+/// Each engine crate implements it, so that programs hold a `Box<dyn Engine>` and do not depend on an engine. [`Any`] is a supertrait
+/// for tools that measure one particular engine and downcast to it.
 ///
 /// ```
 /// use dinov2_core::{Engine, ExtractError, Features, ImageView, Taps};
@@ -49,26 +51,26 @@ impl fmt::Display for EngineFacts {
 /// }
 /// ```
 pub trait Engine: Extractor + Send + Any {
-    /// What this engine is.
+    /// Description of this engine.
     fn facts(&self) -> EngineFacts;
 
-    /// Why this engine was selected, where a program had the choice; else empty.
+    /// Why this engine was selected; empty if it was not selected automatically.
     fn reason(&self) -> &str {
         ""
     }
 
-    /// Where the last frame's time went, by the names of the stages; empty for an engine that does not measure it.
+    /// Time of the last frame per stage (name, duration), in order of execution; empty for an engine that does not measure it.
     fn stage_times(&self) -> Vec<(&'static str, Duration)> {
         Vec::new()
     }
 
-    /// Turns the timing of stages on or off where it slows the engine down. Returns whether it does: then frames timed as a whole and
-    /// frames timed by stages must be different frames.
+    /// Turns the timing of stages on or off in an engine that it slows down. Returns true for such an engine: total times and stage
+    /// times must then be measured on different frames.
     fn set_profiling(&mut self, _on: bool) -> bool {
         false
     }
 
-    /// Share of the rows that the last frame computed anew, in 0..=1; `None` for an engine that does not reuse rows.
+    /// Share of the token rows that the last frame recomputed, 0..=1; `None` for an engine that does not reuse rows.
     fn recomputed_share(&self) -> Option<f64> {
         None
     }

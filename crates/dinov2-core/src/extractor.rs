@@ -1,3 +1,5 @@
+//! The trait [`Extractor`]: from images to dense features; and its errors.
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -9,13 +11,13 @@ use crate::{Features, GridError, ImageView, TapError, Taps, VitSpec};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExtractError {
-    /// The image does not fall into whole patches.
+    /// The sides of the image are not multiples of the patch size.
     #[error(transparent)]
     Grid(#[from] GridError),
     /// A tap that the model does not have.
     #[error(transparent)]
     Tap(#[from] TapError),
-    /// A frame beyond [`crate::limits::MAX_PATCHES`].
+    /// The image has more patches than [`crate::limits::MAX_PATCHES`].
     #[error("image of {patches} patches: expected at most {most}")]
     TooManyPatches {
         /// Patches of the image.
@@ -23,7 +25,7 @@ pub enum ExtractError {
         /// The limit.
         most: usize,
     },
-    /// A batch with more or fewer outputs than images.
+    /// The numbers of images and outputs of a batch differ.
     #[error("batch of {images} images: expected as many outputs, got {outputs}")]
     BatchLengths {
         /// Images given.
@@ -31,15 +33,15 @@ pub enum ExtractError {
         /// Outputs given.
         outputs: usize,
     },
-    /// The engine was asked for something that it does not do, such as taps of an ONNX file. The same call fails again.
+    /// A request that the engine does not support, such as taps of an ONNX file. Repeating the call fails again.
     #[error("{0}")]
     Misuse(String),
-    /// The engine itself failed, for example because its device was lost. Another engine may succeed.
+    /// A failure of the engine, for example a lost device. Another engine may succeed.
     #[error("the {backend} engine failed")]
     Failed {
         /// [`crate::EngineFacts::backend`].
         backend: &'static str,
-        /// What failed.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
 }
@@ -60,26 +62,26 @@ impl ExtractError {
     }
 }
 
-/// An engine: turns an image into dense features.
+/// Extracts dense features from images.
 pub trait Extractor {
     /// Shape of the loaded model.
     fn spec(&self) -> &VitSpec;
 
     /// Extracts the features of one frame. `image`: RGB u8, sides multiples of the patch size. Writes the final
-    /// tokens and what `taps` asks for into `out`, replacing what was there.
+    /// tokens and the requested `taps` into `out`, replacing its content.
     ///
-    /// Buffers are sized on the first frame of a grid; after that nothing is allocated.
+    /// Buffers are sized on the first frame of a grid; later frames allocate nothing.
     ///
     /// # Errors
-    /// An image off the patch grid, a tap that the model does not have, or a failure of the engine itself.
+    /// An image whose sides are not multiples of the patch size, a tap that the model does not have, or a failure of the engine.
     fn extract(&mut self, image: ImageView<'_>, taps: &Taps, out: &mut Features) -> Result<(), ExtractError>;
 
-    /// Extracts the features of several frames, `images[i]` into `out[i]`: those of several cameras, or of a video that
-    /// need not be live. Each is what [`Self::extract`] makes of it, bit for bit; sizes may differ. Engines run images
-    /// of one grid together where they gain by it; this default takes them one after the other.
+    /// Extracts the features of several frames, `images[i]` into `out[i]`, for example of several cameras. The results equal those
+    /// of [`Self::extract`] bit for bit; sizes may differ. Engines may run images of one grid together; the default implementation
+    /// runs one after the other.
     ///
     /// # Errors
-    /// As [`Self::extract`], or `out` is not as long as `images`. What `out` then holds is unspecified.
+    /// As [`Self::extract`], or [`ExtractError::BatchLengths`]. The content of `out` is then unspecified.
     fn extract_batch(
         &mut self,
         images: &[ImageView<'_>],

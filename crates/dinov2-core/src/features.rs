@@ -1,9 +1,10 @@
+//! The output of an engine for one frame: final tokens `[n, dim]` and taps.
+
 use alloc::vec::Vec;
 
 use crate::{PatchGrid, Tap, Taps, VitSpec};
 
-/// What an engine writes for one frame. Reused from frame to frame: buffers grow on the first frame of a grid and
-/// are kept.
+/// Features of one frame. Reuse it from frame to frame: buffers grow on the first frame of a grid and are kept.
 #[derive(Clone, Debug)]
 pub struct Features {
     grid: PatchGrid,
@@ -26,12 +27,12 @@ impl Default for Features {
 }
 
 impl Features {
-    /// Empty; the first [`crate::Extractor::extract`] sizes it.
+    /// Empty features; [`crate::Extractor::extract`] sizes the buffers.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sizes every buffer for this model, grid and taps; allocates only where a buffer must grow. Called by engines.
+    /// Sizes all buffers for this model, grid and taps; allocates only if a buffer must grow. Called by engines.
     pub fn prepare(&mut self, spec: &VitSpec, grid: PatchGrid, taps: &Taps) {
         let tokens = spec.tokens(grid);
         self.grid = grid;
@@ -81,10 +82,11 @@ impl Features {
         if self.tokens.is_empty() { &[] } else { &self.tokens[(1 + self.registers) * self.dim..] }
     }
 
-    /// The feature of one patch, `[dim]`. Row and column from 0, from the top left; [`crate::PatchGeometry`] finds those of a pixel.
+    /// The feature of one patch, `[dim]`. Row and column count from 0 at the top left; [`crate::PatchGeometry`] computes them for a
+    /// pixel.
     ///
     /// # Panics
-    /// If the grid has no such patch.
+    /// If row or column is outside the grid.
     pub fn patch(&self, row: usize, col: usize) -> &[f32] {
         let PatchGrid { rows, cols } = self.grid;
         assert!(
@@ -94,7 +96,7 @@ impl Features {
         &self.patches()[(row * cols + col) * self.dim..][..self.dim]
     }
 
-    /// What one tap wrote, in the shape that [`Tap`] states; `None` if it was not asked for.
+    /// The values of one tap, in the shape that [`Tap`] states; `None` if it was not requested.
     pub fn tap(&self, wanted: Tap) -> Option<&[f32]> {
         self.taps.iter().find(|(tap, _)| *tap == wanted).map(|(_, values)| values.as_slice())
     }
@@ -104,7 +106,7 @@ impl Features {
         self.taps.iter_mut().find(|(tap, _)| *tap == wanted).map(|(_, values)| values.as_mut_slice())
     }
 
-    /// Every tap with what it wrote, in the order asked for.
+    /// All requested taps with their values, in the order of the request.
     pub fn taps(&self) -> impl Iterator<Item = (Tap, &[f32])> {
         self.taps.iter().map(|(tap, values)| (*tap, values.as_slice()))
     }

@@ -1,11 +1,11 @@
-//! Where the patches of a grid lie in the image that was fitted to it.
+//! Positions of the patches of a grid in the source image.
 //!
 //! Coordinates are those of the source image, before resizing or cropping: pixel `(x, y)` covers `x..x + 1` and `y..y + 1`, so its
 //! centre is at `(x + 0.5, y + 0.5)`. Edges of patches may lie between pixels.
 
 use crate::PatchGrid;
 
-/// The part of an image that lies under the patch grid, in pixels of the image.
+/// The part of an image that the patch grid covers, in pixels of the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Crop {
     /// Columns left of it.
@@ -49,8 +49,8 @@ pub struct PixelRect {
     pub height_px: f64,
 }
 
-/// The patches of a grid in the image that they were made of. Resizing maps the edges of the crop to the edges of the grid, linearly, as
-/// `dinov2-io` and PIL resize.
+/// Positions of the patches of a grid in their source image. Resizing maps the edges of the crop linearly to the edges of the grid, as
+/// `dinov2-io` and PIL do.
 ///
 /// ```
 /// use dinov2_core::{Crop, PatchGeometry, PatchGrid, PatchIndex, PixelPoint};
@@ -69,14 +69,14 @@ pub struct PatchGeometry {
 }
 
 impl PixelRect {
-    /// Its middle.
+    /// The centre.
     pub fn centre(self) -> PixelPoint {
         PixelPoint { x_px: self.left_px + self.width_px / 2.0, y_px: self.top_px + self.height_px / 2.0 }
     }
 }
 
 impl PatchGeometry {
-    /// A grid over a part of an image.
+    /// A grid over the part `crop` of an image.
     pub const fn new(grid: PatchGrid, crop: Crop) -> Self {
         Self { grid, crop }
     }
@@ -86,7 +86,7 @@ impl PatchGeometry {
         self.grid
     }
 
-    /// The part of the image under it.
+    /// The part of the image that the grid covers.
     pub const fn crop(&self) -> Crop {
         self.crop
     }
@@ -110,7 +110,7 @@ impl PatchGeometry {
         }
     }
 
-    /// The middle of a patch.
+    /// The centre of a patch.
     ///
     /// # Panics
     /// If the grid has no such patch.
@@ -127,11 +127,11 @@ impl PatchGeometry {
     }
 }
 
-/// Which of `count` equal parts of a side a distance from its start falls into.
+/// Index of the part that a point falls into, of `count` equal parts of a side.
 fn place(distance_px: f64, side_px: usize, count: usize) -> Option<usize> {
-    // Also says no to NaN.
+    // False for NaN, too.
     let inside = distance_px >= 0.0 && distance_px < side_px as f64;
-    // Rounding may lead onto the far edge.
+    // Rounding may reach the far edge.
     (inside && count > 0).then(|| ((distance_px * count as f64 / side_px as f64) as usize).min(count - 1))
 }
 

@@ -1,14 +1,16 @@
+//! The grid of patches of an image.
+
 use core::fmt;
 
 use crate::PatchIndex;
 
-/// Rows and columns of patches. Patches are numbered row by row, from the top left.
+/// Numbers of rows and columns of patches. Patches are numbered row by row from the top left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct PatchGrid {
-    /// Patches from top to bottom.
+    /// Number of rows.
     pub rows: usize,
-    /// Patches from left to right.
+    /// Number of columns.
     pub cols: usize,
 }
 
@@ -16,11 +18,11 @@ pub struct PatchGrid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("image size: expected positive multiples of {patch_size}, got {width_px}x{height_px}")]
 pub struct GridError {
-    /// Width of the offending image.
+    /// Width of the image.
     pub width_px: usize,
-    /// Height of the offending image.
+    /// Height of the image.
     pub height_px: usize,
-    /// Patch side of the model.
+    /// Patch size of the model.
     pub patch_size: usize,
 }
 
@@ -28,7 +30,7 @@ impl PatchGrid {
     /// The grid of an image of `width_px` x `height_px`.
     ///
     /// # Errors
-    /// A side that is zero or no multiple of `patch_size`.
+    /// A side that is 0 or not a multiple of `patch_size`.
     pub fn of_image(width_px: usize, height_px: usize, patch_size: usize) -> Result<Self, GridError> {
         let fits = |side: usize| side > 0 && patch_size > 0 && side.is_multiple_of(patch_size);
         if fits(width_px) && fits(height_px) {
@@ -43,7 +45,7 @@ impl PatchGrid {
         self.rows * self.cols
     }
 
-    /// Row and column of patch number `index`. Beyond the last patch, the row is beyond the last row.
+    /// Row and column of patch number `index`. For an index beyond the last patch, the row is beyond the last row.
     ///
     /// # Panics
     /// If the grid has no columns.

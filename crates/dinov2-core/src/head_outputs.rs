@@ -1,4 +1,4 @@
-//! What heads compute from features: values of a few kinds, by name.
+//! Named outputs of heads: maps, masks, boxes, vectors, scores and colours.
 //!
 //! Sinks show and store any [`HeadOutput`] by its kind, without knowing the head that made it.
 
@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 
 use crate::{PatchGrid, PixelRect};
 
-/// One result of a head for one frame. It is not `non_exhaustive`: every sink must handle a new kind. Grids are those of the frame's patches or finer; row 0 is at the top.
+/// One output of a head for one frame. Grids are the patch grid of the frame or finer; row 0 is at the top. The enum is not
+/// `non_exhaustive`, so that the compiler lists the sinks that must handle a new kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HeadOutput {
     /// A number per cell, `[rows, cols]`: a similarity, a depth, an anomaly.
@@ -24,7 +25,7 @@ pub enum HeadOutput {
         /// Row-major class numbers.
         classes: Vec<u8>,
     },
-    /// Rectangles in pixels of the image that the engine saw.
+    /// Rectangles in pixels of the engine's input image.
     Boxes(Vec<ScoredBox>),
     /// One vector for the frame, such as a descriptor.
     Vector(Vec<f32>),
@@ -42,9 +43,9 @@ pub enum HeadOutput {
 /// A rectangle with its score.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ScoredBox {
-    /// In pixels of the image that the engine saw.
+    /// In pixels of the engine's input image.
     pub rect: PixelRect,
-    /// Higher is more certain.
+    /// Confidence; higher is more certain.
     pub score: f32,
     /// Class number.
     pub class: u32,
@@ -64,7 +65,7 @@ impl HeadOutput {
     }
 }
 
-/// The outputs of one frame, by name. Buffers are kept when it is cleared, so that frames of one size allocate once.
+/// The outputs of one frame, by name. [`Self::clear`] keeps the buffers, so that frames of one size allocate once.
 ///
 /// ```
 /// use dinov2_core::{HeadOutput, HeadOutputs, PatchGrid};
@@ -104,7 +105,7 @@ impl HeadOutputs {
         self.iter().find(|(known, _)| *known == name).map(|(_, output)| output)
     }
 
-    /// All outputs with their names, in the order in which the names first came.
+    /// All outputs with their names, in the order in which the names were first used.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HeadOutput)> {
         self.slots.iter().filter(|slot| slot.is_set).map(|slot| (slot.name.as_str(), &slot.output))
     }

@@ -1,7 +1,9 @@
+//! Borrowed images.
+
 use crate::{GridError, PatchGrid};
 
-/// What engines subtract from every pixel before the patch embedding: an integer near 255 times ImageNet's mean
-/// (124, 116, 104). Folding the mean into the weights alone would subtract two large, nearly equal sums.
+/// Engines subtract this from every pixel before the patch embedding: an integer near 255 times the mean of ImageNet (124, 116, 104).
+/// Otherwise the mean folded into the weights would subtract two large, nearly equal sums.
 pub const PIXEL_CENTRE: u8 = 116;
 
 /// Borrowed RGB pixels: u8, interleaved, rows without padding. `pixels: [height_px, width_px, 3]`.
@@ -12,17 +14,17 @@ pub struct ImageView<'a> {
     height_px: usize,
 }
 
-/// A pixel slice whose length contradicts the stated size.
+/// A pixel slice whose length does not match the size of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("image {width_px}x{height_px} RGB: expected {expected} bytes, got {got}")]
 pub struct ImageError {
-    /// Stated width.
+    /// Width.
     pub width_px: usize,
-    /// Stated height.
+    /// Height.
     pub height_px: usize,
-    /// Bytes that the size calls for.
+    /// Expected length in bytes.
     pub expected: usize,
-    /// Bytes given.
+    /// Actual length in bytes.
     pub got: usize,
 }
 
@@ -58,7 +60,7 @@ impl<'a> ImageView<'a> {
     /// The patch grid of this image.
     ///
     /// # Errors
-    /// A side that is zero or no multiple of `patch_size`.
+    /// A side that is 0 or not a multiple of `patch_size`.
     pub fn grid(&self, patch_size: usize) -> Result<PatchGrid, GridError> {
         PatchGrid::of_image(self.width_px, self.height_px, patch_size)
     }

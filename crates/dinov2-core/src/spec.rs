@@ -1,9 +1,11 @@
+//! The shape of a DINOv2 vision transformer, and the limits of shapes that are read from files.
+
 use alloc::string::String;
 use core::fmt;
 
 use crate::PatchGrid;
 
-/// Caps on sizes that come from files, far above any published model (ViT-g: dim 1536, depth 40).
+/// Limits of sizes that are read from files, far above any published model (ViT-g: dim 1536, depth 40).
 ///
 /// ```
 /// use dinov2_core::{PatchGrid, limits::MAX_PATCHES};
@@ -25,7 +27,7 @@ pub mod limits {
     pub const MAX_MLP_HIDDEN: usize = 65_536;
     /// Largest side of the stored position table.
     pub const MAX_TABLE_SIDE: usize = 4_096;
-    /// Most patches in one frame: 1 M, a 14,000 x 14,000 image at patch 14.
+    /// Maximum number of patches in one frame: 2^20, an image of about 14,300 x 14,300 pixels at patch size 14.
     pub const MAX_PATCHES: usize = 1 << 20;
 }
 
@@ -40,8 +42,8 @@ pub enum MlpKind {
     SwiGlu,
 }
 
-/// How the stored position table becomes the table of another grid. One per source of checkpoints, because each
-/// resamples differently and a feature is only exact with its own source's convention.
+/// How the stored position table is resampled to another grid. The sources of checkpoints resample differently, and features are exact
+/// only with the convention of the checkpoint's source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum PositionConvention {
@@ -53,7 +55,7 @@ pub enum PositionConvention {
     ExactSizeAntialias,
 }
 
-/// Everything that tells one DINOv2 vision transformer from another. Tensor shapes follow from it.
+/// The shape of a DINOv2 vision transformer. It determines all tensor shapes.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct VitSpec {
@@ -61,15 +63,15 @@ pub struct VitSpec {
     pub dim: usize,
     /// Number of blocks.
     pub depth: usize,
-    /// Attention heads; `dim` is a multiple of it.
+    /// Number of attention heads; `dim` is a multiple of it.
     pub heads: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Register tokens between CLS and the patches.
+    /// Number of register tokens between CLS and the patches.
     pub registers: usize,
     /// Kind of MLP.
     pub mlp: MlpKind,
-    /// Width inside the MLP: rows of `fc1` (GELU), or half the rows of `w12` (SwiGLU).
+    /// Hidden width of the MLP: rows of `fc1` (GELU), or half the rows of `w12` (SwiGLU).
     pub mlp_hidden: usize,
     /// Whether blocks scale their two branches by `ls1.gamma` and `ls2.gamma`.
     pub layer_scale: bool,
@@ -81,7 +83,7 @@ pub struct VitSpec {
     pub position_convention: PositionConvention,
 }
 
-/// A [`VitSpec`] that no model can have.
+/// An invalid [`VitSpec`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("model shape: {0}")]
 pub struct SpecError(pub String);
@@ -92,12 +94,12 @@ impl VitSpec {
         self.dim / self.heads
     }
 
-    /// Tokens before the patches: CLS and registers.
+    /// Number of tokens before the patches: CLS and registers.
     pub fn prefix_tokens(&self) -> usize {
         1 + self.registers
     }
 
-    /// Tokens of a frame with this grid.
+    /// Number of tokens of a frame with this grid.
     pub fn tokens(&self, grid: PatchGrid) -> usize {
         self.prefix_tokens() + grid.len()
     }
@@ -120,7 +122,7 @@ impl VitSpec {
     /// Checks that sizes are positive, within [`limits`] and consistent.
     ///
     /// # Errors
-    /// Names the first field that is wrong, with what was expected.
+    /// Names the first invalid field and the expected range.
     pub fn validate(&self) -> Result<(), SpecError> {
         let within = |name: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {

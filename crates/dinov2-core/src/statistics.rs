@@ -1,4 +1,4 @@
-//! Order statistics of samples, and the cosine by which features are compared.
+//! Quantiles of samples and the cosine of two features.
 //!
 //! ```
 //! use dinov2_core::statistics::{cosine, quantile, sorted};
@@ -11,7 +11,7 @@
 
 use alloc::vec::Vec;
 
-/// The value below which `share` (0..=1) of the sorted samples lie, linearly interpolated; 0 without samples.
+/// The quantile `share` (0..=1) of sorted samples, linearly interpolated as in numpy; 0 without samples.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share * last as f64;
@@ -20,13 +20,13 @@ pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * (place - below as f64)
 }
 
-/// In rising order.
+/// Samples in ascending order.
 pub fn sorted(mut samples: Vec<f64>) -> Vec<f64> {
     samples.sort_by(f64::total_cmp);
     samples
 }
 
-/// Cosine of the angle between two vectors; 1 for two zero vectors, 0 for one.
+/// Cosine of the angle between two vectors of equal length; 1 if both are zero, 0 if one is zero.
 pub fn cosine(x: &[f32], y: &[f32]) -> f64 {
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
     match (dot(x, x), dot(y, y)) {

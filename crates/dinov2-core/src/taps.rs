@@ -1,3 +1,5 @@
+//! Taps: intermediate results that an engine returns besides the final tokens, and their names.
+
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
@@ -16,8 +18,7 @@ pub enum Facet {
     Value,
 }
 
-/// Something to read out of the network besides the final tokens. Layers count from 0; layer `i` is the output of
-/// block `i`.
+/// An intermediate result that an engine can return besides the final tokens. Layers count from 0; layer `i` is the output of block `i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tap {
     /// Tokens after block `layer`: `[n, dim]`; with `norm`, the model's final LayerNorm is applied to them.
@@ -31,20 +32,20 @@ pub enum Tap {
     Facet {
         /// Block index, from 0.
         layer: usize,
-        /// Which projection.
+        /// The projection.
         facet: Facet,
     },
     /// Attention of the CLS token in the last block, after softmax: `[heads, n]`.
     ClsAttention,
 }
 
-/// What an engine writes besides the final normed tokens, which it always writes.
+/// The taps of a request. The final normed tokens are always returned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taps {
     taps: Vec<Tap>,
 }
 
-/// A tap that cannot be parsed, or that the model does not have.
+/// A tap that cannot be parsed or does not exist in the model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TapError {
@@ -53,23 +54,23 @@ pub enum TapError {
         "tap {0:?}: expected LAYER, LAYER:norm, LAYER:query, LAYER:key, LAYER:value or cls-attention (layers from 0, or -1 for the last)"
     )]
     Syntax(String),
-    /// Layer beyond the model's depth.
+    /// The layer is beyond the depth of the model.
     #[error("tap layer: expected less than {depth}, got {layer}")]
     Layer {
-        /// The layer asked for.
+        /// The requested layer.
         layer: usize,
-        /// Blocks of the model.
+        /// Number of blocks of the model.
         depth: usize,
     },
 }
 
 impl Taps {
-    /// Only the final tokens.
+    /// No taps: only the final tokens.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The final tokens and these. Repeated taps are kept once, in the order of their first appearance.
+    /// These taps. Repeated taps are kept once, in the order of their first appearance.
     pub fn new(wanted: impl IntoIterator<Item = Tap>) -> Self {
         let mut taps = Vec::new();
         for tap in wanted {
@@ -132,7 +133,7 @@ impl Taps {
 }
 
 impl Tap {
-    /// Numbers that this tap yields for `n` tokens.
+    /// Number of values of this tap for `n` tokens.
     pub fn len(self, spec: &VitSpec, tokens: usize) -> usize {
         match self {
             Tap::Layer { .. } | Tap::Facet { .. } => tokens * spec.dim,

@@ -1,18 +1,18 @@
-//! One image in, its features out: decoding and fitting to the patch grid included.
+//! Features of images of any size: decodes and fits an image to the patch grid and runs an engine on it.
 
 use std::path::Path;
 
 use dinov2_core::{ExtractError, Extractor, Features, ImageView, PatchGeometry, Taps};
 use dinov2_io::{Fit, FitError, Frame, Size, SourceError, read_still};
 
-/// Why an image has no features.
+/// Why features of an image cannot be extracted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageExtractError {
     /// The file cannot be read or decoded.
     #[error(transparent)]
     Read(#[from] SourceError),
-    /// It cannot be brought to the size.
+    /// The image cannot be fitted to the size.
     #[error(transparent)]
     Fit(#[from] FitError),
     /// The engine failed.
@@ -20,8 +20,8 @@ pub enum ImageExtractError {
     Extract(#[from] ExtractError),
 }
 
-/// An engine that takes images of any size: resizes or crops them to the model's patch grid, as `dinov2-edge run --size` does, and tells
-/// where the patches lie in the image. For images that are already on the grid, use the engine itself ([`Extractor`]); for cameras
+/// An engine for images of any size: resizes or crops them to the model's patch grid, as `dinov2-edge run --size` does, and returns
+/// the geometry of the patches in the image. For images that are already on the grid, use the engine itself ([`Extractor`]); for cameras
 /// and files, [`crate::pipeline::Pipeline`].
 ///
 /// ```
@@ -54,21 +54,21 @@ pub struct ImageExtractor<E> {
 }
 
 impl<E: Extractor> ImageExtractor<E> {
-    /// `size`: what images are brought to; the patch size is the model's.
+    /// `size`: the size that images are fitted to. The patch size is the model's.
     ///
     /// # Errors
-    /// An exact size off the patch grid or beyond the limits.
+    /// An exact size that is not a multiple of the patch size or exceeds the limits.
     pub fn new(engine: E, size: Size) -> Result<Self, FitError> {
         let fit = Fit::new(size, engine.spec().patch_size)?;
         Ok(Self { engine, fit, frame: Frame::new() })
     }
 
-    /// Extracts the features of one image: RGB u8 of any size. Replaces what was in `out`; returns where its patches lie in the image.
-    /// After the first image of a size nothing is allocated.
+    /// Extracts the features of one image, RGB u8 of any size, into `out`, replacing its content. Returns the geometry of the patches
+    /// in the image. After the first image of a size nothing is allocated.
     ///
     /// # Errors
-    /// An image without pixels, or smaller than one patch with [`Size::Native`]; a result beyond the limits; what
-    /// [`Extractor::extract`] says.
+    /// An image without pixels, or smaller than one patch with [`Size::Native`]; a fitted image beyond the limits; errors of
+    /// [`Extractor::extract`].
     pub fn extract(
         &mut self,
         image: ImageView<'_>,
@@ -115,7 +115,7 @@ impl<E: Extractor> ImageExtractor<E> {
         Ok(geometry)
     }
 
-    /// Where the patches of an image of this size lie in it.
+    /// Geometry of the patches in an image of this size.
     ///
     /// # Errors
     /// As [`Self::extract`].
@@ -133,7 +133,7 @@ impl<E: Extractor> ImageExtractor<E> {
         &mut self.engine
     }
 
-    /// Gives the engine back.
+    /// Returns the engine.
     pub fn into_engine(self) -> E {
         self.engine
     }

@@ -16,10 +16,10 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// Opens a path: an ONNX file by its ending, anything else as a model file.
+    /// Opens a path: `.onnx` as an ONNX file, anything else as a model file.
     ///
     /// # Errors
-    /// A file that cannot be opened, or is no model file.
+    /// A file that cannot be opened, or is not a model file.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
             return Ok(Self::Onnx(path.to_path_buf()));
@@ -35,8 +35,8 @@ impl ModelSource {
         }
     }
 
-    /// Identifies models whose features can be compared: the model's name with a hash of its file's header and of its smallest tensors;
-    /// for an ONNX file a hash of path, length and time of change. The same file has the same identity in every run.
+    /// Identifies models whose features can be compared. For a model file: its name, and a hash of the file's header and smallest
+    /// tensors. For an ONNX file: a hash of path, length and modification time. The same file has the same identity in every run.
     pub fn identity(&self) -> String {
         let mut hasher = DefaultHasher::new();
         match self {

@@ -366,7 +366,7 @@ fn an_engine_that_panics_is_told_though_everybody_ends_before_it() {
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(FakeSink::new(0))];
     let pipeline = Pipeline::new(vec![file("test:28x28@3")], engine, heads(), sinks, config());
     let outcome = pipeline.run(&mut |_| {});
-    assert!(matches!(outcome, Err(PipelineError::Panicked { stage: "engine" })), "{outcome:?}");
+    assert!(matches!(outcome, Err(PipelineError::Panicked { worker: "engine" })), "{outcome:?}");
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn a_hanging_engine_is_noticed() {
     let config = PipelineConfig { watchdog: Some(Duration::from_secs(1)), ..config() };
     let (outcome, seen) =
         run(vec![camera("test:28x28@30")], FakeEngine::new(60_000), vec![FakeSink::new(0)], config);
-    assert!(matches!(outcome, Err(PipelineError::Stuck { stage: "engine", .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(PipelineError::Stuck { worker: "engine", .. })), "{outcome:?}");
     assert!(seen[0].finished);
 }
 

@@ -1,7 +1,8 @@
-//! What reads the features of a frame and makes named outputs of them: an open set.
+//! The trait [`Head`]: from the features of a frame to named outputs.
 //!
 //! A head is one file in this crate with a [`HeadKind`], listed in [`HEADS`](crate::HEADS). Command line, live page, recordings and
-//! files show its outputs by their kind ([`HeadOutput`](dinov2_core::HeadOutput)). Heads compute; they open no files and know no pipeline.
+//! files show its outputs by their kind ([`HeadOutput`](dinov2_core::HeadOutput)). Heads only compute; they open no files and do not
+//! depend on the pipeline.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,18 +11,18 @@ use dinov2_core::{Features, HeadOutputs, ImageView, Taps, VitSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// A frame as heads see it.
+/// The input of a head: one frame.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadInput<'a> {
     /// Number of the camera, from 0.
     pub camera: usize,
-    /// The image that the engine saw, RGB.
+    /// Input image of the engine, RGB.
     pub image: ImageView<'a>,
-    /// Its features.
+    /// Features of the image.
     pub features: &'a Features,
 }
 
-/// Reads features and writes named outputs.
+/// Computes named outputs from features.
 ///
 /// ```
 /// use dinov2_core::HeadOutputs;
@@ -39,51 +40,51 @@ pub struct HeadInput<'a> {
 /// }
 /// ```
 pub trait Head: Send {
-    /// Readouts that it needs besides the final tokens.
+    /// Taps that it needs besides the final tokens.
     fn taps(&self) -> Taps {
         Taps::none()
     }
 
-    /// Computes the outputs of one frame. Names begin with the head's own: `NAME`, or `NAME.PART` where it has several outputs. After
-    /// the first frame of a size nothing is allocated, unless its documentation says otherwise.
+    /// Computes the outputs of one frame. Their names are the head's name, or `NAME.PART` for several outputs. After the first frame of
+    /// a size nothing is allocated, unless the documentation of the head says otherwise.
     ///
     /// # Errors
-    /// Features that it cannot read. The run ends with it.
+    /// Features that the head cannot process. The error ends the run.
     fn run(&mut self, input: HeadInput<'_>, out: &mut HeadOutputs) -> Result<(), HeadError>;
 
-    /// Does what a viewer or program asks of a running head, such as `"refit"`.
+    /// Executes a command of a viewer or program on the running head, such as `"refit"`.
     ///
     /// # Errors
-    /// A command that it does not have. The run goes on.
+    /// An unknown command. The run continues.
     fn command(&mut self, command: &Value) -> Result<(), HeadError> {
         Err(HeadError::Command { expected: "no commands", got: command.to_string() })
     }
 }
 
-/// Makes a head from its configuration, a JSON object, for a model of this shape.
+/// Creates a head from its configuration, a JSON object, for a model of this shape.
 pub type OpenHead = fn(&Value, &VitSpec) -> Result<Box<dyn Head>, HeadError>;
 
 /// One kind of head: a row of [`HEADS`](crate::HEADS).
 #[derive(Clone, Copy)]
 pub struct HeadKind {
-    /// Name on the command line and beginning of its outputs' names: lower case, letters and `_`.
+    /// Name on the command line and prefix of the names of its outputs: lower-case letters and `_`.
     pub name: &'static str,
     /// One line for `--help`.
     pub summary: &'static str,
-    /// Makes one.
+    /// Creates the head.
     pub open: OpenHead,
 }
 
-/// Why a head cannot be opened or does not go on.
+/// Errors of heads.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadError {
     /// No head of this name.
     #[error("head: expected one of {expected}, got {got:?}")]
     Unknown {
-        /// Names that there are.
+        /// Known names.
         expected: String,
-        /// Name given.
+        /// The name.
         got: String,
     },
     /// A configuration that the head cannot use.
@@ -91,23 +92,23 @@ pub enum HeadError {
     Config {
         /// Name of the head.
         head: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// A command that the head does not have.
+    /// An unknown command.
     #[error("command: expected {expected}, got {got}")]
     Command {
-        /// What there is.
+        /// Known commands.
         expected: &'static str,
-        /// Command given, JSON.
+        /// The command as JSON.
         got: String,
     },
-    /// Features that the head cannot read.
+    /// Features that the head cannot process.
     #[error("head {head}: cannot read the features")]
     Features {
         /// Name of the head.
         head: &'static str,
-        /// What is wrong with them.
+        /// The cause.
         source: Arc<dyn Error + Send + Sync>,
     },
 }
@@ -124,10 +125,10 @@ impl HeadError {
     }
 }
 
-/// Reads a configuration of a head; `null` counts as an empty object.
+/// Parses the configuration of a head; `null` is an empty object.
 ///
 /// # Errors
-/// [`HeadError::Config`]: fields that are unknown, missing or of another type.
+/// [`HeadError::Config`]: unknown or missing fields, or values of a wrong type.
 pub fn config_of<T: DeserializeOwned>(head: &'static str, config: &Value) -> Result<T, HeadError> {
     let config = if config.is_null() { Value::Object(Default::default()) } else { config.clone() };
     serde_json::from_value(config).map_err(|error| HeadError::config(head, error))

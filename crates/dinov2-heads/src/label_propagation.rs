@@ -1,4 +1,4 @@
-//! Labels of a video's first frame, carried on by the features of the frames that follow.
+//! Label propagation: transfers the labels of a video's first frame to later frames by the similarity of their features.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -6,32 +6,32 @@ use std::num::NonZeroUsize;
 use dinov2_core::PatchGrid;
 use nalgebra::{DMatrix, DMatrixView};
 
-/// Why labels cannot be carried on.
+/// An array whose length does not match the grid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {width} values for each of {grid} patches, got {got}")]
 pub struct PropagationError {
-    /// Which array.
+    /// Name of the array.
     pub what: &'static str,
-    /// Values per patch.
+    /// Expected values per patch.
     pub width: usize,
     /// Grid of the first frame.
     pub grid: PatchGrid,
-    /// Values given.
+    /// Actual number of values.
     pub got: usize,
 }
 
-/// How labels travel. The defaults are those with which DINO (arXiv 2104.14294, section 4.2.2) was judged on DAVIS 2017.
+/// Configuration of the propagation. The defaults are those of the evaluation of DINO (arXiv 2104.14294, section 4.2.2) on DAVIS 2017.
 #[derive(Clone, Copy, Debug)]
 pub struct PropagationConfig {
-    /// Latest frames that are looked at besides the first.
+    /// Number of latest frames used as sources, besides the first frame.
     pub context_frames: usize,
-    /// Rows and columns that a thing may have moved, in patches, in each direction.
+    /// Search radius in patches, in each direction.
     pub radius: usize,
-    /// Most similar patches, of all frames together, whose labels are mixed.
+    /// Number of most similar patches, over all source frames, whose labels are averaged.
     pub neighbours: NonZeroUsize,
-    /// A patch counts `exp(cosine / temperature)`.
+    /// The weight of a source patch is `exp(cosine / temperature)`.
     pub temperature: f32,
-    /// Threads; the result does not depend on them.
+    /// Number of threads; the result does not depend on it.
     pub threads: NonZeroUsize,
 }
 
@@ -42,10 +42,10 @@ impl Default for PropagationConfig {
     }
 }
 
-/// Carries labels from frame to frame: every patch takes the mean of its most similar patches' labels, in the first frame and
-/// in the latest ones, near to where it is itself.
+/// Propagates labels from frame to frame: every patch gets the weighted mean of the labels of its most similar patches within the search
+/// radius, in the first frame and in the latest ones.
 ///
-/// No network is trained, and the frames are all of one grid. Memory is that of `1 + context_frames` frames.
+/// Nothing is trained. All frames have the same grid. The memory holds `1 + context_frames` frames.
 #[derive(Clone, Debug)]
 pub struct LabelPropagation {
     config: PropagationConfig,
@@ -56,21 +56,21 @@ pub struct LabelPropagation {
     latest: VecDeque<Remembered>,
 }
 
-/// A frame whose labels are known.
+/// A frame with labels.
 #[derive(Clone, Debug)]
 struct Remembered {
-    /// `[n, dim]`, of unit length.
+    /// `[n, dim]`, rows of unit length.
     directions: Vec<f32>,
     /// `[n, classes]`
     labels: Vec<f32>,
 }
 
 impl LabelPropagation {
-    /// Starts with the first frame. patches: `[rows, cols, dim]`; labels: `[rows, cols, classes]`, the share of every class in
-    /// a patch ([`crate::LabelMap::patch_shares`]).
+    /// Starts with the first frame. patches: `[rows, cols, dim]`; labels: `[rows, cols, classes]`, the share of each class in a patch
+    /// ([`crate::LabelMap::patch_shares`]).
     ///
     /// # Errors
-    /// Arrays that do not make up the grid.
+    /// Arrays whose lengths do not match the grid.
     pub fn new(
         config: PropagationConfig,
         grid: PatchGrid,
@@ -83,14 +83,14 @@ impl LabelPropagation {
         Ok(Self { config, grid, dim, classes, first, latest: VecDeque::new() })
     }
 
-    /// Writes the labels of the next frame into `out: [rows, cols, classes]`, replacing what was there, and remembers them.
+    /// Writes the labels of the next frame into `out: [rows, cols, classes]`, replacing its content, and keeps them as a source.
     ///
-    /// patches: `[rows, cols, dim]`. With unit vectors, sources are all patches within the radius in the first and the latest
-    /// frames; of the most similar, `label = sum(exp(cosine / temperature) * label) / sum(exp(cosine / temperature))`. Features
-    /// that are not finite are similar to nothing and get no label.
+    /// patches: `[rows, cols, dim]`. Sources are all patches within the radius in the first and the latest frames. Over the most similar
+    /// ones, `label = sum(exp(cosine / temperature) * label) / sum(exp(cosine / temperature))`. Patches whose features are not finite
+    /// are no sources and get no label.
     ///
     /// # Errors
-    /// An array that does not make up the grid.
+    /// An array whose length does not match the grid.
     pub fn propagate(&mut self, patches: &[f32], out: &mut Vec<f32>) -> Result<(), PropagationError> {
         check("patch features", patches, self.grid, self.dim)?;
         let targets = directions(patches, self.dim);
@@ -147,7 +147,7 @@ impl LabelPropagation {
     }
 }
 
-/// The most similar sources so far, by falling cosine.
+/// The most similar sources so far, by descending cosine.
 struct Nearest<'a> {
     most: usize,
     found: Vec<(f32, &'a [f32])>,
@@ -169,7 +169,7 @@ impl<'a> Nearest<'a> {
     }
 
     fn mix(&self, temperature: f32, out: &mut [f32]) {
-        // Relative to the largest, so that no exponential leaves the range.
+        // Relative to the largest, so that no exponential overflows.
         let largest = self.found.first().map_or(0.0, |(cosine, _)| *cosine);
         let weight = |cosine: f32| ((cosine - largest) / temperature).exp();
         let sum: f32 = self.found.iter().map(|(cosine, _)| weight(*cosine)).sum();
@@ -187,7 +187,7 @@ fn check(what: &'static str, values: &[f32], grid: PatchGrid, width: usize) -> R
     Ok(())
 }
 
-/// Patches of unit length; zeros stay zeros.
+/// Scales patches to unit length; zero vectors stay zero.
 fn directions(patches: &[f32], dim: usize) -> Vec<f32> {
     let mut directions = patches.to_vec();
     for patch in directions.chunks_exact_mut(dim) {

@@ -1,22 +1,22 @@
 //! Limited-memory BFGS for smooth convex functions (Nocedal & Wright, Numerical Optimization, algorithms 7.4 and 7.5).
 
-/// Pairs of steps and gradient changes that are remembered; 10 is what scipy and scikit-learn use.
+/// Number of stored pairs of steps and gradient changes, as in scipy and scikit-learn.
 const MEMORY: usize = 10;
-/// Part of the decrease promised by the slope that a step must bring (Armijo's condition).
+/// Required fraction of the decrease that the slope predicts (Armijo's condition).
 const SUFFICIENT_DECREASE: f64 = 1e-4;
-/// Halvings of a step before the search gives up: the function then no longer falls within its rounding.
+/// Maximum number of halvings of a step; beyond it the decrease is below the rounding error of the function.
 const MAX_HALVINGS: usize = 20;
 
-/// When to stop.
+/// Stopping criteria.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Steps at most.
+    /// Maximum number of steps.
     pub(crate) steps: usize,
-    /// Largest entry of the gradient at which the minimum counts as found.
+    /// The search ends when no entry of the gradient is larger.
     pub(crate) gradient: f64,
 }
 
-/// Where the search ended.
+/// The result of the search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Minimum {
     pub(crate) value: f64,
@@ -25,7 +25,7 @@ pub(crate) struct Minimum {
     pub(crate) gradient: f64,
 }
 
-/// A step and how the gradient changed along it.
+/// A step and the change of the gradient along it.
 struct Pair {
     step: Vec<f64>,
     change: Vec<f64>,
@@ -33,8 +33,8 @@ struct Pair {
     curvature: f64,
 }
 
-/// Moves `point` to the minimum of `function`, which writes its gradient and returns its value. `progress` hears of
-/// every step: number and value.
+/// Moves `point` to the minimum of `function`, which writes its gradient and returns its value. `progress` is called after every step
+/// with its number and the value.
 pub(crate) fn minimise(
     point: &mut Vec<f64>,
     limits: Limits,
@@ -73,7 +73,7 @@ pub(crate) fn minimise(
     Minimum { value, steps, gradient: largest(&gradient) }
 }
 
-/// Minus the gradient times the inverse Hessian that the pairs imply (two-loop recursion).
+/// The search direction: minus the gradient times the inverse Hessian estimated from the pairs (two-loop recursion).
 fn direction(pairs: &[Pair], gradient: &[f64]) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|value| -value).collect();
     let mut shares = Vec::with_capacity(pairs.len());
@@ -93,7 +93,7 @@ fn direction(pairs: &[Pair], gradient: &[f64]) -> Vec<f64> {
     direction
 }
 
-/// Keeps the pair if the function curves upwards along it, which only rounding can deny for a convex one.
+/// Stores the pair if its curvature is positive. For a convex function only rounding can violate that.
 fn remember(pairs: &mut Vec<Pair>, step: Vec<f64>, change: Vec<f64>) {
     let product = dot(&step, &change);
     if product <= f64::EPSILON * dot(&change, &change) {

@@ -1,3 +1,5 @@
+//! Linear classification of patches: fit by L-BFGS, logits `[n, classes]`.
+
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -5,28 +7,28 @@ use nalgebra::{DMatrix, DMatrixView, DMatrixViewMut};
 
 use crate::lbfgs::{self, Limits};
 
-/// Patches multiplied at once: with 384 dimensions 384 KiB, which stay in the second-level cache.
+/// Patches per matrix product: 384 KiB at 384 dimensions, which fit into the second-level cache.
 const BLOCK_PATCHES: usize = 256;
-/// Patches whose sums one task accumulates. Fixed, so that rounding does not depend on the number of threads.
+/// Patches per task. Fixed, so that rounding does not depend on the number of threads.
 const TASK_PATCHES: usize = 8 * BLOCK_PATCHES;
-/// A variance below this part of the squared mean is rounding: the dimension is constant and left out.
+/// A dimension whose variance is below this fraction of the squared mean is constant up to rounding, and is ignored.
 const NEGLIGIBLE_VARIANCE: f64 = 1e-12;
 
-/// Why there is no probe.
+/// Errors of linear probes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbeError {
-    /// A number of values that does not fall into patches.
+    /// An array whose length is not a multiple of the values per patch.
     #[error("{what}: expected a positive multiple of {width} values, got {got}")]
     Shape {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
         /// Values per patch.
         width: usize,
         /// Values given.
         got: usize,
     },
-    /// Features and targets of different numbers of patches.
+    /// Features and targets have different numbers of patches.
     #[error("targets: expected those of {features} patches, got {targets}")]
     Counts {
         /// Patches of the features.
@@ -37,9 +39,9 @@ pub enum ProbeError {
     /// NaN or infinity among the features, or a negative target.
     #[error("{what}: expected {expected} values, got {value} in patch {patch}")]
     Value {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
-        /// What it may hold.
+        /// Allowed values.
         expected: &'static str,
         /// Index of the patch.
         patch: usize,
@@ -54,44 +56,43 @@ pub enum ProbeError {
     },
 }
 
-/// How a probe is fitted.
+/// Configuration of the fit.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeConfig {
-    /// Weight of `|weights|^2 / 2` (standardised features, without the bias) beside the mean cross-entropy.
+    /// Weight of the penalty `|weights|^2 / 2` (standardised features, without the bias), added to the mean cross-entropy.
     pub l2: f64,
-    /// Most steps of the optimiser.
+    /// Maximum number of steps of the optimiser.
     pub max_steps: usize,
-    /// Largest entry of the gradient at which the minimum counts as found.
+    /// The fit has converged when no entry of the gradient is larger.
     pub tolerance: f64,
-    /// Threads; the result does not depend on them.
+    /// Number of threads; the result does not depend on it.
     pub threads: NonZeroUsize,
 }
 
 impl Default for ProbeConfig {
-    /// A penalty just large enough that the minimum is unique and is found in some hundred steps.
+    /// The default penalty is just large enough that the minimum is unique and found within some hundred steps.
     fn default() -> Self {
         Self { l2: 1e-4, max_steps: 500, tolerance: 1e-4, threads: NonZeroUsize::MIN }
     }
 }
 
-/// How the fit ended.
+/// Result of the optimiser.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbeFit {
-    /// Steps of the optimiser.
+    /// Number of steps.
     pub steps: usize,
     /// Mean cross-entropy plus penalty, in nats.
     pub loss: f64,
-    /// False if the steps ran out or rounding stopped the search before the tolerance was met.
+    /// False if the maximum number of steps or the rounding error was reached before the tolerance.
     pub converged: bool,
 }
 
-/// Multinomial logistic regression on patch features: the linear head by which the DINOv2 paper (section 7.4) judges
-/// dense features.
+/// Multinomial logistic regression on patch features: the linear probe of the DINOv2 paper (section 7.4) for dense features.
 ///
 /// Minimises the mean over patches of the cross-entropy between `softmax(logits)` and each patch's soft target, plus an
-/// L2 penalty, over features standardised by the training set's mean and deviation, with L-BFGS from zero. With a
-/// penalty the minimum is unique, so neither a seed nor an order of the patches plays a part. The standardisation is
-/// folded into the weights afterwards.
+/// L2 penalty, over features standardised by the training set's mean and deviation, with L-BFGS from zero. The penalty makes the
+/// minimum unique, so the result depends neither on a seed nor on the order of the patches. The standardisation is folded into the
+/// weights afterwards.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearProbe {
     dim: usize,
@@ -103,11 +104,11 @@ pub struct LinearProbe {
 }
 
 impl LinearProbe {
-    /// Fits a probe. `features: [n, dim]`; `targets: [n, classes]`, the share of every class in a patch: their sum is
-    /// the patch's weight, a row of zeros leaves it out. `progress` hears of every step: number and loss.
+    /// Fits a probe. `features: [n, dim]`; `targets: [n, classes]`, the share of each class in a patch. The sum of a row is the
+    /// patch's weight; a row of zeros is ignored. `progress` is called after every step with its number and the loss.
     ///
     /// # Errors
-    /// Shapes that disagree, features that are not finite, negative targets, or none above zero.
+    /// Shapes that do not match, features that are not finite, negative targets, or only zero targets.
     ///
     /// # Panics
     /// If `classes` is zero.
@@ -147,10 +148,10 @@ impl LinearProbe {
         self.classes
     }
 
-    /// Writes the logits of `patches: [n, dim]` into `out: [n, classes]`, replacing what was there.
+    /// Writes the logits of `patches: [n, dim]` into `out: [n, classes]`, replacing its content.
     ///
     /// # Errors
-    /// Values that do not fall into whole patches.
+    /// A number of values that is not a positive multiple of `dim`.
     pub fn logits_into(&self, patches: &[f32], out: &mut Vec<f32>) -> Result<(), ProbeError> {
         let count = patch_count("patch features", patches, self.dim)?;
         out.clear();
@@ -190,7 +191,7 @@ fn check(features: &[f32], dim: usize, targets: &[f32], classes: usize) -> Resul
     if weight > 0.0 { Ok(weight) } else { Err(ProbeError::Unlabelled { patches }) }
 }
 
-/// Mean and inverse standard deviation of every dimension, `[dim]` each; 0 for a dimension that is constant.
+/// Mean and inverse standard deviation per dimension, `[dim]` each; the latter is 0 for a constant dimension.
 fn moments(features: &[f32], dim: usize) -> (Vec<f32>, Vec<f32>) {
     let count = (features.len() / dim) as f64;
     let (mut mean, mut variance) = (vec![0.0f64; dim], vec![0.0f64; dim]);
@@ -209,8 +210,7 @@ fn moments(features: &[f32], dim: usize) -> (Vec<f32>, Vec<f32>) {
     (mean.into_iter().map(|value| value as f32).collect(), inverse)
 }
 
-/// The function that is minimised. Parameters: weights `[dim, classes]` for standardised features, then bias
-/// `[classes]`.
+/// The objective. Parameters: weights `[dim, classes]` for standardised features, then bias `[classes]`.
 struct Problem<'a> {
     features: &'a [f32],
     dim: usize,
@@ -320,7 +320,7 @@ impl Problem<'_> {
         }
     }
 
-    /// The probe for features as they come.
+    /// The probe for features that are not standardised.
     fn folded(&self, parameters: &[f64]) -> LinearProbe {
         let (dim, classes) = (self.dim, self.classes);
         let (weights, bias) = parameters.split_at(dim * classes);
@@ -339,7 +339,7 @@ impl Problem<'_> {
     }
 }
 
-/// Cross-entropy `-sum(target * ln(softmax(logits + bias)))` of one patch; `logits` become its slope by the logits,
+/// Cross-entropy `-sum(target * ln(softmax(logits + bias)))` of one patch; replaces `logits` by the gradient,
 /// `softmax * sum(targets) - targets`.
 fn cross_entropy(logits: &mut [f32], bias: &[f32], targets: &[f32]) -> f64 {
     logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);

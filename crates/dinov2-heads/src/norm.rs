@@ -1,4 +1,4 @@
-//! The head `norm`: the length of each patch's feature. Patches whose length stands out are artefacts of models without registers
+//! The head `norm`: the Euclidean norm of each patch feature. Outliers are artefacts of models without registers
 //! (Darcet et al., "Vision Transformers Need Registers", 2024, figure 3).
 
 use dinov2_core::{HeadOutputs, VitSpec};
@@ -9,7 +9,7 @@ use crate::head::config_of;
 use crate::{Head, HeadError, HeadInput, HeadKind};
 
 pub(crate) const KIND: HeadKind =
-    HeadKind { name: "norm", summary: "map of the lengths of the patches' features", open };
+    HeadKind { name: "norm", summary: "map of the Euclidean norms of the patch features", open };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,21 +1,23 @@
+//! Principal components of patch features `[n, dim]`. [`crate::PcaView`] turns them into colours.
+
 use nalgebra::{DMatrix, DVector};
 
-/// Most patches that a basis is fitted on; of more, every k-th is taken.
+/// Maximum number of patches that a basis is fitted to; of more, every k-th is used.
 pub const MAX_FIT_PATCHES: usize = 4_096;
-/// Directions iterated besides those asked for, so that near-equal variances converge.
+/// Extra directions of the iteration, so that near-equal variances converge.
 const EXTRA_DIRECTIONS: usize = 13;
-/// Rounds of subspace iteration before the whole spectrum is computed instead.
+/// Maximum number of iterations before the full eigendecomposition is computed instead.
 const MAX_ROUNDS: usize = 60;
-/// Residual of an eigenvector relative to the largest eigenvalue at which it counts as found; f32 features carry 1e-7.
+/// Tolerance of the residual of an eigenvector, relative to the largest eigenvalue; f32 features have a precision of 1e-7.
 const TOLERANCE: f64 = 1e-9;
-/// Variance below this part of the largest is rounding, and its direction arbitrary.
+/// Variances below this fraction of the largest are rounding errors, and their directions arbitrary.
 const NEGLIGIBLE_VARIANCE: f64 = 1e-12;
 
-/// Why there are no principal components.
+/// Errors of the principal component analysis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PcaError {
-    /// A number of values that does not fall into patches.
+    /// A number of values that is not a positive multiple of `dim`.
     #[error("patch features: expected a positive multiple of {dim} values, got {got}")]
     Shape {
         /// Width of a patch feature.
@@ -28,7 +30,7 @@ pub enum PcaError {
     Components {
         /// Width of a patch feature.
         dim: usize,
-        /// Components asked for.
+        /// Requested components.
         got: usize,
     },
     /// NaN or infinity among the features.
@@ -43,8 +45,7 @@ pub enum PcaError {
 
 /// A principal component basis: mean and directions of largest variance.
 ///
-/// The sign of a direction is fixed by its entry of largest magnitude, which is positive.
-/// Directions without variance are zero.
+/// The entry of largest magnitude of a direction is positive, which fixes its sign. Directions without variance are zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pca {
     dim: usize,
@@ -58,12 +59,11 @@ pub struct Pca {
 }
 
 impl Pca {
-    /// Fits `components` directions to `patches: [n, dim]`, n up to [`MAX_FIT_PATCHES`] (of more, evenly spaced ones).
-    ///
-    /// Eigenvectors of the centred covariance, summed in f64.
+    /// Fits `components` directions to `patches: [n, dim]`: the leading eigenvectors of the covariance, summed in f64. Of more than
+    /// [`MAX_FIT_PATCHES`] patches, evenly spaced ones are used.
     ///
     /// # Errors
-    /// No whole patches, values that are not finite, or not 1..=dim components.
+    /// A number of values that is not a positive multiple of `dim`, values that are not finite, or `components` outside 1..=dim.
     pub fn fit(patches: &[f32], dim: usize, components: usize) -> Result<Self, PcaError> {
         check_shape(patches, dim)?;
         if components == 0 || components > dim {
@@ -112,10 +112,10 @@ impl Pca {
         &self.variances
     }
 
-    /// Writes the coordinates of `patches: [n, dim]` into `out: [n, components]`, replacing what was there.
+    /// Writes the coordinates of `patches: [n, dim]` into `out: [n, components]`, replacing its content.
     ///
     /// # Errors
-    /// Values that do not fall into whole patches.
+    /// A number of values that is not a positive multiple of `dim`.
     pub fn project_into(&self, patches: &[f32], out: &mut Vec<f32>) -> Result<(), PcaError> {
         check_shape(patches, self.dim)?;
         out.clear();
@@ -151,7 +151,7 @@ fn centred_dot(patch: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest.sum::<f32>()
 }
 
-/// The mean, and the (evenly spaced) patches less the mean as columns: `[dim]`, `[dim, samples]`.
+/// The mean `[dim]`, and the (evenly spaced) patches minus the mean as columns, `[dim, samples]`.
 fn centre(patches: &[f32], dim: usize) -> (DVector<f64>, DMatrix<f64>) {
     let count = patches.len() / dim;
     let samples = count.min(MAX_FIT_PATCHES);
@@ -163,11 +163,11 @@ fn centre(patches: &[f32], dim: usize) -> (DVector<f64>, DMatrix<f64>) {
     (mean, columns)
 }
 
-/// The `wanted` largest eigenvalues of a positive semidefinite matrix, falling, and their vectors as columns.
+/// The `wanted` largest eigenvalues of a positive semidefinite matrix in descending order, and their vectors as columns.
 ///
 /// Subspace iteration with Rayleigh-Ritz (Saad, Numerical Methods for Large Eigenvalue Problems, section 5.3.2) from a
-/// fixed start, because the few leading pairs come ten times sooner than the whole spectrum; the whole spectrum where
-/// it does not converge.
+/// fixed start, which is ten times faster than the full decomposition for a few leading pairs. If it does not converge, the full
+/// decomposition is computed.
 fn largest_eigenpairs(matrix: &DMatrix<f64>, wanted: usize) -> (Vec<f64>, DMatrix<f64>) {
     let dim = matrix.nrows();
     let width = wanted + EXTRA_DIRECTIONS;
@@ -190,7 +190,7 @@ fn largest_eigenpairs(matrix: &DMatrix<f64>, wanted: usize) -> (Vec<f64>, DMatri
     (values[..wanted].to_vec(), vectors.columns(0, wanted).into_owned())
 }
 
-/// Every eigenvalue, falling, and the vectors as columns.
+/// All eigenvalues in descending order, and their vectors as columns.
 fn sorted_eigenpairs(matrix: DMatrix<f64>) -> (Vec<f64>, DMatrix<f64>) {
     let eigen = matrix.symmetric_eigen();
     let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();

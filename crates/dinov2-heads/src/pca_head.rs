@@ -15,7 +15,7 @@ const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 pub(crate) const KIND: HeadKind =
     HeadKind { name: "pca", summary: "colours by principal components; fit=each, frozen or follow", open };
 
-/// When basis and colour range are fitted.
+/// When the basis and the colour range are fitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PcaFit {
@@ -28,15 +28,15 @@ pub enum PcaFit {
     Follow,
 }
 
-/// What a viewer may ask of the colours: a command of the head `pca`.
+/// A command to the head `pca`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PcaCommand {
-    /// Fit to the next frame; what happens afterwards stays as it is.
+    /// Fit to the next frame, without changing the mode.
     Refit,
-    /// From now on [`PcaFit::Frozen`].
+    /// Switch to [`PcaFit::Frozen`].
     Freeze,
-    /// From now on [`PcaFit::Follow`].
+    /// Switch to [`PcaFit::Follow`].
     Follow,
 }
 

@@ -1,13 +1,15 @@
+//! Colours of patches from the first three principal components.
+
 use crate::pca::{Pca, PcaError};
 
-/// Part of the patches that may fall outside the colour range at either end.
+/// Fraction of the patches outside the colour range at either end.
 const CLIPPED_PART: f32 = 0.01;
 /// Red, green and blue.
 const CHANNELS: usize = 3;
 
-/// Colours for patch features: the first three principal components as red, green and blue.
+/// Colours of patch features: the first three principal components as red, green and blue.
 ///
-/// Basis and colour range are frozen when it is fitted, so that the same thing keeps its colour across a video.
+/// Basis and colour range are fixed by the fit, so that objects keep their colours across a video.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PcaView {
     pca: Pca,
@@ -17,11 +19,10 @@ pub struct PcaView {
 }
 
 impl PcaView {
-    /// Fits basis and range (1st to 99th percentile of each component) to the `patches: [n, dim]` of one frame, or of
-    /// several put together.
+    /// Fits basis and range (1st to 99th percentile of each component) to `patches: [n, dim]` of one or several frames.
     ///
     /// # Errors
-    /// No whole patches, values that are not finite, or `dim` below 3.
+    /// A number of values that is not a positive multiple of `dim`, values that are not finite, or `dim` below 3.
     pub fn fit(patches: &[f32], dim: usize) -> Result<Self, PcaError> {
         let pca = Pca::fit(patches, dim, CHANNELS)?;
         let mut coordinates = Vec::new();
@@ -39,11 +40,11 @@ impl PcaView {
         &self.pca
     }
 
-    /// Writes the colours of `patches: [rows, cols, dim]` into `rgb: [rows, cols, 3]`, replacing what was there.
-    /// A component without any range is mid-grey.
+    /// Writes the colours of `patches: [rows, cols, dim]` into `rgb: [rows, cols, 3]`, replacing its content. A component with an empty
+    /// range becomes mid-grey.
     ///
     /// # Errors
-    /// Values that do not fall into whole patches.
+    /// A number of values that is not a positive multiple of `dim`.
     pub fn rgb_into(&mut self, patches: &[f32], rgb: &mut Vec<u8>) -> Result<(), PcaError> {
         self.pca.project_into(patches, &mut self.coordinates)?;
         rgb.clear();

@@ -1,4 +1,4 @@
-//! All heads, by name. A new head is one row here.
+//! The list of all heads, and their selection by name and configuration. A new head is one row here.
 
 use dinov2_core::VitSpec;
 use serde_json::{Map, Value};
@@ -8,12 +8,12 @@ use crate::{Head, HeadError, HeadKind, norm, pca_head, similarity};
 /// All heads.
 pub const HEADS: &[HeadKind] = &[pca_head::KIND, similarity::KIND, norm::KIND];
 
-/// A head that a run computes, as the user names it: `NAME` or `NAME:KEY=VALUE,KEY=VALUE`, or `NAME:{JSON}`.
+/// A head with its configuration, written `NAME`, `NAME:KEY=VALUE,KEY=VALUE` or `NAME:{JSON}`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadChoice {
     /// Name of a [`HeadKind`].
     pub name: &'static str,
-    /// Its configuration, a JSON object.
+    /// The configuration, a JSON object.
     pub config: Value,
 }
 
@@ -26,10 +26,10 @@ impl HeadChoice {
         Ok(Self { name: kind(name)?.name, config: Value::Object(Map::new()) })
     }
 
-    /// Makes the head for a model of this shape.
+    /// Creates the head for a model of this shape.
     ///
     /// # Errors
-    /// A configuration that the head cannot use.
+    /// [`HeadError::Config`].
     pub fn open(&self, spec: &VitSpec) -> Result<Box<dyn Head>, HeadError> {
         (kind(self.name)?.open)(&self.config, spec)
     }
@@ -59,7 +59,7 @@ impl std::str::FromStr for HeadChoice {
     }
 }
 
-/// Splits at commas outside of brackets.
+/// Splits at commas outside brackets.
 fn split_settings(settings: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0_i32;
     settings.split(move |letter| {
@@ -68,7 +68,7 @@ fn split_settings(settings: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Words need no quotes, and numbers may begin with a point.
+/// Parses a value as JSON; words need no quotes, and numbers may begin with a point.
 fn text_or_number(value: &str) -> Value {
     value.parse::<f64>().map_or_else(|_| value.into(), Value::from)
 }

@@ -1,20 +1,20 @@
-//! Ridge regression of one number per patch, from sums that grow image by image.
+//! Ridge regression of one number per patch, fitted from sums that are accumulated image by image.
 
 use nalgebra::{DMatrix, DMatrixView, DVector};
 
-/// A variance below this part of the squared mean is rounding: the dimension is constant and left out.
+/// A dimension whose variance is below this fraction of the squared mean is constant up to rounding, and is ignored.
 const NEGLIGIBLE_VARIANCE: f64 = 1e-12;
 
-/// Why there is no regression.
+/// Errors of the ridge regression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RidgeError {
-    /// Values that do not fall into patches.
+    /// An array of the wrong length.
     #[error("{what}: expected {expected} values, got {got}")]
     Shape {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
-        /// How many there should be.
+        /// Expected number of values.
         expected: String,
         /// Values given.
         got: usize,
@@ -22,9 +22,9 @@ pub enum RidgeError {
     /// NaN or infinity, or a negative weight.
     #[error("{what}: expected {expected} values, got {value} in patch {patch}")]
     Value {
-        /// Which array.
+        /// Name of the array.
         what: &'static str,
-        /// What it may hold.
+        /// Allowed values.
         expected: &'static str,
         /// Index of the patch.
         patch: usize,
@@ -36,11 +36,11 @@ pub enum RidgeError {
     Empty,
 }
 
-/// What a [`RidgeProbe`] is fitted from: sums over weighted patches, `dim x dim` numbers however many patches there are.
+/// The data that a [`RidgeProbe`] is fitted to, reduced to sums over weighted patches; the size does not depend on the number of patches.
 #[derive(Clone, Debug)]
 pub struct RidgeSums {
     dim: usize,
-    /// `[dim]`, taken from every feature before it is summed: near the mean, so that no large sums are subtracted later.
+    /// `[dim]`, near the mean; subtracted from every feature before summing, to avoid cancellation.
     origin: Vec<f32>,
     weight: f64,
     /// `[dim + 1, dim + 1]`: weighted products of features and target, less the origin; the target last.
@@ -50,7 +50,7 @@ pub struct RidgeSums {
 }
 
 impl RidgeSums {
-    /// Without patches; `dim` values each.
+    /// Empty sums for features of width `dim`.
     pub fn new(dim: usize) -> Self {
         let (products, sums) = (DMatrix::zeros(dim + 1, dim + 1), DVector::zeros(dim + 1));
         Self { dim, origin: Vec::new(), weight: 0.0, products, sums }
@@ -59,7 +59,7 @@ impl RidgeSums {
     /// Adds patches. features: `[n, dim]`; targets: `[n]`; weights: `[n]`, 0 for a patch without a target.
     ///
     /// # Errors
-    /// Shapes that disagree, numbers that are not finite, negative weights.
+    /// Shapes that do not match, values that are not finite, negative weights.
     pub fn add(&mut self, features: &[f32], targets: &[f32], weights: &[f32]) -> Result<(), RidgeError> {
         let dim = self.dim;
         self.check(features, targets, weights)?;
@@ -152,7 +152,7 @@ impl RidgeSums {
     }
 }
 
-/// A linear map from patch features to one number, such as the logarithm of a depth.
+/// A linear function from patch features to one number, such as the logarithm of a depth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RidgeProbe {
     /// `[dim]`
@@ -161,10 +161,10 @@ pub struct RidgeProbe {
 }
 
 impl RidgeProbe {
-    /// Writes a number for each of `patches: [n, dim]` into `out: [n]`, replacing what was there.
+    /// Writes the predictions for `patches: [n, dim]` into `out: [n]`, replacing its content.
     ///
     /// # Errors
-    /// Values that do not fall into whole patches.
+    /// A number of values that is not a positive multiple of `dim`.
     pub fn predict_into(&self, patches: &[f32], out: &mut Vec<f32>) -> Result<(), RidgeError> {
         let dim = self.weights.len();
         if patches.is_empty() || !patches.len().is_multiple_of(dim) {

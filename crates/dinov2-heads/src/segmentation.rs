@@ -1,14 +1,14 @@
-//! Label maps and how well patch logits agree with them.
+//! Label maps, and the score of patch logits against them (IoU, accuracy).
 
 use dinov2_core::PatchGrid;
 
 use crate::upsample::Tap;
 
-/// Why a label map cannot be used.
+/// Errors of label maps and their scoring.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// Pixels that do not make up the picture.
+    /// A number of labels that does not match the size of the image.
     #[error("labels: expected {width_px}x{height_px} pixels, got {got}")]
     Size {
         /// Width of the picture.
@@ -18,7 +18,7 @@ pub enum LabelError {
         /// Labels given.
         got: usize,
     },
-    /// A class that there is not.
+    /// A label that is not a class.
     #[error("label: expected less than {classes}, got {got} at column {x}, row {y}")]
     Class {
         /// Number of classes.
@@ -30,7 +30,7 @@ pub enum LabelError {
         /// Row of the pixel.
         y: usize,
     },
-    /// Logits that do not make up the grid.
+    /// A number of logits that does not match the grid.
     #[error("logits: expected {classes} for each of {grid} patches, got {got}")]
     Logits {
         /// Number of classes.
@@ -42,7 +42,7 @@ pub enum LabelError {
     },
 }
 
-/// The class of every pixel.
+/// A label map: the class of every pixel.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelMap<'a> {
     /// `[height_px, width_px]`
@@ -54,10 +54,10 @@ pub struct LabelMap<'a> {
 }
 
 impl<'a> LabelMap<'a> {
-    /// Labels `pixels: [height_px, width_px]`, each below `classes`; those of `ignore` do not count.
+    /// A label map over `pixels: [height_px, width_px]`. Labels are below `classes`, or `ignore`.
     ///
     /// # Errors
-    /// A wrong number of pixels, none, or a label that is neither a class nor `ignore`.
+    /// A wrong number of pixels, no pixels, or a label that is neither a class nor `ignore`.
     pub fn new(
         pixels: &'a [u8],
         (width_px, height_px): (usize, usize),
@@ -75,10 +75,10 @@ impl<'a> LabelMap<'a> {
         Ok(Self { pixels, width_px, height_px, classes, ignore })
     }
 
-    /// Appends the share of every class in every patch, `[rows, cols, classes]`: pixels of the class by pixels of the
-    /// patch. A pixel belongs to the patch that its centre falls into; ignored ones count for no class.
+    /// Appends the share of each class in each patch, `[rows, cols, classes]`: pixels of the class divided by pixels of the patch. A
+    /// pixel belongs to the patch that contains its centre; ignored pixels belong to no class.
     ///
-    /// As targets of a [`crate::LinearProbe`] they make its loss the cross-entropy over all labelled pixels.
+    /// With these targets the loss of a [`crate::LinearProbe`] is the cross-entropy over all labelled pixels.
     ///
     /// # Panics
     /// If the grid has no patches.
@@ -103,12 +103,12 @@ impl<'a> LabelMap<'a> {
     }
 }
 
-/// The cell of `cells` into which the centre of pixel `position` of `length` falls.
+/// Index of the cell, of `cells`, that contains the centre of pixel `position` of `length`.
 fn nearest(position: usize, length: usize, cells: usize) -> usize {
     (2 * position + 1) * cells / (2 * length)
 }
 
-/// Which class was taken for which, in pixels.
+/// A confusion matrix in pixels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
@@ -117,7 +117,7 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Without pixels.
+    /// An empty matrix.
     ///
     /// # Panics
     /// If `classes` is zero.
@@ -130,10 +130,10 @@ impl Confusion {
     /// edges repeated: PyTorch's `align_corners=False`), and the largest is the class.
     ///
     /// # Errors
-    /// Logits that do not make up the grid.
+    /// A number of logits that does not match the grid.
     ///
     /// # Panics
-    /// If the labels were made for another number of classes.
+    /// If the label map has another number of classes.
     pub fn add(&mut self, logits: &[f32], grid: PatchGrid, labels: LabelMap<'_>) -> Result<(), LabelError> {
         let classes = self.classes;
         assert_eq!(classes, labels.classes, "labels of as many classes");
@@ -158,18 +158,18 @@ impl Confusion {
         Ok(())
     }
 
-    /// Pixels counted.
+    /// Number of pixels.
     pub fn total(&self) -> u64 {
         self.pixels.iter().sum()
     }
 
-    /// Share of pixels whose class was found; NaN without pixels.
+    /// Share of correctly classified pixels; NaN without pixels.
     pub fn accuracy(&self) -> f64 {
         let right: u64 = self.pixels.iter().step_by(self.classes + 1).sum();
         right as f64 / self.total() as f64
     }
 
-    /// Intersection over union per class; `None` for a class that was neither there nor predicted.
+    /// Intersection over union per class; `None` for a class that occurs neither in the labels nor in the predictions.
     pub fn class_iou(&self) -> Vec<Option<f64>> {
         let classes = self.classes;
         let iou = |class: usize| {

@@ -1,4 +1,4 @@
-//! Cosine similarity of every patch to one feature, and the head `similarity` that maps it.
+//! Cosine similarity of all patches to one feature, and the head `similarity`.
 
 use dinov2_core::{Features, HeadOutputs, VitSpec};
 use serde::Deserialize;
@@ -9,14 +9,14 @@ use crate::{Head, HeadError, HeadInput, HeadKind};
 
 pub(crate) const KIND: HeadKind = HeadKind {
     name: "similarity",
-    summary: "map of the cosine to the patch at x=0..1,y=0..1 of each camera's first frame",
+    summary: "map of the cosine similarity to the patch at x=0..1,y=0..1 of each camera's first frame",
     open,
 };
 
 /// Values summed side by side, which the compiler turns into SIMD.
 const LANES: usize = 16;
 
-/// Features and a query that do not fit together.
+/// A number of values that is not a multiple of the query's width.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("similarity: expected a multiple of the query's {dim} values (at least 1), got {got}")]
 pub struct SimilarityError {
@@ -26,13 +26,13 @@ pub struct SimilarityError {
     pub got: usize,
 }
 
-/// Writes how similar each patch is to one vector into `out: [n]`, replacing what was there.
+/// Writes the cosine similarity of each patch to one vector into `out: [n]`, replacing its content.
 ///
-/// patches: `[n, dim]`. query: `[dim]`. The similarity is the cosine of the angle between the two, in -1..=1:
-/// `dot(patch, query) / (|patch| * |query|)`, and 0 where either is all zeros. What is not finite gives NaN.
+/// patches: `[n, dim]`. query: `[dim]`. The similarity is `dot(patch, query) / (|patch| * |query|)`, in -1..=1; 0 if
+/// either vector is zero; NaN if a value is not finite.
 ///
 /// # Errors
-/// An empty query, or patches that do not fall into vectors of its width.
+/// An empty query, or patches whose length is not a multiple of its width.
 pub fn similarity_map(patches: &[f32], query: &[f32], out: &mut Vec<f32>) -> Result<(), SimilarityError> {
     let dim = query.len();
     if dim == 0 || !patches.len().is_multiple_of(dim) {
@@ -45,14 +45,14 @@ pub fn similarity_map(patches: &[f32], query: &[f32], out: &mut Vec<f32>) -> Res
         if squared == 0.0 || squared_query == 0.0 {
             0.0
         } else {
-            // The roots one by one: the product of two squared lengths leaves the range sooner.
+            // Two roots, because the product of two squared norms would overflow earlier.
             (dot / (squared.sqrt() * squared_query.sqrt())).clamp(-1.0, 1.0) as f32
         }
     }));
     Ok(())
 }
 
-/// `sum(patch^2)` and `sum(patch * query)`. Products in f64 hold the square of every finite f32.
+/// `sum(patch^2)` and `sum(patch * query)`, in f64, which can hold the square of every finite f32.
 fn squares_and_dot(patch: &[f32], query: &[f32]) -> (f64, f64) {
     let (mut squares, mut dots) = ([0.0; LANES], [0.0; LANES]);
     let (patch_lanes, patch_rest) = patch.as_chunks::<LANES>();
@@ -96,7 +96,7 @@ impl Point {
     }
 }
 
-/// What patches are compared with.
+/// The reference of the comparison.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Query {
@@ -116,7 +116,7 @@ struct SimilarityHead {
     point: Option<Point>,
     /// By camera: empty until its first frame.
     queries: Vec<Vec<f32>>,
-    /// For all cameras, where it was given.
+    /// One feature for all cameras, if configured.
     feature: Option<Vec<f32>>,
     dim: usize,
 }
@@ -172,7 +172,7 @@ impl Head for SimilarityHead {
             .map_err(|error| HeadError::features(KIND.name, error))
     }
 
-    /// `{"x": X, "y": Y}` picks the patch there in the next frame of each camera; `{"feature": [..]}` compares with a feature.
+    /// `{"x": X, "y": Y}` selects the patch at that point of the next frame of each camera; `{"feature": [..]}` sets a feature.
     fn command(&mut self, command: &Value) -> Result<(), HeadError> {
         self.set(command)
     }

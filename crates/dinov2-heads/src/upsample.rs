@@ -1,8 +1,8 @@
-//! Maps of patches, interpolated to pixels.
+//! Bilinear interpolation of patch maps to pixels.
 
 use dinov2_core::PatchGrid;
 
-/// Two neighbours and the share of the second.
+/// Two neighbouring cells and the weight of the second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tap {
     pub(crate) first: usize,
@@ -11,7 +11,7 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// Between which of `cells` the centre of pixel `position` of `length` lies.
+    /// The neighbours, of `cells`, of the centre of pixel `position` of `length`.
     pub(crate) fn at(position: usize, length: usize, cells: usize) -> Self {
         let centre = ((position as f64 + 0.5) * cells as f64 / length as f64 - 0.5).max(0.0);
         let first = (centre as usize).min(cells - 1);
@@ -25,7 +25,7 @@ impl Tap {
     }
 }
 
-/// Values that do not make up their grid.
+/// A number of values that does not match the grid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("map: expected {channels} values for each of {grid} patches, got {got}")]
 pub struct UpsampleError {
@@ -37,11 +37,11 @@ pub struct UpsampleError {
     pub got: usize,
 }
 
-/// Interpolates `map: [rows, cols, channels]` bilinearly to `out: [height_px, width_px, channels]`, replacing what was there;
+/// Interpolates `map: [rows, cols, channels]` bilinearly to `out: [height_px, width_px, channels]`, replacing its content;
 /// pixel centres, edges repeated (PyTorch's `align_corners=False`).
 ///
 /// # Errors
-/// Values that do not make up the grid, or a grid without patches.
+/// A number of values that does not match the grid, or a grid without patches.
 pub fn upsample(
     map: &[f32],
     grid: PatchGrid,

@@ -1,49 +1,51 @@
+//! Configuration of the live page, its checks and their errors.
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::limits::TOKEN_BYTES;
 use dinov2_heads::PcaFit;
 
-/// Who may look.
+/// Who may open the live page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everyone on this machine, nobody else.
+    /// Clients on this machine only.
     Local,
-    /// Whoever has the token: 8 to 256 letters, digits and `-._~`, which stand in an address unchanged.
+    /// Clients that send the token: 8 to 256 letters, digits and `-._~` (the unreserved characters of URLs, RFC 3986 section 2.3).
     Token(String),
-    /// Everyone who reaches the address.
+    /// Every client that reaches the address.
     Insecure,
 }
 
-/// What a live page needs to know. The public fields have defaults.
+/// Configuration of a live page. [`ViewConfig::new`] sets the public fields to defaults.
 #[derive(Clone, Debug)]
 pub struct ViewConfig {
     pub(crate) address: SocketAddr,
     pub(crate) access: Access,
-    /// Shown on the page: what runs here, such as model and engine.
+    /// Title of the page, such as model and engine.
     pub title: String,
-    /// What makes features comparable: the same words, the same model. A page that was connected before keeps its picked feature if
-    /// they are the same.
+    /// Identifies the model: features of equal identifiers can be compared. A page that reconnects keeps its picked feature if the
+    /// identifier is unchanged.
     pub model: String,
     /// Names of the cameras, in the order of their numbers. One by default.
     pub cameras: Vec<String>,
-    /// How the colours behave until a viewer asks for something else.
+    /// Mode of the colours until a viewer changes it.
     pub pca: PcaFit,
-    /// Most frames per second that are taken for viewers, per camera. 15 by default.
+    /// Maximum frames per second and camera that are copied for viewers. 15 by default.
     pub max_fps: f64,
-    /// Most streams, sockets and snapshots at once. 8 by default.
+    /// Maximum number of concurrent streams, sockets and snapshots. 8 by default.
     pub max_clients: usize,
-    /// A client that takes nothing for so long is dropped. 10 s by default.
+    /// A client that reads nothing for this time is disconnected. 10 s by default.
     pub stall_timeout: Duration,
-    /// Without a new frame for so long, `/healthz` says no. 5 s by default.
+    /// Without a new frame for this time, `/healthz` answers 503. 5 s by default.
     pub silence_timeout: Duration,
 }
 
-/// Why there is no live page.
+/// Why a live page cannot be configured or started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// An address that others reach, without a rule who may look.
+    /// [`Access::Local`] on an address that other machines can reach.
     #[error(
         "live page on {address}: expected a token, because others can reach this address; \
          set one, or allow everyone explicitly (insecure)"
@@ -52,10 +54,10 @@ pub enum ViewError {
         /// The address.
         address: SocketAddr,
     },
-    /// A token that cannot stand in an address or is too short.
+    /// A token of the wrong length or with characters that are not allowed.
     #[error(
         "token of the live page: expected {} to {} of A-Z a-z 0-9 - . _ ~, got {length} bytes{}",
-        TOKEN_BYTES.start(), TOKEN_BYTES.end(), if *.plain { "" } else { " with others" }
+        TOKEN_BYTES.start(), TOKEN_BYTES.end(), if *.plain { "" } else { " with other characters" }
     )]
     Token {
         /// Its length in bytes.
@@ -63,10 +65,10 @@ pub enum ViewError {
         /// True if only its length is wrong.
         plain: bool,
     },
-    /// No camera to show.
+    /// The list of cameras is empty.
     #[error("live page: expected at least one camera")]
     NoCamera,
-    /// A rate that is none.
+    /// A frame rate of 0, below 0 or NaN.
     #[error("live page: expected more than 0 frames per second, got {fps}")]
     Rate {
         /// The rate.
@@ -77,11 +79,11 @@ pub enum ViewError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         #[source]
         reason: std::io::Error,
     },
-    /// The system gives no thread or event queue.
+    /// The thread or the event queue cannot be created.
     #[error("live page: cannot be started")]
     Start(#[source] std::io::Error),
 }
@@ -112,7 +114,7 @@ impl ViewConfig {
         })
     }
 
-    /// What viewers must know, if anything.
+    /// The token of [`Access::Token`].
     pub fn token(&self) -> Option<&str> {
         match &self.access {
             Access::Token(token) => Some(token),
@@ -120,17 +122,17 @@ impl ViewConfig {
         }
     }
 
-    /// Checks what was set after [`Self::new`].
+    /// Checks the public fields.
     pub(crate) fn check(&self) -> Result<(), ViewError> {
         if self.cameras.is_empty() {
             return Err(ViewError::NoCamera);
         }
-        // Also says no to NaN.
+        // False for NaN, too.
         if self.max_fps > 0.0 { Ok(()) } else { Err(ViewError::Rate { fps: self.max_fps }) }
     }
 }
 
-/// True for addresses that only this machine reaches, IPv4 written as IPv6 included.
+/// True for loopback addresses, including IPv4-mapped IPv6.
 pub(crate) fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }

@@ -1,3 +1,6 @@
+//! The newest frame of each camera, handed from the pipeline to all viewers without a queue, and its JPEG files, made once for
+//! all viewers. Frames are copied only while someone watches, at most `max_fps` per second.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,18 +15,18 @@ use crate::limits::MAX_SIDE_PX;
 use crate::picture::{Picture, compose, reduce_into};
 use crate::shared::lock;
 
-/// Quality of JPEGs, on the scale of the Independent JPEG Group.
+/// JPEG quality, 1 to 100 (scale of the Independent JPEG Group).
 const JPEG_QUALITY: u8 = 80;
-/// Used buffers that are kept: one that is written, two that slow readers may still hold.
+/// Buffers that are kept for reuse: one to write, two that slow readers may still hold.
 const MAX_SPARE: usize = 3;
-/// The head whose colours have pictures of their own.
+/// The head whose colours are shown as pictures.
 const PCA: &str = "pca";
-/// Colour of patches that have none yet.
+/// Grey value of patches without colours.
 const NO_COLOUR: u8 = 128;
 
-/// One frame as viewers get it.
-pub(crate) struct Shot {
-    /// Counts the shots of a feed, from 1.
+/// One frame as viewers get it: a copy of what the pipeline showed.
+pub(crate) struct ViewFrame {
+    /// Number of the frame in its feed, from 1.
     sequence: u64,
     pub(crate) index: u64,
     pub(crate) capture_ns: Option<u64>,
@@ -33,59 +36,59 @@ pub(crate) struct Shot {
     pub(crate) width_px: usize,
     pub(crate) height_px: usize,
     pub(crate) grid: PatchGrid,
-    /// Width and height of the image that the engine saw.
+    /// Width and height of the engine's input image.
     pub(crate) image_px: (usize, usize),
     pub(crate) dim: usize,
     /// `[rows, cols, dim]`
     pub(crate) patches: Vec<f32>,
     /// `[rows, cols, 3]`
     pub(crate) colours: Vec<u8>,
-    /// Of all heads but `pca`.
+    /// Outputs of all heads except `pca`.
     pub(crate) outputs: Vec<(String, HeadOutput)>,
     shown: Instant,
 }
 
-/// The newest frame of one camera, and who waits for it.
+/// The newest frame of one camera and the number of its watchers.
 ///
-/// The pipeline writes into buffers that nobody holds and swaps; readers hold what they read for as long as they like.
+/// The pipeline writes into a buffer that no reader holds and swaps it in; readers may hold a frame as long as they like.
 pub(crate) struct Feed {
     interval: Duration,
     watchers: AtomicUsize,
-    newest: watch::Sender<Option<Arc<Shot>>>,
+    newest: watch::Sender<Option<Arc<ViewFrame>>>,
     /// Only the pipeline locks it.
     writer: Mutex<Writer>,
     /// Only the server locks it.
-    files: Mutex<Files>,
+    jpegs: Mutex<JpegCache>,
 }
 
 struct Writer {
-    /// Frames before this moment are too many.
+    /// Frames before this time would exceed `max_fps`.
     due: Instant,
     sequence: u64,
-    spare: Vec<Arc<Shot>>,
+    spare: Vec<Arc<ViewFrame>>,
 }
 
-struct Files {
+struct JpegCache {
     encoder: JpegEncoder,
     canvas: Vec<u8>,
-    /// Per picture, the shot and its file.
-    made: [(u64, Bytes); Picture::ALL.len()],
+    /// Per picture: sequence of the newest encoded frame, and its file.
+    files: [(u64, Bytes); Picture::ALL.len()],
 }
 
 impl Feed {
     pub(crate) fn new(max_fps: f64) -> Self {
         let interval = Duration::try_from_secs_f64(1.0 / max_fps).unwrap_or(Duration::from_secs(3600));
-        let files = Files {
+        let jpegs = JpegCache {
             encoder: JpegEncoder::new(JPEG_QUALITY),
             canvas: Vec::new(),
-            made: std::array::from_fn(|_| (0, Bytes::new())),
+            files: std::array::from_fn(|_| (0, Bytes::new())),
         };
         Self {
             interval,
             watchers: AtomicUsize::new(0),
             newest: watch::Sender::new(None),
             writer: Mutex::new(Writer { due: Instant::now(), sequence: 0, spare: Vec::new() }),
-            files: Mutex::new(files),
+            jpegs: Mutex::new(jpegs),
         }
     }
 
@@ -97,7 +100,7 @@ impl Feed {
         self.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// True if a frame shown now would be taken.
+    /// True if [`Self::show`] would copy a frame now.
     pub(crate) fn wants(&self) -> bool {
         self.is_watched() && Instant::now() >= lock(&self.writer).due
     }
@@ -106,7 +109,7 @@ impl Feed {
         self.watchers.load(Ordering::Relaxed) > 0
     }
 
-    /// Copies a frame for the viewers, if one is wanted. One without pixels or patches is none.
+    /// Copies a frame for the viewers if [`Self::wants`]. Frames without pixels or patches are ignored.
     pub(crate) fn show(&self, shown: &Shown<'_>) {
         if shown.image.pixels().is_empty() || shown.features.grid().is_empty() {
             return;
@@ -116,44 +119,44 @@ impl Feed {
         if !self.is_watched() || now < writer.due {
             return;
         }
-        // Counted from when it was due, so that a rate which does not divide the camera's still comes out on average.
+        // Counted from the due time, so that the average is right when the rate does not divide the camera's.
         writer.due = (writer.due + self.interval).max(now);
         writer.sequence += 1;
-        let unused = writer.spare.iter_mut().position(|shot| Arc::get_mut(shot).is_some());
-        let mut shot = unused.map_or_else(|| Arc::new(Shot::new()), |at| writer.spare.swap_remove(at));
-        let unique = Arc::get_mut(&mut shot).expect("new, or found to be held by nobody");
+        let unused = writer.spare.iter_mut().position(|frame| Arc::get_mut(frame).is_some());
+        let mut frame = unused.map_or_else(|| Arc::new(ViewFrame::new()), |at| writer.spare.swap_remove(at));
+        let unique = Arc::get_mut(&mut frame).expect("new, or not held by a reader");
         unique.fill(shown, writer.sequence, now);
-        if let Some(old) = self.newest.send_replace(Some(shot)) {
+        if let Some(old) = self.newest.send_replace(Some(frame)) {
             writer.spare.truncate(MAX_SPARE - 1);
             writer.spare.push(old);
         }
     }
 
-    /// A view of the newest shot; [`newest`] reads it, `changed` waits for the next.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Shot>>> {
+    /// A receiver of the newest frame: [`newest`] reads it, `changed` waits for the next.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<ViewFrame>>> {
         self.newest.subscribe()
     }
 
-    /// The JPEG of a picture of `shot`; made once, for whoever asks first.
-    pub(crate) fn jpeg(&self, shot: &Shot, picture: Picture) -> Bytes {
-        let Files { encoder, canvas, made } = &mut *lock(&self.files);
-        let (sequence, file) = &mut made[picture as usize];
-        if *sequence != shot.sequence {
-            let bytes = encoder.encode(compose(shot, picture, canvas));
-            // Sides are within what a JPEG can have, and no picture is empty.
+    /// The JPEG of a picture of `frame`; encoded on the first call.
+    pub(crate) fn jpeg(&self, frame: &ViewFrame, picture: Picture) -> Bytes {
+        let JpegCache { encoder, canvas, files } = &mut *lock(&self.jpegs);
+        let (sequence, file) = &mut files[picture as usize];
+        if *sequence != frame.sequence {
+            let bytes = encoder.encode(compose(frame, picture, canvas));
+            // Encoding cannot fail: the sides are within the limits of JPEG, and no picture is empty.
             *file = Bytes::copy_from_slice(bytes.unwrap_or_default());
-            *sequence = shot.sequence;
+            *sequence = frame.sequence;
         }
         file.clone()
     }
 }
 
-/// The newest shot, which counts as seen.
-pub(crate) fn newest(receiver: &mut watch::Receiver<Option<Arc<Shot>>>) -> Option<Arc<Shot>> {
+/// The newest frame; it is marked as seen.
+pub(crate) fn newest(receiver: &mut watch::Receiver<Option<Arc<ViewFrame>>>) -> Option<Arc<ViewFrame>> {
     receiver.borrow_and_update().clone()
 }
 
-impl Shot {
+impl ViewFrame {
     fn new() -> Self {
         Self {
             sequence: 0,
@@ -197,16 +200,16 @@ impl Shot {
         self.shown = now;
     }
 
-    /// Time since it was shown.
+    /// Time since the pipeline showed it.
     pub(crate) fn age(&self) -> Duration {
         self.shown.elapsed()
     }
 
-    /// The feature of the patch at a point of the picture, and the patch's row and column. x and y: 0..=1, from the
-    /// top left. None for a frame without patches.
+    /// Feature `[dim]`, row and column of the patch at a point of the picture. x and y: 0..=1 from the top left.
+    /// None for a frame without patches.
     pub(crate) fn patch_at(&self, x: f64, y: f64) -> Option<(&[f32], usize, usize)> {
-        let place = |part: f64, count: usize| ((part * count as f64) as usize).min(count.saturating_sub(1));
-        let (row, col) = (place(y, self.grid.rows), place(x, self.grid.cols));
+        let index = |part: f64, count: usize| ((part * count as f64) as usize).min(count.saturating_sub(1));
+        let (row, col) = (index(y, self.grid.rows), index(x, self.grid.cols));
         let feature = self.patches.chunks_exact(self.dim.max(1)).nth(row * self.grid.cols + col)?;
         Some((feature, row, col))
     }

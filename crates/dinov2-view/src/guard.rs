@@ -1,8 +1,7 @@
-//! Who may ask: checks before every answer, and headers on it.
+//! Access control: checks every request and sets the security headers of every response.
 //!
-//! Against other web sites that a viewer's browser has open: the name that was asked for must be this machine's where
-//! no token stands between (DNS rebinding), requests that another site caused are refused (`Origin`,
-//! `Sec-Fetch-Site`), and answers say that they are for this site alone.
+//! Other web sites in a viewer's browser are kept out: without a token, `Host` must name this machine (against DNS rebinding);
+//! requests that another site caused are refused (`Origin`, `Sec-Fetch-Site`); the response headers restrict content to this site.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,12 +16,12 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use crate::config::{Access, is_loopback};
+use crate::connections::{Purpose, Slot, TrackedBody};
 use crate::limits::WRONG_TOKEN_DELAY;
-use crate::places::{AnsweringBody, Place, Purpose};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
-/// The page needs its own files, its socket, and pictures that its script makes; nothing else is allowed.
+/// Allows the page its own files, its socket, and pictures that its script makes; nothing else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -37,20 +36,20 @@ const HEADERS: [(&str, &str); 6] = [
 
 pub(crate) async fn guard(
     State(shared): State<Arc<Shared>>,
-    Extension(place): Extension<Place>,
+    Extension(slot): Extension<Slot>,
     request: Request,
     next: Next,
 ) -> Response {
     let mut response = match admit(&shared, &request) {
         Ok(cookie) => {
-            let mut response = answer(&place, request, next).await;
+            let mut response = serve_request(&slot, request, next).await;
             if let Some(cookie) = cookie {
                 response.headers_mut().insert(SET_COOKIE, cookie);
             }
             response
         }
         Err(refused) => {
-            // Meanwhile the connection counts as one that waits: a wrong token holds no place.
+            // The connection stays idle meanwhile, so that wrong tokens cannot use up the slots.
             if refused == Refusal::Token {
                 tokio::time::sleep(WRONG_TOKEN_DELAY).await;
             }
@@ -63,18 +62,18 @@ pub(crate) async fn guard(
     response
 }
 
-/// Answers a request that may be answered, and keeps the connection until the answer is sent.
-async fn answer(place: &Place, request: Request, next: Next) -> Response {
+/// Serves an authorised request; its connection stays active until the response is sent.
+async fn serve_request(slot: &Slot, request: Request, next: Next) -> Response {
     let purpose = match request.uri().path() {
         "/healthz" | "/metrics" => Purpose::Monitoring,
         _ => Purpose::Ordinary,
     };
-    let Some(answering) = place.answer(purpose) else { return Refusal::Busy.into_response() };
+    let Some(active) = slot.begin_request(purpose) else { return Refusal::Busy.into_response() };
     let response = next.run(request).await;
-    response.map(|body| Body::new(AnsweringBody { body, _answering: answering }))
+    response.map(|body| Body::new(TrackedBody { body, _request: active }))
 }
 
-/// The cookie to set, where the token came in the address; or the refusal.
+/// Checks a request. Returns the cookie to set if the token came in the URL.
 fn admit(shared: &Shared, request: &Request) -> Result<Option<HeaderValue>, Refusal> {
     let headers = request.headers();
     let host = text(headers, HOST).ok_or(Refusal::Host)?;
@@ -89,7 +88,7 @@ fn admit(shared: &Shared, request: &Request) -> Result<Option<HeaderValue>, Refu
     {
         return Err(Refusal::Origin);
     }
-    // Opening the page from a link elsewhere is fine; using its parts from there is not.
+    // A link on another site may open the page, but may not use its parts.
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if request.uri().path() != "/" && !matches!(site, None | Some(b"same-origin" | b"none")) {
         return Err(Refusal::Site);
@@ -104,7 +103,7 @@ fn check_token(token: &str, port: u16, request: &Request) -> Result<Option<Heade
     let right = |given: &str| bool::from(given.as_bytes().ct_eq(token.as_bytes()));
     let query = request.uri().query().unwrap_or_default();
     if query.split('&').filter_map(|pair| pair.strip_prefix("token=")).any(right) {
-        // Cookies know no ports, and several pages may run on one machine.
+        // Cookies are shared by all ports of a host, and several pages may run on one machine.
         let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict", cookie_name(port));
         return Ok(HeaderValue::from_str(&cookie).ok());
     }
@@ -125,14 +124,14 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// `http://HOST` or `https://HOST`, with the port as it stands in `Host`.
+/// True for `http://HOST` and `https://HOST`, where HOST is the `Host` header with its port.
 fn same_host(origin: &HeaderValue, host: &str) -> bool {
     let origin = origin.to_str().unwrap_or_default();
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
-/// Any port will do: a tunnel may have another one.
+/// True if `host` is `localhost` or a loopback address. Any port is accepted, because a tunnel may use another.
 fn names_loopback(host: &str) -> bool {
     let has_port = |rest: &str| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
     if let Some((address, rest)) = host.strip_prefix('[').and_then(|inner| inner.split_once(']')) {

@@ -37,22 +37,22 @@
 //! Not done here: TLS (put a proxy in front), users and rights (one token opens everything), recordings.
 
 mod config;
+mod connections;
 mod feed;
 mod guard;
+mod health;
 pub mod limits;
 mod metrics;
 mod page;
-mod patience;
 mod picture;
-mod places;
 mod protocol;
-mod pulse;
 mod refusal;
 mod server;
 mod shared;
 mod socket;
 mod stream;
 mod view;
+mod write_timeout;
 
 pub use config::{Access, ViewConfig, ViewError};
 pub use protocol::{HEADER_BYTES, MAGIC, VERSION};

@@ -1,4 +1,4 @@
-//! How much a client may ask for.
+//! Limits on clients.
 //!
 //! ```
 //! use dinov2_view::{Access, ViewConfig, limits::TOKEN_BYTES};
@@ -9,31 +9,31 @@
 
 use std::time::Duration;
 
-/// Connections at once. For one more, the one that has waited longest without a request is ended.
+/// Maximum number of open connections. One more closes the connection that has been idle longest.
 pub const MAX_CONNECTIONS: usize = 64;
-/// Of these, the ones that only `/healthz` and `/metrics` may keep busy.
+/// Connections reserved for `/healthz` and `/metrics`.
 pub const RESERVED_CONNECTIONS: usize = 16;
-/// Connections of one address (IPv6: of one /64 network) that may wait for their next request; loopback addresses have no limit
-/// of their own, because a reverse proxy may stand there. Browsers open six.
+/// Maximum number of idle connections of one address (IPv6: one /64 network). Browsers open six. Loopback addresses have no such
+/// limit, because a reverse proxy connects from there for many clients.
 pub const MAX_WAITING_PER_PEER: usize = 16;
-/// Largest head of a request, and what is buffered for a connection, in bytes.
+/// Maximum size of the head of a request, and of the read buffer of a connection, in bytes.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
-/// Longest time for the head of a request to come, and for a kept connection to stay idle.
+/// Timeout for the head of a request, and for an idle connection.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest message from a client, in bytes: a feature of [`dinov2_core::limits::MAX_DIM`] numbers as JSON, as many digits as f64 prints.
+/// Maximum size of a message from a client, in bytes. A feature of [`dinov2_core::limits::MAX_DIM`] numbers as JSON with all digits
+/// of f64 fits.
 pub const MAX_MESSAGE_BYTES: usize = 512 << 10;
-/// Messages from one client per second.
+/// Maximum number of messages per second from one client.
 pub const MAX_MESSAGES_PER_S: u32 = 60;
-/// What the system keeps for a client that reads slowly, in bytes (it may double this): what is sent is not much
-/// older than what is new.
+/// Send buffer of a connection in bytes (the system may double it). Small, so that slow clients do not get old frames.
 pub const SEND_BUFFER_BYTES: u32 = 256 << 10;
-/// Longest side of a picture for viewers, in pixels; larger images are reduced by a whole factor.
+/// Maximum side of a picture for viewers, in pixels; larger images are reduced by an integer factor.
 pub const MAX_SIDE_PX: usize = 960;
-/// Longest time that a snapshot waits for a frame.
+/// Maximum time that a snapshot waits for a frame.
 pub const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A frame of this age is no longer shown to someone who comes.
+/// A new viewer gets the last frame only if it is younger than this.
 pub const FRESH: Duration = Duration::from_secs(1);
-/// A wrong token is answered this late, which bounds the rate of guesses.
+/// Delay of the response to a wrong token, which limits the rate of guesses.
 pub const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(500);
-/// Lengths of a token in bytes.
+/// Allowed length of a token, in bytes.
 pub const TOKEN_BYTES: std::ops::RangeInclusive<usize> = 8..=256;

@@ -1,4 +1,4 @@
-//! Numbers for machines: Prometheus' text format, and one word for health.
+//! `/metrics` in the text format of Prometheus, and `/healthz`.
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use dinov2_io::{LiveStats, Quantiles};
 
 use crate::shared::{Shared, lock};
 
-/// `200 ok` while frames come, else 503 with the reason.
+/// `200 ok` while frames arrive, else 503 with the reason.
 pub(crate) async fn health(State(shared): State<Arc<Shared>>) -> Response {
-    let trouble = lock(&shared.pulse).trouble();
+    let trouble = lock(&shared.health).trouble();
     match trouble {
         None => "ok\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
@@ -21,7 +21,7 @@ pub(crate) async fn health(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let stats = lock(&shared.pulse).stats().cloned().unwrap_or_default();
+    let stats = lock(&shared.health).stats().cloned().unwrap_or_default();
     let text = exposition(&stats, shared.clients());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
@@ -34,10 +34,10 @@ fn exposition(stats: &LiveStats, clients: usize) -> String {
     };
     let alone = |value: f64| [(String::new(), value)];
     family(&mut text, "frames_total", "counter", "Frames with features.", alone(stats.frames as f64));
-    family(&mut text, "fps", "gauge", "Frames with features per second, lately.", alone(stats.fps));
-    let help = "From capture to features, lately.";
+    family(&mut text, "fps", "gauge", "Recent frames with features per second.", alone(stats.fps));
+    let help = "Recent time from capture to features.";
     family(&mut text, "latency_seconds", "summary", help, seconds(&stats.latency_ms));
-    let help = "The engine's part of the latency, lately.";
+    let help = "Recent time in the engine.";
     family(&mut text, "extract_seconds", "summary", help, seconds(&stats.extract_ms));
     let (drops, losses) = (stats.drops, stats.losses);
     let reasons = [
@@ -50,17 +50,23 @@ fn exposition(stats: &LiveStats, clients: usize) -> String {
     ];
     let reasons = reasons.map(|(reason, count)| (label("reason", reason), count as f64));
     family(&mut text, "dropped_total", "counter", "Frames without features, by reason.", reasons);
-    let help = "Times that a source was opened anew.";
+    let help = "Number of times that a source was reopened.";
     family(&mut text, "source_reopened_total", "counter", help, alone(losses.reopened as f64));
-    family(&mut text, "uptime_seconds", "gauge", "Since the run began.", alone(stats.uptime_s));
+    family(&mut text, "uptime_seconds", "gauge", "Time since the run began.", alone(stats.uptime_s));
     if let Some(celsius) = stats.temperature_c {
-        family(&mut text, "temperature_celsius", "gauge", "The hottest thermal zone.", alone(celsius));
+        family(
+            &mut text,
+            "temperature_celsius",
+            "gauge",
+            "Temperature of the hottest thermal zone.",
+            alone(celsius),
+        );
     }
     if let Some(throttled) = stats.throttled {
-        let help = "1 while the processor is slowed down because of heat.";
+        let help = "1 while the processor is throttled because of heat.";
         family(&mut text, "throttled", "gauge", help, alone(f64::from(u8::from(throttled))));
     }
-    let help = "Streams, sockets and snapshots being served by the live page.";
+    let help = "Active streams, sockets and snapshots of the live page.";
     family(&mut text, "view_clients", "gauge", help, alone(clients as f64));
     text
 }
@@ -87,7 +93,7 @@ fn push(text: &mut String, piece: std::fmt::Arguments<'_>) {
     text.write_fmt(piece).expect("writing into a string does not fail");
 }
 
-/// As Go's parser of floats takes it.
+/// A number in the syntax of Go's `strconv.ParseFloat`, as the format requires.
 struct Number(f64);
 
 impl Display for Number {

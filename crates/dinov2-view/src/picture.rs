@@ -1,15 +1,15 @@
-//! Pictures from a frame: the camera's, the colours of its patches, both mixed, all three in a row.
+//! Pictures of a frame: the camera image, the colours of its patches, the mean of both, and all three side by side.
 
 use dinov2_core::{ImageView, PatchGrid};
 use serde::Deserialize;
 
-use crate::feed::Shot;
+use crate::feed::ViewFrame;
 
-/// What a stream or snapshot shows.
+/// The picture that a stream or snapshot shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Picture {
-    /// The image that the features were made of.
+    /// The image that the features were computed from.
     Camera,
     /// The colours of the patches, at the size of the image.
     Pca,
@@ -20,26 +20,26 @@ pub(crate) enum Picture {
 }
 
 impl Picture {
-    /// In the order of their numbers.
+    /// In the order of their discriminants.
     pub(crate) const ALL: [Self; 4] = [Self::Camera, Self::Pca, Self::Overlay, Self::All];
 }
 
-/// The picture as an image; `canvas` is used where the shot does not have it.
-pub(crate) fn compose<'a>(shot: &'a Shot, picture: Picture, canvas: &'a mut Vec<u8>) -> ImageView<'a> {
-    let (width, height) = (shot.width_px, shot.height_px);
+/// The picture as an image. `canvas` is the buffer for pictures that must be computed.
+pub(crate) fn compose<'a>(frame: &'a ViewFrame, picture: Picture, canvas: &'a mut Vec<u8>) -> ImageView<'a> {
+    let (width, height) = (frame.width_px, frame.height_px);
     let parts: &[Picture] = match picture {
-        Picture::Camera => return view(&shot.pixels, width, height),
+        Picture::Camera => return view(&frame.pixels, width, height),
         Picture::All => &Picture::ALL[..3],
         Picture::Pca => &[Picture::Pca],
         Picture::Overlay => &[Picture::Overlay],
     };
     canvas.clear();
-    for (y, row) in shot.pixels.chunks_exact(3 * width).enumerate() {
+    for (y, row) in frame.pixels.chunks_exact(3 * width).enumerate() {
         for part in parts {
             match part {
-                Picture::Pca => canvas.extend(colours_of_row(shot, y).flatten()),
+                Picture::Pca => canvas.extend(colours_of_row(frame, y).flatten()),
                 Picture::Overlay => {
-                    let colours = colours_of_row(shot, y).flatten();
+                    let colours = colours_of_row(frame, y).flatten();
                     canvas.extend(row.iter().zip(colours).map(|(&pixel, colour)| pixel.midpoint(colour)));
                 }
                 Picture::Camera | Picture::All => canvas.extend_from_slice(row),
@@ -54,17 +54,17 @@ fn view(pixels: &[u8], width_px: usize, height_px: usize) -> ImageView<'_> {
 }
 
 /// The colours of the patches under a row of pixels.
-fn colours_of_row(shot: &Shot, y: usize) -> impl Iterator<Item = [u8; 3]> {
-    let PatchGrid { rows, cols } = shot.grid;
-    let row = &shot.colours[y * rows / shot.height_px * cols * 3..][..cols * 3];
-    (0..shot.width_px).map(move |x| {
-        let at = x * cols / shot.width_px * 3;
+fn colours_of_row(frame: &ViewFrame, y: usize) -> impl Iterator<Item = [u8; 3]> {
+    let PatchGrid { rows, cols } = frame.grid;
+    let row = &frame.colours[y * rows / frame.height_px * cols * 3..][..cols * 3];
+    (0..frame.width_px).map(move |x| {
+        let at = x * cols / frame.width_px * 3;
         [row[at], row[at + 1], row[at + 2]]
     })
 }
 
-/// Writes `image` into `out: [height, width, 3]`, reduced by the smallest whole factor that brings its sides to
-/// `max_side_px`: means of whole squares; what is left over at the right and the bottom is cut off. Returns width and height.
+/// Writes `image` into `out: [height, width, 3]`, reduced by the smallest integer factor that brings its sides to `max_side_px`.
+/// Each pixel is the mean of a square; incomplete squares at the right and the bottom are cut off. Returns width and height.
 pub(crate) fn reduce_into(image: ImageView<'_>, max_side_px: usize, out: &mut Vec<u8>) -> (usize, usize) {
     let (width, height) = (image.width_px(), image.height_px());
     let factor = width.max(height).div_ceil(max_side_px);

@@ -1,4 +1,5 @@
-//! What goes over `/ws`; documented for its users in `docs/live-page.md`.
+//! The messages of `/ws`: JSON texts in both directions, and binary messages of the server (header and payload).
+//! `docs/live-page.md` documents them for users.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dinov2_core::{HeadOutput, PatchGrid};
@@ -8,7 +9,7 @@ use half::f16;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::feed::Shot;
+use crate::feed::ViewFrame;
 
 /// First bytes of every binary message.
 pub const MAGIC: [u8; 4] = *b"DV2V";
@@ -17,10 +18,10 @@ pub const VERSION: u8 = 1;
 /// Length of the header of a binary message.
 pub const HEADER_BYTES: usize = 48;
 
-/// Bit of the flags that says that the capture time is known.
+/// Flag: the capture time is known.
 const CAPTURE_KNOWN: u8 = 1;
 
-/// What a binary message carries.
+/// Payload of a binary message.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -32,7 +33,7 @@ pub(crate) enum Kind {
     Picture = 3,
     /// Colours of the patches, u8 `[rows, cols, 3]`.
     Colours = 4,
-    /// An output of a head that is a grid: its name (u8 length and UTF-8), then f32 or u8 `[rows, cols, dim]`; dim is 3 for colours.
+    /// A head output that is a grid: its name (u8 length and UTF-8), then f32 or u8 `[rows, cols, dim]`; dim is 3 for colours.
     Output = 5,
 }
 
@@ -47,12 +48,12 @@ pub(crate) enum Dtype {
     Jpeg = 3,
 }
 
-/// What a client may send: an object with one of these keys.
+/// A message of a client: an object with one of these keys.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Wish {
+pub(crate) enum ClientMessage {
     Pick(Point),
-    /// A feature `[dim]` to compare with, such as one that `picked` told.
+    /// A feature `[dim]` to compare with, such as the one in `picked`.
     Query(Vec<f32>),
     Unpick(bool),
     Subscribe(Topic),
@@ -78,7 +79,7 @@ pub(crate) struct HeadCommand {
     pub(crate) command: Value,
 }
 
-/// What comes with every frame to those who subscribed.
+/// What a client can subscribe to; sent with every frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Topic {
@@ -88,14 +89,14 @@ pub(crate) enum Topic {
     FeaturesF16,
     /// The camera's picture and the colours of its patches.
     Pictures,
-    /// What other heads than `pca` made of the frame.
+    /// Outputs of all heads except `pca`.
     Outputs,
 }
 
-/// What the server says in text.
+/// A text message of the server.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Answer<'a> {
+pub(crate) enum ServerMessage<'a> {
     Hello {
         version: u8,
         title: &'a str,
@@ -142,7 +143,7 @@ pub(crate) enum Answer<'a> {
     Head {
         name: String,
     },
-    /// Outputs of heads that are no grids: by name the kind and its value.
+    /// Head outputs that are not grids: name to kind and value.
     Outputs {
         camera: usize,
         frame: u64,
@@ -153,83 +154,90 @@ pub(crate) enum Answer<'a> {
     },
 }
 
-impl Answer<'_> {
+impl ServerMessage<'_> {
     pub(crate) fn to_text(&self) -> String {
         serde_json::to_string(self).expect("plain data with text keys")
     }
 }
 
-/// Reads a client's message.
+/// Parses and checks a message of a client.
 ///
 /// # Errors
-/// What is wrong with it, for the client.
-pub(crate) fn parse_wish(text: &str) -> Result<Wish, String> {
-    let wish = serde_json::from_str(text).map_err(|error| format!("message: {error}"))?;
-    match wish {
-        Wish::Pick(Point { x, y }) if !(0.0..=1.0).contains(&x) || !(0.0..=1.0).contains(&y) => {
+/// The problem, as text for the client.
+pub(crate) fn parse_client_message(text: &str) -> Result<ClientMessage, String> {
+    let message = serde_json::from_str(text).map_err(|error| format!("message: {error}"))?;
+    match message {
+        ClientMessage::Pick(Point { x, y }) if !(0.0..=1.0).contains(&x) || !(0.0..=1.0).contains(&y) => {
             Err(format!("pick: expected x and y in 0..=1, got {x} and {y}"))
         }
-        Wish::Query(feature) if !feature.iter().all(|value| value.is_finite()) => {
+        ClientMessage::Query(feature) if !feature.iter().all(|value| value.is_finite()) => {
             Err(String::from("query: expected finite numbers"))
         }
-        Wish::Unpick(false) => Err(String::from("unpick: expected true")),
-        wish => Ok(wish),
+        ClientMessage::Unpick(false) => Err(String::from("unpick: expected true")),
+        message => Ok(message),
     }
 }
 
-/// A header, with room for `payload` bytes behind it. dim: values per patch.
-fn message(kind: Kind, dtype: Dtype, camera: usize, shot: &Shot, dim: usize, payload: usize) -> BytesMut {
-    message_of_grid(kind, dtype, camera, shot, (shot.grid, dim), payload)
+/// A header over the patch grid, with capacity for `payload` more bytes. dim: values per patch.
+fn message(
+    kind: Kind,
+    dtype: Dtype,
+    camera: usize,
+    frame: &ViewFrame,
+    dim: usize,
+    payload: usize,
+) -> BytesMut {
+    message_of_grid(kind, dtype, camera, frame, (frame.grid, dim), payload)
 }
 
-/// As [`message`], of a grid that need not be the patches'.
+/// As [`message`], for any grid.
 fn message_of_grid(
     kind: Kind,
     dtype: Dtype,
     camera: usize,
-    shot: &Shot,
+    frame: &ViewFrame,
     (grid, dim): (PatchGrid, usize),
     payload: usize,
 ) -> BytesMut {
     let mut bytes = BytesMut::with_capacity(HEADER_BYTES + payload);
     bytes.put_slice(&MAGIC);
-    let flags = if shot.capture_ns.is_some() { CAPTURE_KNOWN } else { 0 };
+    let flags = if frame.capture_ns.is_some() { CAPTURE_KNOWN } else { 0 };
     bytes.put_slice(&[VERSION, kind as u8, dtype as u8, flags]);
-    // No limit of ours lets a camera, a side or a width leave 32 bits.
+    // The limits on cameras, sides and dim keep these below 2^32.
     for number in [camera, grid.rows, grid.cols, dim] {
         bytes.put_u32_le(number as u32);
     }
-    bytes.put_u64_le(shot.index);
-    bytes.put_u64_le(shot.capture_ns.unwrap_or(0));
-    bytes.put_f64_le(shot.latency_ms);
+    bytes.put_u64_le(frame.index);
+    bytes.put_u64_le(frame.capture_ns.unwrap_or(0));
+    bytes.put_f64_le(frame.latency_ms);
     debug_assert_eq!(bytes.len(), HEADER_BYTES);
     bytes
 }
 
-pub(crate) fn picture(camera: usize, shot: &Shot, jpeg: &[u8]) -> Bytes {
-    let mut bytes = message(Kind::Picture, Dtype::Jpeg, camera, shot, 0, jpeg.len());
+pub(crate) fn picture(camera: usize, frame: &ViewFrame, jpeg: &[u8]) -> Bytes {
+    let mut bytes = message(Kind::Picture, Dtype::Jpeg, camera, frame, 0, jpeg.len());
     bytes.put_slice(jpeg);
     bytes.freeze()
 }
 
-pub(crate) fn colours(camera: usize, shot: &Shot) -> Bytes {
-    let mut bytes = message(Kind::Colours, Dtype::U8, camera, shot, 3, shot.colours.len());
-    bytes.put_slice(&shot.colours);
+pub(crate) fn colours(camera: usize, frame: &ViewFrame) -> Bytes {
+    let mut bytes = message(Kind::Colours, Dtype::U8, camera, frame, 3, frame.colours.len());
+    bytes.put_slice(&frame.colours);
     bytes.freeze()
 }
 
-/// The output of a head, if it is a grid: [`Kind::Output`].
-pub(crate) fn output(camera: usize, shot: &Shot, name: &str, output: &HeadOutput) -> Option<Bytes> {
+/// [`Kind::Output`] for a head output that is a grid; None for others.
+pub(crate) fn output(camera: usize, frame: &ViewFrame, name: &str, output: &HeadOutput) -> Option<Bytes> {
     let (grid, dtype, dim, values) = match output {
         HeadOutput::Map { grid, values } => (grid, Dtype::F32, 1, f32_bytes(values)),
         HeadOutput::Mask { grid, classes } => (grid, Dtype::U8, 1, classes.clone()),
         HeadOutput::Colours { grid, rgb } => (grid, Dtype::U8, 3, rgb.clone()),
         HeadOutput::Boxes(_) | HeadOutput::Vector(_) | HeadOutput::Score(_) => return None,
     };
-    // Names are those of heads and their parts: short.
+    // Names of heads and outputs are short; the length is one byte.
     let name = &name.as_bytes()[..name.len().min(255)];
     let mut bytes =
-        message_of_grid(Kind::Output, dtype, camera, shot, (*grid, dim), 1 + name.len() + values.len());
+        message_of_grid(Kind::Output, dtype, camera, frame, (*grid, dim), 1 + name.len() + values.len());
     bytes.put_u8(name.len() as u8);
     bytes.put_slice(name);
     bytes.put_slice(&values);
@@ -240,14 +248,14 @@ fn f32_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// An output of a head that is no grid: `{"kind": KIND, "value": VALUE}`. Boxes are objects with left, top, width and height in parts of the
-/// picture, score and class.
-pub(crate) fn output_json(shot: &Shot, output: &HeadOutput) -> Option<Value> {
+/// A head output that is not a grid: `{"kind": KIND, "value": VALUE}`; None for grids. Boxes are objects with left, top, width and
+/// height as fractions of the picture, score and class.
+pub(crate) fn output_json(frame: &ViewFrame, output: &HeadOutput) -> Option<Value> {
     let value = match output {
         HeadOutput::Score(value) => json!(value),
         HeadOutput::Vector(values) => json!(values),
         HeadOutput::Boxes(boxes) => {
-            let (width, height) = (shot.image_px.0 as f64, shot.image_px.1 as f64);
+            let (width, height) = (frame.image_px.0 as f64, frame.image_px.1 as f64);
             let parts = boxes.iter().map(|found| {
                 let rect = found.rect;
                 json!({
@@ -264,21 +272,21 @@ pub(crate) fn output_json(shot: &Shot, output: &HeadOutput) -> Option<Value> {
 }
 
 /// similarities: `[rows, cols]`
-pub(crate) fn similarity(camera: usize, shot: &Shot, similarities: &[f32]) -> Bytes {
-    let mut bytes = message(Kind::Similarity, Dtype::F32, camera, shot, 1, 4 * similarities.len());
+pub(crate) fn similarity(camera: usize, frame: &ViewFrame, similarities: &[f32]) -> Bytes {
+    let mut bytes = message(Kind::Similarity, Dtype::F32, camera, frame, 1, 4 * similarities.len());
     similarities.iter().for_each(|value| bytes.put_f32_le(*value));
     bytes.freeze()
 }
 
-pub(crate) fn features_f32(camera: usize, shot: &Shot) -> Bytes {
-    let mut bytes = message(Kind::Features, Dtype::F32, camera, shot, shot.dim, 4 * shot.patches.len());
-    shot.patches.iter().for_each(|value| bytes.put_f32_le(*value));
+pub(crate) fn features_f32(camera: usize, frame: &ViewFrame) -> Bytes {
+    let mut bytes = message(Kind::Features, Dtype::F32, camera, frame, frame.dim, 4 * frame.patches.len());
+    frame.patches.iter().for_each(|value| bytes.put_f32_le(*value));
     bytes.freeze()
 }
 
-/// Rounded to the nearest; what is too large becomes infinite.
-pub(crate) fn features_f16(camera: usize, shot: &Shot) -> Bytes {
-    let mut bytes = message(Kind::Features, Dtype::F16, camera, shot, shot.dim, 2 * shot.patches.len());
-    shot.patches.iter().for_each(|value| bytes.put_u16_le(f16::from_f32(*value).to_bits()));
+/// Rounded to nearest; values beyond f16 become infinite.
+pub(crate) fn features_f16(camera: usize, frame: &ViewFrame) -> Bytes {
+    let mut bytes = message(Kind::Features, Dtype::F16, camera, frame, frame.dim, 2 * frame.patches.len());
+    frame.patches.iter().for_each(|value| bytes.put_u16_le(f16::from_f32(*value).to_bits()));
     bytes.freeze()
 }

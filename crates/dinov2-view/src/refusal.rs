@@ -1,10 +1,12 @@
+//! Responses to requests that are not served: status and text.
+
 use axum::http::StatusCode;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
 
 use crate::limits::{MAX_CONNECTIONS, RESERVED_CONNECTIONS};
 
-/// Why a request gets nothing. Its text is for whoever reads the answer.
+/// Why a request is refused. The text is the body of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("Host: expected localhost or a loopback address")]
@@ -21,9 +23,9 @@ pub(crate) enum Refusal {
     Camera { camera: usize, last: usize },
     #[error("clients: expected at most {most} at once")]
     Full { most: usize },
-    #[error("connections: expected at most {} that are answered at once", MAX_CONNECTIONS - RESERVED_CONNECTIONS)]
+    #[error("connections: expected at most {} with active requests", MAX_CONNECTIONS - RESERVED_CONNECTIONS)]
     Busy,
-    #[error("no frame came within {seconds} s")]
+    #[error("no frame arrived within {seconds} s")]
     NoFrame { seconds: u64 },
 }
 

@@ -1,4 +1,5 @@
-//! `/ws`: pictures, similarity maps, features and statistics for one client, and what it wishes.
+//! `/ws`: sends pictures, similarity maps, features, outputs and statistics to one client and handles its messages.
+//! The formats are in `protocol.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +12,16 @@ use dinov2_heads::similarity_map;
 use serde::Deserialize;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::feed::Shot;
+use crate::connections::{Purpose, Slot};
+use crate::feed::ViewFrame;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_MESSAGES_PER_S};
 use crate::picture::Picture;
-use crate::places::{Place, Purpose};
-use crate::protocol::{self, Answer, HeadCommand, Point, Topic, VERSION, Wish};
+use crate::protocol::{self, ClientMessage, HeadCommand, Point, ServerMessage, Topic, VERSION};
 use crate::refusal::Refusal;
 use crate::shared::{Shared, lock};
 use crate::stream::Viewer;
 
-/// Statistics come this often.
+/// Time between two `stats` messages.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `?camera=1`
@@ -30,10 +31,10 @@ pub(crate) struct Choice {
     camera: usize,
 }
 
-/// The client cannot be served any longer: it went away, or does not keep the rules.
-struct Gone;
+/// The connection ends: the client closed it, or exceeded a limit.
+struct Disconnected;
 
-impl From<axum::Error> for Gone {
+impl From<axum::Error> for Disconnected {
     fn from(_: axum::Error) -> Self {
         Self
     }
@@ -41,27 +42,27 @@ impl From<axum::Error> for Gone {
 
 pub(crate) async fn upgrade(
     State(shared): State<Arc<Shared>>,
-    Extension(place): Extension<Place>,
+    Extension(slot): Extension<Slot>,
     Query(choice): Query<Choice>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, Refusal> {
-    // The answer ends with the upgrade; the socket goes on.
-    let answering = place.answer(Purpose::Ordinary).ok_or(Refusal::Busy)?;
+    // The HTTP request ends with the upgrade; this one lasts as long as the socket.
+    let request = slot.begin_request(Purpose::Ordinary).ok_or(Refusal::Busy)?;
     let viewer = Viewer::new(shared, choice.camera)?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(|socket| async {
         Client::new(socket, viewer).serve().await;
-        drop(answering);
+        drop(request);
     }))
 }
 
-/// What patches are compared with.
+/// The feature that patches are compared with.
 enum Reference {
     /// The patch at this point of the next frame.
     Point(Point),
-    /// A feature `[dim]` that the client sent; the next frame shows whether it fits.
+    /// A feature that the client sent; its length is checked against `dim` of the next frame.
     Given(Vec<f32>),
-    /// The feature `[dim]` of all frames from now on.
+    /// A feature `[dim]` that was checked.
     Fixed(Vec<f32>),
 }
 
@@ -71,18 +72,26 @@ struct Client {
     topics: Vec<Topic>,
     reference: Option<Reference>,
     similarities: Vec<f32>,
-    /// rows, cols, dim, width and height that it was told last.
-    told: Option<[usize; 5]>,
+    /// rows, cols, dim, width and height of the last `grid` message.
+    sent_grid: Option<[usize; 5]>,
     messages_this_second: u32,
 }
 
 impl Client {
     fn new(socket: WebSocket, viewer: Viewer) -> Self {
         let (topics, similarities) = (Vec::new(), Vec::new());
-        Self { socket, viewer, topics, reference: None, similarities, told: None, messages_this_second: 0 }
+        Self {
+            socket,
+            viewer,
+            topics,
+            reference: None,
+            similarities,
+            sent_grid: None,
+            messages_this_second: 0,
+        }
     }
 
-    /// Runs until the client goes away.
+    /// Runs until the connection ends.
     async fn serve(mut self) {
         let mut ticks = interval(STATS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,197 +100,200 @@ impl Client {
         }
     }
 
-    async fn step(&mut self, ticks: &mut Interval) -> Result<(), Gone> {
+    async fn step(&mut self, ticks: &mut Interval) -> Result<(), Disconnected> {
         tokio::select! {
             message = self.socket.recv() => match message {
                 Some(Ok(message)) => self.receive(message).await,
-                Some(Err(_)) | None => Err(Gone),
+                Some(Err(_)) | None => Err(Disconnected),
             },
             _ = ticks.tick() => {
                 self.messages_this_second = 0;
                 self.stats().await
             }
-            shot = self.viewer.next() => match shot {
-                Some(shot) => self.show(&shot).await,
-                None => Err(Gone),
+            frame = self.viewer.next() => match frame {
+                Some(frame) => self.show(&frame).await,
+                None => Err(Disconnected),
             },
         }
     }
 
-    async fn hello(&mut self) -> Result<(), Gone> {
+    async fn hello(&mut self) -> Result<(), Disconnected> {
         let (config, camera) = (&self.viewer.shared.config, self.viewer.camera);
         let pca = self.viewer.shared.pca_fit();
         let (title, model, cameras) = (&*config.title, &*config.model, &*config.cameras);
-        let hello = Answer::Hello { version: VERSION, title, model, cameras, camera, pca }.to_text();
-        self.tell(hello).await
+        let hello = ServerMessage::Hello { version: VERSION, title, model, cameras, camera, pca }.to_text();
+        self.send_text(hello).await
     }
 
-    async fn stats(&mut self) -> Result<(), Gone> {
+    async fn stats(&mut self) -> Result<(), Disconnected> {
         let shared = &self.viewer.shared;
         let text = {
-            let pulse = lock(&shared.pulse);
-            let (clients, pca, trouble) = (shared.clients(), shared.pca_fit(), pulse.trouble());
+            let health = lock(&shared.health);
+            let (clients, pca, trouble) = (shared.clients(), shared.pca_fit(), health.trouble());
             let none = Default::default();
-            let stats = pulse.stats().unwrap_or(&none);
-            Answer::Stats { stats, clients, pca, trouble }.to_text()
+            let stats = health.stats().unwrap_or(&none);
+            ServerMessage::Stats { stats, clients, pca, trouble }.to_text()
         };
-        self.tell(text).await
+        self.send_text(text).await
     }
 
-    async fn receive(&mut self, message: Message) -> Result<(), Gone> {
+    async fn receive(&mut self, message: Message) -> Result<(), Disconnected> {
         self.messages_this_second += 1;
         if self.messages_this_second > MAX_MESSAGES_PER_S {
             self.error(format!("messages: expected at most {MAX_MESSAGES_PER_S} a second")).await?;
-            return Err(Gone);
+            return Err(Disconnected);
         }
         match message {
-            Message::Text(text) => match protocol::parse_wish(&text) {
-                Ok(wish) => self.grant(wish).await,
-                Err(wrong) => self.error(wrong).await,
+            Message::Text(text) => match protocol::parse_client_message(&text) {
+                Ok(message) => self.handle(message).await,
+                Err(problem) => self.error(problem).await,
             },
             Message::Binary(_) => self.error("message: expected text, got binary".into()).await,
-            Message::Close(_) => Err(Gone),
-            // The library answers them.
+            Message::Close(_) => Err(Disconnected),
+            // The web-socket library answers them.
             Message::Ping(_) | Message::Pong(_) => Ok(()),
         }
     }
 
-    async fn grant(&mut self, wish: Wish) -> Result<(), Gone> {
-        match wish {
-            Wish::Pick(at) => self.compare_with(Reference::Point(at)).await,
-            Wish::Query(feature) => self.compare_with(Reference::Given(feature)).await,
-            Wish::Unpick(_) => {
+    async fn handle(&mut self, message: ClientMessage) -> Result<(), Disconnected> {
+        match message {
+            ClientMessage::Pick(at) => self.compare_with(Reference::Point(at)).await,
+            ClientMessage::Query(feature) => self.compare_with(Reference::Given(feature)).await,
+            ClientMessage::Unpick(_) => {
                 self.reference = None;
                 self.watch();
-                self.tell(Answer::Unpicked.to_text()).await
+                self.send_text(ServerMessage::Unpicked.to_text()).await
             }
-            Wish::Subscribe(topic) => {
+            ClientMessage::Subscribe(topic) => {
                 if !self.topics.contains(&topic) {
                     self.topics.push(topic);
                 }
                 self.watch();
-                self.tell(Answer::Subscribed { topic }.to_text()).await
+                self.send_text(ServerMessage::Subscribed { topic }.to_text()).await
             }
-            Wish::Unsubscribe(topic) => {
+            ClientMessage::Unsubscribe(topic) => {
                 self.topics.retain(|kept| *kept != topic);
                 self.watch();
-                self.tell(Answer::Unsubscribed { topic }.to_text()).await
+                self.send_text(ServerMessage::Unsubscribed { topic }.to_text()).await
             }
-            Wish::Head(HeadCommand { name, command }) => {
+            ClientMessage::Head(HeadCommand { name, command }) => {
                 self.viewer.shared.command(name.clone(), command);
-                self.tell(Answer::Head { name }.to_text()).await
+                self.send_text(ServerMessage::Head { name }.to_text()).await
             }
-            Wish::Pca(asked) => {
+            ClientMessage::Pca(asked) => {
                 self.viewer.shared.command_pca(asked);
-                self.tell(Answer::Pca { asked }.to_text()).await
+                self.send_text(ServerMessage::Pca { asked }.to_text()).await
             }
         }
     }
 
-    async fn compare_with(&mut self, reference: Reference) -> Result<(), Gone> {
+    async fn compare_with(&mut self, reference: Reference) -> Result<(), Disconnected> {
         self.reference = Some(reference);
         self.watch();
         match self.viewer.fresh() {
-            Some(shot) => self.show(&shot).await,
-            // The next frame will do it.
+            Some(frame) => self.show(&frame).await,
+            // The next frame is compared when it arrives.
             None => Ok(()),
         }
     }
 
-    /// Frames are wanted while they would be sent.
+    /// Watches the camera while anything of its frames is sent.
     fn watch(&mut self) {
         let wanted = self.reference.is_some() || !self.topics.is_empty();
         self.viewer.watch(wanted);
     }
 
-    /// Sends what the client wants of a frame, the picture last: with it, everything of the frame is there.
-    async fn show(&mut self, shot: &Shot) -> Result<(), Gone> {
+    /// Sends what the client subscribed to. The picture comes last, so a client that gets it has everything of the frame.
+    async fn show(&mut self, frame: &ViewFrame) -> Result<(), Disconnected> {
         if self.reference.is_none() && self.topics.is_empty() {
             return Ok(());
         }
-        self.grid(shot).await?;
-        self.similarity(shot).await?;
+        self.grid(frame).await?;
+        self.similarity(frame).await?;
         let camera = self.viewer.camera;
         if self.topics.contains(&Topic::Features) {
-            self.send(Message::Binary(protocol::features_f32(camera, shot))).await?;
+            self.send(Message::Binary(protocol::features_f32(camera, frame))).await?;
         }
         if self.topics.contains(&Topic::FeaturesF16) {
-            self.send(Message::Binary(protocol::features_f16(camera, shot))).await?;
+            self.send(Message::Binary(protocol::features_f16(camera, frame))).await?;
         }
         if self.topics.contains(&Topic::Outputs) {
-            self.outputs(shot).await?;
+            self.outputs(frame).await?;
         }
         if self.topics.contains(&Topic::Pictures) {
-            self.send(Message::Binary(protocol::colours(camera, shot))).await?;
-            let jpeg = self.viewer.jpeg(shot, Picture::Camera);
-            self.send(Message::Binary(protocol::picture(camera, shot, &jpeg))).await?;
+            self.send(Message::Binary(protocol::colours(camera, frame))).await?;
+            let jpeg = self.viewer.jpeg(frame, Picture::Camera);
+            self.send(Message::Binary(protocol::picture(camera, frame, &jpeg))).await?;
         }
         Ok(())
     }
 
-    async fn grid(&mut self, shot: &Shot) -> Result<(), Gone> {
-        let shape = [shot.grid.rows, shot.grid.cols, shot.dim, shot.width_px, shot.height_px];
-        if self.told == Some(shape) {
+    async fn grid(&mut self, frame: &ViewFrame) -> Result<(), Disconnected> {
+        let shape = [frame.grid.rows, frame.grid.cols, frame.dim, frame.width_px, frame.height_px];
+        if self.sent_grid == Some(shape) {
             return Ok(());
         }
-        self.told = Some(shape);
+        self.sent_grid = Some(shape);
         let [rows, cols, dim, width_px, height_px] = shape;
-        let grid = Answer::Grid { camera: self.viewer.camera, rows, cols, dim, width_px, height_px };
-        self.tell(grid.to_text()).await
+        let grid = ServerMessage::Grid { camera: self.viewer.camera, rows, cols, dim, width_px, height_px };
+        self.send_text(grid.to_text()).await
     }
 
-    async fn similarity(&mut self, shot: &Shot) -> Result<(), Gone> {
+    async fn similarity(&mut self, frame: &ViewFrame) -> Result<(), Disconnected> {
         let Some(reference) = self.reference.take() else { return Ok(()) };
-        let (camera, frame) = (self.viewer.camera, shot.index);
-        let (feature, news) = match reference {
+        let (camera, index) = (self.viewer.camera, frame.index);
+        let (feature, reply) = match reference {
             Reference::Point(at) => {
-                let Some((feature, row, col)) = shot.patch_at(at.x, at.y) else { return Ok(()) };
-                (feature.to_vec(), Some(Answer::Picked { camera, frame, row, col, feature }.to_text()))
+                let Some((feature, row, col)) = frame.patch_at(at.x, at.y) else { return Ok(()) };
+                let picked = ServerMessage::Picked { camera, frame: index, row, col, feature };
+                (feature.to_vec(), Some(picked.to_text()))
             }
-            Reference::Given(feature) => (feature, Some(Answer::Queried { camera, frame }.to_text())),
+            Reference::Given(feature) => {
+                (feature, Some(ServerMessage::Queried { camera, frame: index }.to_text()))
+            }
             Reference::Fixed(feature) => (feature, None),
         };
-        if feature.len() != shot.dim {
+        if feature.len() != frame.dim {
             self.watch();
-            return self.error(format!("query: expected {} numbers, got {}", shot.dim, feature.len())).await;
+            return self.error(format!("query: expected {} numbers, got {}", frame.dim, feature.len())).await;
         }
-        if let Err(error) = similarity_map(&shot.patches, &feature, &mut self.similarities) {
+        if let Err(error) = similarity_map(&frame.patches, &feature, &mut self.similarities) {
             self.watch();
             return self.error(error.to_string()).await;
         }
         self.reference = Some(Reference::Fixed(feature));
-        if let Some(news) = news {
-            self.tell(news).await?;
+        if let Some(reply) = reply {
+            self.send_text(reply).await?;
         }
-        self.send(Message::Binary(protocol::similarity(camera, shot, &self.similarities))).await
+        self.send(Message::Binary(protocol::similarity(camera, frame, &self.similarities))).await
     }
 
-    async fn outputs(&mut self, shot: &Shot) -> Result<(), Gone> {
+    async fn outputs(&mut self, frame: &ViewFrame) -> Result<(), Disconnected> {
         let camera = self.viewer.camera;
         let grids =
-            shot.outputs.iter().filter_map(|(name, output)| protocol::output(camera, shot, name, output));
+            frame.outputs.iter().filter_map(|(name, output)| protocol::output(camera, frame, name, output));
         for grid in grids {
             self.send(Message::Binary(grid)).await?;
         }
-        let others = shot.outputs.iter();
+        let others = frame.outputs.iter();
         let outputs: serde_json::Map<_, _> = others
-            .filter_map(|(name, output)| Some((name.clone(), protocol::output_json(shot, output)?)))
+            .filter_map(|(name, output)| Some((name.clone(), protocol::output_json(frame, output)?)))
             .collect();
         if outputs.is_empty() {
             return Ok(());
         }
-        self.tell(Answer::Outputs { camera, frame: shot.index, outputs }.to_text()).await
+        self.send_text(ServerMessage::Outputs { camera, frame: frame.index, outputs }.to_text()).await
     }
 
-    async fn error(&mut self, message: String) -> Result<(), Gone> {
-        self.tell(Answer::Error { message }.to_text()).await
+    async fn error(&mut self, message: String) -> Result<(), Disconnected> {
+        self.send_text(ServerMessage::Error { message }.to_text()).await
     }
 
-    async fn tell(&mut self, text: String) -> Result<(), Gone> {
+    async fn send_text(&mut self, text: String) -> Result<(), Disconnected> {
         self.send(Message::Text(text.into())).await
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), Gone> {
+    async fn send(&mut self, message: Message) -> Result<(), Disconnected> {
         Ok(self.socket.send(message).await?)
     }
 }

@@ -1,3 +1,5 @@
+//! [`View`]: the handle by which the pipeline starts, feeds and stops a live page. The server runs on one thread.
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -11,36 +13,37 @@ use tokio::sync::oneshot;
 use crate::shared::{Shared, lock};
 use crate::{ViewConfig, ViewError, server};
 
-/// One frame with what was made of it.
+/// One frame with its features and outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a> {
     /// Number of the camera, from 0, as in [`ViewConfig::cameras`].
     pub camera: usize,
-    /// The image that the features were made of.
+    /// The image that the features were computed from.
     pub image: ImageView<'a>,
-    /// Its features.
+    /// Features of the image.
     pub features: &'a Features,
-    /// What heads made of the features. The colours of the head `pca` are a picture of their own; without them it is grey.
+    /// Outputs of the heads. The output `pca` is the colour picture, which is grey without it.
     pub outputs: &'a HeadOutputs,
     /// Position of the frame in the run, from 0.
     pub index: u64,
-    /// When it was taken, UNIX time, where the source tells it.
+    /// Capture time in nanoseconds since the UNIX epoch, if the source knows it.
     pub capture_ns: Option<u64>,
-    /// From capture to features, in milliseconds.
+    /// Time from capture to features, in milliseconds.
     pub latency_ms: f64,
 }
 
-/// A running live page. Dropping it ends it.
+/// A running live page. Dropping it stops the server.
 pub struct View {
     shared: Arc<Shared>,
     thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl View {
-    /// Listens on the configured address and serves from a thread of its own.
+    /// Listens on the configured address and serves on a new thread.
     ///
     /// # Errors
-    /// No camera, a rate of 0, an address that cannot be listened on, or no thread.
+    /// [`ViewError::NoCamera`], [`ViewError::Rate`]; [`ViewError::Bind`] if the address cannot be listened on;
+    /// [`ViewError::Start`] if no thread can be started.
     pub fn start(config: ViewConfig) -> Result<Self, ViewError> {
         config.check()?;
         let runtime = Builder::new_current_thread().enable_all().build().map_err(ViewError::Start)?;
@@ -61,7 +64,7 @@ impl View {
                     () = server::serve(listener, served) => {}
                 }
             });
-            // Every task waits somewhere and ends there.
+            // Tasks end at their next await.
             runtime.shutdown_background();
         };
         let thread =
@@ -69,37 +72,37 @@ impl View {
         Ok(Self { shared, thread: Some((stop, thread)) })
     }
 
-    /// The address with the port that was really given.
+    /// The address that is listened on, with the assigned port.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// True if someone looks at this camera and its next frame is due. Otherwise [`Self::show`] takes nothing, so
-    /// that no heads need be computed for it.
+    /// True if a viewer watches this camera and its next frame is due. Otherwise [`Self::show`] ignores the frame, and the
+    /// heads need not be computed.
     pub fn wants_frame(&self, camera: usize) -> bool {
         self.shared.feeds.get(camera).is_some_and(|feed| feed.wants())
     }
 
-    /// Gives a frame to whoever looks: copied if [`Self::wants_frame`], and returns; nothing here waits for a client. A
-    /// camera that was not configured is nobody's.
+    /// Shows a frame: copies it if [`Self::wants_frame`]. Never waits for a client. Frames of cameras that were not configured
+    /// are ignored.
     pub fn show(&self, shown: &Shown<'_>) {
         if let Some(feed) = self.shared.feeds.get(shown.camera) {
             feed.show(shown);
         }
     }
 
-    /// Tells how the run is doing: for the page, `/metrics` and `/healthz`. Wanted about once a second, also
-    /// without viewers; without it the page reports a pipeline that stands still.
+    /// Updates the statistics of the page, `/metrics` and `/healthz`. Call it about once a second, also without viewers;
+    /// after [`ViewConfig::silence_timeout`] without a call, `/healthz` fails.
     pub fn update(&self, stats: &LiveStats) {
-        lock(&self.shared.pulse).update(stats);
+        lock(&self.shared.health).update(stats);
     }
 
-    /// Commands that viewers sent to heads since the last call, oldest first: name of the head and command.
+    /// Commands of viewers to heads since the last call, oldest first: name of the head and command.
     pub fn take_commands(&self) -> Vec<(String, Value)> {
         self.shared.take_commands()
     }
 
-    /// Ends it, as dropping does: connections are cut, the port is free again.
+    /// Stops the server, as dropping does: connections are closed and the port is free.
     pub fn stop(self) {}
 }
 
@@ -107,7 +110,7 @@ impl Drop for View {
     fn drop(&mut self) {
         if let Some((stop, thread)) = self.thread.take() {
             drop(stop);
-            // A panic of the server has been reported by the panic hook.
+            // The panic hook has already reported a panic of the server.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! `bench --peak` on a GPU: the device's peaks, and the stages of a frame beside them.
+//! `bench --peak` on a GPU: peak performance of the device, and the share of it that the stages of the engine reach.
 
 use std::io::Write;
 
@@ -9,17 +9,17 @@ use serde_json::{Map, Value, json};
 use super::peak::round;
 use dinov2_core::statistics::{quantile, sorted};
 
-/// A stage beside the device's peaks.
+/// Rates of a stage.
 struct StageRate {
     stage: &'static str,
     gops: f64,
     gbytes_per_s: f64,
-    /// Of the arithmetic's peak; `None` for a stage without products.
+    /// Share of the arithmetic's peak; `None` for a stage without matrix products.
     share_of_peak: Option<f64>,
     share_of_copy: f64,
 }
 
-/// The peaks of the device and how near the stages come.
+/// Peaks of the device and rates of the stages.
 pub(super) struct GpuPeakReport {
     peaks: GpuPeaks,
     stages: Vec<StageRate>,
@@ -89,7 +89,7 @@ impl GpuPeakReport {
         Value::Object(rates.collect())
     }
 
-    /// Both as tables.
+    /// Prints both as tables.
     pub(super) fn print(&self) -> anyhow::Result<()> {
         let mut stdout = std::io::stdout().lock();
         for (name, peak) in self.peaks() {

@@ -1,3 +1,5 @@
+//! `bench`: latency per frame and per stage of the engine, start-up time and memory, on a synthetic frame.
+
 #[cfg(feature = "wgpu")]
 mod gpu_peak;
 mod peak;
@@ -16,13 +18,13 @@ use super::args::EngineArgs;
 use crate::machine;
 use dinov2_core::statistics::{quantile, sorted};
 
-/// Most iterations that may be asked for.
+/// Maximum of `--iterations` and `--warmup`.
 const MAX_ITERATIONS: u32 = 1_000_000;
 
-/// Most frames in one call that may be asked for.
+/// Maximum of `--batch`.
 const MAX_BATCH: i64 = 256;
 
-/// Most frames whose stages are measured apart.
+/// Maximum number of extra frames with profiling.
 const PROFILED_ITERATIONS: u32 = 20;
 
 /// Arguments of `bench`.
@@ -33,19 +35,19 @@ pub(crate) struct Args {
     /// Frame size: SIDE (square) or WIDTHxHEIGHT
     #[arg(long, default_value = "224")]
     size: Size,
-    /// Frames that are timed
+    /// Number of timed frames
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ITERATIONS)))]
     iterations: u32,
-    /// Frames before the first timed one
+    /// Number of untimed frames before
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_ITERATIONS)))]
     warmup: u32,
-    /// Frames in one call, as of so many cameras; figures are per frame
+    /// Frames per call, as with several cameras; results are per frame
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
     batch: u32,
-    /// Also measure what the machine can do at most, and what share of it the stages reach
+    /// Also measure the peak performance of the device and the share of it that each stage reaches
     #[arg(long)]
     peak: bool,
-    /// One JSON object on the last line instead of a table
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -54,7 +56,7 @@ pub(crate) struct Args {
 #[derive(Default)]
 struct Samples {
     frame: Vec<f64>,
-    /// Per stage, in the order of the work.
+    /// Per stage of the engine, in order of execution.
     stages: Vec<(&'static str, Vec<f64>)>,
 }
 
@@ -100,11 +102,11 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     }
     let cpu_time = machine::cpu_time().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
     let frames = f64::from(args.iterations) * f64::from(args.batch);
-    // Engines whose stages cost time to measure get frames of their own for it.
+    // Where profiling slows the engine down, stages are measured on extra frames.
     if engine.set_profiling(true) {
         for _ in 0..args.iterations.min(PROFILED_ITERATIONS) {
             time_batch(&mut engine, &mut fit, &frame, &mut features)?;
-            // Of a batch the last frame is the one that is measured.
+            // In a batch, only the last frame is profiled.
             samples.push_stages(stages_per_frame(&engine, 1));
         }
     }
@@ -135,7 +137,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// What the machine can do at most and what the stages reach, of whichever processor the engine runs on.
+/// Peak performance of the device that the engine runs on, and what the stages reach.
 enum Peak {
     Cpu(PeakReport),
     #[cfg(feature = "wgpu")]
@@ -180,7 +182,7 @@ impl Peak {
     }
 }
 
-/// Milliseconds that the last call spent in each stage, per frame.
+/// Time of the last call in each stage, in milliseconds per frame.
 fn stages_per_frame(engine: &SelectedEngine, batch: u32) -> impl Iterator<Item = (&'static str, f64)> {
     engine
         .stage_times()
@@ -188,7 +190,7 @@ fn stages_per_frame(engine: &SelectedEngine, batch: u32) -> impl Iterator<Item =
         .map(move |(name, time)| (name, time.as_secs_f64() * 1e3 / f64::from(batch)))
 }
 
-/// Times fit and extraction of as many frames as `features` has room for: `(both, fit alone)` in milliseconds per frame.
+/// Times fit and extraction of a batch of `features.len()` frames: `(both, fit alone)` in milliseconds per frame.
 fn time_batch(
     engine: &mut SelectedEngine,
     fit: &mut Fit,
@@ -204,7 +206,7 @@ fn time_batch(
         [features] => engine.extract(image, &Taps::none(), features)?,
         many => engine.extract_batch(&vec![image; many.len()], &Taps::none(), many)?,
     }
-    // One fit serves the whole batch; every camera would have its own.
+    // The batch shares one fit; with cameras, each frame would need its own.
     Ok((milliseconds(start) / frames + fit_ms, fit_ms))
 }
 

@@ -1,4 +1,4 @@
-//! `bench --peak`: the machine's peaks, and the stages of a frame beside them.
+//! `bench --peak` on the CPU: peak performance of the machine, and the share of it that the stages of the engine reach.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -12,10 +12,10 @@ use serde_json::{Map, Value, json};
 use crate::machine;
 use dinov2_core::statistics::{quantile, sorted};
 
-/// Bytes of the buffer whose reading is timed: several times the last-level cache of any CPU that this is meant for.
+/// Size of the buffer for measuring memory bandwidth, several times the last-level cache.
 const BUFFER_BYTES: u64 = 256 << 20;
 
-/// What some threads can do at most.
+/// Peak performance of a number of threads.
 struct Peaks {
     threads: usize,
     /// Per [`Arithmetic::ALL`], in 10^9 operations per second.
@@ -26,7 +26,7 @@ struct Peaks {
 impl Peaks {
     fn measure(isa: Isa, threads: NonZeroUsize) -> Self {
         let pool = Pool::new(threads);
-        // A quarter at most, so that a small machine need not swap.
+        // At most a quarter of the memory, so that a small machine does not swap.
         let available = machine::available_memory_bytes().map_or(BUFFER_BYTES, |bytes| bytes / 4);
         let bytes = usize::try_from(available.min(BUFFER_BYTES)).unwrap_or(usize::MAX);
         Self {
@@ -59,15 +59,15 @@ struct StageRate {
     arithmetic: Arithmetic,
     /// 10^9 operations per second in the median frame.
     gops: f64,
-    /// Of what all threads can do.
+    /// Share of the peak of all threads.
     share_of_peak: f64,
 }
 
-/// The peaks of the machine and how near the stages come.
+/// Peaks of the machine and rates of the stages.
 pub(super) struct PeakReport {
     isa: Isa,
     one_thread: Peaks,
-    /// Absent if the engine has one thread.
+    /// `None` if the engine has one thread.
     all_threads: Option<Peaks>,
     stages: Vec<StageRate>,
 }
@@ -115,7 +115,7 @@ impl PeakReport {
         Value::Object(rates.collect())
     }
 
-    /// Both as tables.
+    /// Prints both as tables.
     pub(super) fn print(&self) -> anyhow::Result<()> {
         let mut stdout = std::io::stdout().lock();
         let columns = || std::iter::once(&self.one_thread).chain(&self.all_threads);
@@ -166,7 +166,7 @@ pub(super) fn round(value: f64) -> Value {
     json!((value * 1e4).round() / 1e4)
 }
 
-/// What a stage multiplies in.
+/// Arithmetic of a stage.
 fn stage_arithmetic(engine: &SelectedEngine, stage: &str) -> Arithmetic {
     let Some(engine) = engine.downcast_ref::<CpuEngine>() else { return Arithmetic::F32 };
     match (stage, engine.precision()) {
@@ -177,8 +177,8 @@ fn stage_arithmetic(engine: &SelectedEngine, stage: &str) -> Arithmetic {
     }
 }
 
-/// Multiplications and additions of a stage's matrix products in one frame, over all blocks; `None` for a stage that is
-/// none of them.
+/// Multiplications and additions of a stage's matrix products in one frame, over all blocks; `None` for other
+/// stages.
 fn stage_operations(spec: &VitSpec, grid: PatchGrid, stage: &str) -> Option<f64> {
     let (tokens, dim, hidden) = (spec.tokens(grid), spec.dim, spec.mlp_hidden);
     let products = match stage {
@@ -208,7 +208,7 @@ mod tests {
         let count = |stage| stage_operations(&spec, grid, stage).unwrap();
         let total: f64 = ["qkv", "attention", "projection", "mlp"].map(count).iter().sum();
         assert!((total / 2.0 - 4.54e9).abs() < 0.05e9, "{total:e}");
-        // Attention alone grows with the square of the tokens.
+        // Only attention grows with the square of the number of tokens.
         let attention = |rows| stage_operations(&spec, PatchGrid { rows, cols: 1 }, "attention").unwrap();
         assert_eq!(attention(7) / attention(3), 4.0);
         assert_eq!(stage_operations(&spec, grid, "layer_norm"), None);

@@ -1,4 +1,4 @@
-//! Folders of photographs with label maps.
+//! Folders of images with label maps.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -44,7 +44,7 @@ pub(crate) struct LabelledSet {
     pairs: PairedImages,
 }
 
-/// What label maps hold.
+/// Number of classes, and the label of ignored pixels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LabelRules {
     pub(crate) classes: usize,
@@ -52,7 +52,7 @@ pub(crate) struct LabelRules {
 }
 
 impl LabelledSet {
-    /// Pairs the files of both folders by name. Nothing but names is read.
+    /// Pairs the files of both folders by name, without opening them.
     pub(crate) fn open(name: &'static str, folders: &Folders) -> anyhow::Result<Self> {
         let pairs = PairedImages::open(&folders.images, &folders.annotations)
             .with_context(|| format!("{name} images"))?;
@@ -73,7 +73,7 @@ impl LabelledSet {
         Ok(largest.map(|label| usize::from(label) + 1))
     }
 
-    /// Checks every label map, so that a wrong one is told before a model has worked for minutes.
+    /// Checks every label map, so that a wrong one fails before minutes of computing.
     pub(crate) fn check(&self, rules: LabelRules) -> anyhow::Result<()> {
         let mut labelled = false;
         for (_, path) in self.pairs.iter() {

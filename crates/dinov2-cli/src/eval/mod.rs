@@ -1,4 +1,4 @@
-//! `eval`: one file per task that judges features.
+//! `eval`: evaluates features, one file per task.
 
 mod labelled;
 mod segmentation;

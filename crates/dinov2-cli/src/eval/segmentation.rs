@@ -1,3 +1,5 @@
+//! `eval segmentation`: trains a linear probe on patch features per engine and scores it on label maps (mIoU).
+
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::labelled::{Folders, LabelRules, LabelledSet};
 use crate::args::EngineArgs;
+use crate::engine_choice::EngineChoice;
 use crate::progress;
-use crate::side::Side;
 
-/// Most feature values of the training set: 8 GiB of f32.
+/// Maximum number of feature values of the training set: 8 GiB of f32.
 const MAX_TRAINING_VALUES: usize = 1 << 31;
-/// Labels are bytes.
+/// Maximum number of classes: labels are u8.
 const MAX_CLASSES: i64 = 256;
 
 /// Arguments of `eval segmentation`.
@@ -26,28 +28,29 @@ pub(crate) struct Args {
     /// Folder with train, trainannot, val and valannot
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Photographs and label maps (grey or palette PNGs of class ids, of the same names) that probes are trained on
+    /// Training set: folders of images and label maps (grey or palette PNGs of class ids with the names of the images)
     #[arg(long, value_name = "IMAGES,ANNOTATIONS")]
     train: Option<Folders>,
-    /// The same that probes are scored on
+    /// Validation set: folders of images and label maps
     #[arg(long, value_name = "IMAGES,ANNOTATIONS")]
     val: Option<Folders>,
-    /// Label of pixels that do not count
+    /// Label of ignored pixels
     #[arg(long, value_name = "ID", default_value_t = 255)]
     ignore: u8,
     /// Number of classes [default: one more than the largest label of the training set]
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..=MAX_CLASSES))]
     classes: Option<u16>,
-    /// Size, as in `run`
+    /// Image size, as in `run`
     #[arg(long, default_value = "252")]
     size: Size,
-    /// Also judged, with a probe of its own and with the first engine's: [MODEL:]BACKEND:PRECISION, without MODEL that of --model
-    #[arg(long, value_name = "SIDE", value_delimiter = ',')]
-    candidate: Vec<Side>,
-    /// Weight of the penalty on the probe's weights
+    /// Engines to evaluate as well, each with its own probe and with that of the first engine: [MODEL:]BACKEND:PRECISION;
+    /// without MODEL, the model of --model
+    #[arg(long, value_name = "ENGINE", value_delimiter = ',')]
+    candidate: Vec<EngineChoice>,
+    /// Weight of the L2 penalty of the probe
     #[arg(long, default_value_t = ProbeConfig::default().l2, value_parser = positive)]
     l2: f64,
-    /// One JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +60,7 @@ fn positive(word: &str) -> Result<f64, String> {
     value.ok_or_else(|| "expected a positive number".into())
 }
 
-/// Everything but the engines, checked.
+/// The checked configuration, without the engines.
 struct Task {
     train: LabelledSet,
     val: LabelledSet,
@@ -74,7 +77,7 @@ struct Score {
     confusion: Confusion,
 }
 
-/// A trained probe and whose features it was trained on.
+/// A trained probe and the engine whose features it was trained on.
 struct Trained {
     engine: String,
     probe: LinearProbe,
@@ -105,16 +108,17 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let (first, patches) = task.train(&mut engine, &name)?;
     let mut scores = task.score(&mut engine, &name, &[&first])?;
     drop(engine);
-    for side in &args.candidate {
-        let mut engine = side.load(args.engine.model.as_deref(), args.engine.threads).context("candidate")?;
+    for choice in &args.candidate {
+        let mut engine =
+            choice.load(args.engine.model.as_deref(), args.engine.threads).context("candidate")?;
         if engine.spec().dim != first.probe.dim() {
             bail!(
-                "candidate {side}: expected features of {} values, got {}",
+                "candidate {choice}: expected features of {} values, got {}",
                 first.probe.dim(),
                 engine.spec().dim
             );
         }
-        let name = side.to_string();
+        let name = choice.to_string();
         let (own, _) = task.train(&mut engine, &name)?;
         scores.extend(task.score(&mut engine, &name, &[&own, &first])?);
     }
@@ -130,7 +134,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Task {
-    /// Features and targets of the training set, and the probe that they give. Also tells the number of patches.
+    /// Trains a probe on the training set. Also returns the number of patches.
     fn train(&self, engine: &mut SelectedEngine, name: &str) -> anyhow::Result<(Trained, usize)> {
         let (dim, patch_size) = (engine.spec().dim, engine.spec().patch_size);
         let mut fit = Fit::new(self.size, patch_size).map_err(crate::usage)?;
@@ -151,16 +155,16 @@ impl Task {
         let config = ProbeConfig { l2: self.l2, threads, ..ProbeConfig::default() };
         let bar = progress::counter(Some(config.max_steps as u64), "steps of the probe")
             .with_message(name.to_string());
-        let told = |_, loss| {
+        let on_step = |_, loss| {
             bar.inc(1);
             bar.set_message(format!("{name}, loss {loss:.4}"));
         };
         let classes = self.rules.classes;
-        let (probe, fit) = LinearProbe::fit((&features, dim), (&targets, classes), &config, told)
+        let (probe, fit) = LinearProbe::fit((&features, dim), (&targets, classes), &config, on_step)
             .with_context(|| format!("probe of {name}"))?;
         bar.finish_and_clear();
         if !fit.converged {
-            tell!("note: the probe of {name} stopped after {} steps, short of its tolerance", fit.steps);
+            tell!("note: the probe of {name} did not converge within {} steps", fit.steps);
         }
         Ok((Trained { engine: name.into(), probe, fit }, features.len() / dim))
     }

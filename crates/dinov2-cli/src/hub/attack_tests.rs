@@ -1,18 +1,18 @@
-//! A hub, or whoever sits between, that means harm.
+//! `pull` against a malicious hub or a malicious server in between.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::http::Patience;
+use super::http::Timeouts;
 use super::pull::pull_with;
 use super::test_server::{Behaviour, BodyFault, Server};
 use super::tests::{Machine, REPOSITORY, fixture, hub, request};
 use super::{HubError, PullRequest};
 
-/// A second where users wait a minute.
-const SHORT: Patience = Patience {
+/// Short timeouts, for tests.
+const SHORT: Timeouts = Timeouts {
     connect: Duration::from_millis(500),
     idle: Duration::from_millis(300),
     window: Duration::from_millis(500),
@@ -22,7 +22,7 @@ fn pull_of(machine: &Machine, request: &PullRequest) -> Result<(), HubError> {
     pull_with(&machine.config, request, SHORT, &mut |_| {}).map(drop)
 }
 
-/// Every file on the machine, without what lies in the cache's own folder of the repository.
+/// All files of the test machine, except those in the cache folder of the repository.
 fn strays(machine: &Machine) -> BTreeSet<PathBuf> {
     let own = machine.config.cache.join("models--ada--dinov2-tiny");
     machine.all_files().into_iter().filter(|path| !path.starts_with(&own)).collect()
@@ -67,7 +67,7 @@ fn announcements_that_are_no_hashes_are_refused() {
 
 #[test]
 fn token_is_shown_to_the_hub_only() {
-    // Everything lies on another server, to which the hub leads.
+    // The hub redirects all requests to another server.
     let elsewhere = Server::start(hub());
     let redirect_all = Some(elsewhere.endpoint.clone());
     let server = Server::start(Behaviour { redirect_all, ..Behaviour::default() });
@@ -76,7 +76,7 @@ fn token_is_shown_to_the_hub_only() {
     pull_of(&machine, &request(REPOSITORY)).unwrap();
     assert!(server.tokens().iter().all(|token| token == "secret") && !server.tokens().is_empty());
     assert!(elsewhere.tokens().is_empty(), "the token went to another host");
-    // Only the bytes of large files lie there.
+    // The hub redirects only the bytes of large files.
     let elsewhere = Server::start(hub());
     let cdn = Some(elsewhere.endpoint.clone());
     let server = Server::start(Behaviour { cdn, token: Some("secret".to_owned()), ..hub() });
@@ -129,7 +129,7 @@ fn servers_that_fall_silent_are_given_up() {
         let error = pull_of(&machine, &request(REPOSITORY)).unwrap_err();
         assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-        // What came is kept: an honest hub sends the rest.
+        // The received part is kept; an honest hub sends the rest.
         assert_eq!(machine.files("part").len(), 1);
         server.state.lock().unwrap().body = BodyFault::None;
         pull_of(&machine, &request(REPOSITORY)).unwrap();

@@ -1,7 +1,7 @@
-//! The folder that Hugging Face's tools share: `models--OWNER--NAME/{blobs,snapshots/COMMIT,refs,.no_exist/COMMIT}`.
+//! The cache folder that Hugging Face's tools share: `models--OWNER--NAME/{blobs,snapshots/COMMIT,refs,.no_exist/COMMIT}`.
 //!
-//! Names in it are file names that we ask for, revisions that the user wrote, commits that were checked to be hashes,
-//! and hashes that we computed: nothing that a server said becomes a path.
+//! Paths are built only from file names that are requested, revisions of the user, commits that were checked to be hashes, and hashes
+//! that were computed here. No text of a server becomes a path.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use super::HubError;
 
 /// Bytes hashed at a time.
 const HASH_CHUNK: usize = 1 << 20;
-/// How often, and how long apart, the lock of another download is tried.
+/// Attempts to get the lock of another download, and the pause between them.
 const LOCK_ATTEMPTS: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,7 +35,7 @@ impl Commit {
     }
 }
 
-/// Whether `text` consists of so many lower-case hexadecimal digits.
+/// True if `text` consists of `digits` lower-case hexadecimal digits.
 pub(super) fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -46,7 +46,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// `repository` is OWNER/NAME as [`super::repository`] has checked it.
+    /// `repository`: OWNER/NAME, checked by [`super::repository`].
     pub(super) fn new(cache: &Path, repository: &str) -> Self {
         Self { folder: cache.join(format!("models--{}", repository.replace('/', "--"))) }
     }
@@ -55,7 +55,7 @@ impl Cache {
         &self.folder
     }
 
-    /// The commit that a revision was, when the hub was last asked.
+    /// The commit of a revision at the last contact with the hub.
     pub(super) fn commit_of(&self, revision: &str) -> Option<Commit> {
         let noted = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
         Commit::parse(revision).or_else(|| Commit::parse(noted?.trim()))
@@ -73,12 +73,12 @@ impl Cache {
         self.folder.join("snapshots").join(commit.as_str())
     }
 
-    /// A file of a commit, if it is there.
+    /// A file of a commit, if it is cached.
     pub(super) fn file(&self, commit: &Commit, file: &str) -> Option<PathBuf> {
         Some(self.snapshot(commit).join(file)).filter(|path| path.is_file())
     }
 
-    /// Whether the hub said that the commit has no such file.
+    /// True if the hub reported that the commit has no such file.
     pub(super) fn is_absent(&self, commit: &Commit, file: &str) -> bool {
         self.folder.join(".no_exist").join(commit.as_str()).join(file).is_file()
     }
@@ -87,7 +87,7 @@ impl Cache {
         write_small(&self.folder.join(".no_exist").join(commit.as_str()).join(file), "")
     }
 
-    /// Opens the partial download of the content that `identity` stands for, and keeps other processes out of it.
+    /// Opens and locks the partial download of the content identified by `identity`.
     pub(super) fn part(&self, identity: &str) -> Result<(File, PathBuf), HubError> {
         let name = format!("{}.part", hex(&Sha256::digest(identity.as_bytes())));
         let path = self.folder.join("blobs").join(name);
@@ -97,7 +97,7 @@ impl Cache {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let file = file.map_err(|error| HubError::io("create", &path, error))?;
             match file.try_lock() {
-                // Whoever held it may have given the file its final name in the meantime.
+                // The previous holder may have renamed the file to its final name.
                 Ok(()) if path.exists() => return Ok((file, path)),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
@@ -108,7 +108,7 @@ impl Cache {
         Err(HubError::io("lock", &path, held))
     }
 
-    /// Gives a whole download its place: a blob under the hash of its bytes, and its name in the commit's snapshot.
+    /// Stores a complete download: as a blob named by its hash, and under its name in the commit's snapshot.
     pub(super) fn keep(
         &self,
         part: &Path,
@@ -122,17 +122,17 @@ impl Cache {
         let folder = self.snapshot(commit);
         fs::create_dir_all(&folder).map_err(|error| HubError::io("create", &folder, error))?;
         let temporary = folder.join(format!(".{file}.link"));
-        // What an ended process left.
+        // Left by a process that ended early.
         let _ = fs::remove_file(&temporary);
         link(&blob, &temporary, sha256).map_err(|error| HubError::io("link", &temporary, error))?;
         fs::rename(&temporary, &path).map_err(|error| HubError::io("rename", &temporary, error))?;
         Ok(path)
     }
 
-    /// Removes a wrong file and the blob behind it, so that the next pull starts afresh.
+    /// Removes a wrong file and its blob, so that the next pull downloads it again.
     pub(super) fn remove(&self, path: &Path) {
         let blob = fs::canonicalize(path);
-        // Whatever cannot be removed is found and refused again.
+        // A file that cannot be removed is refused again by the next pull.
         let _ = fs::remove_file(path);
         if let Ok(blob) = blob {
             let _ = fs::remove_file(blob);
@@ -140,13 +140,13 @@ impl Cache {
     }
 }
 
-/// Links as Hugging Face's own tools do: relative, so that a cache can be moved.
+/// Relative links, as in Hugging Face's tools, so that a cache can be moved.
 #[cfg(unix)]
 fn link(_blob: &Path, at: &Path, sha256: &str) -> io::Result<()> {
     std::os::unix::fs::symlink(Path::new("../../blobs").join(sha256), at)
 }
 
-/// Symbolic links need rights that Windows does not give to everybody.
+/// Copies the file, because symbolic links need special rights on Windows.
 #[cfg(not(unix))]
 fn link(blob: &Path, at: &Path, _sha256: &str) -> io::Result<()> {
     fs::copy(blob, at).map(|_| ())
@@ -160,11 +160,11 @@ fn write_small(path: &Path, text: &str) -> Result<(), HubError> {
     Ok(())
 }
 
-/// The hashes by which hubs tell a file.
+/// The hashes that hubs use as names of files.
 pub(super) struct Hashes {
-    /// Of the bytes: the name of large files.
+    /// SHA-256 of the content: the name of large files.
     pub(super) sha256: String,
-    /// Of a git blob, `blob LENGTH\0` and the bytes: the name of small files.
+    /// SHA-1 of the git blob, `blob LENGTH\0` and the content: the name of small files.
     pub(super) git_sha1: String,
 }
 

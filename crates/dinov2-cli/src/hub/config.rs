@@ -1,3 +1,5 @@
+//! Configuration of the hub from environment variables: address, cache, token, model folder.
+
 use std::path::{Path, PathBuf};
 
 use super::HubError;
@@ -5,10 +7,10 @@ use super::HubError;
 /// Address of the hub unless HF_ENDPOINT says otherwise.
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
-/// Branch that is pulled unless another revision is asked for.
+/// Default branch.
 pub(super) const DEFAULT_REVISION: &str = "main";
 
-/// Where to pull from and to. Hugging Face's own variables mean what they mean to its own tools.
+/// Addresses and folders of the hub. Hugging Face's variables have the same meaning as in its own tools.
 #[derive(Clone, Debug)]
 pub(crate) struct HubConfig {
     /// Address of the hub, without a slash at the end.
@@ -17,9 +19,9 @@ pub(crate) struct HubConfig {
     pub(crate) cache: PathBuf,
     /// Access token for private and gated repositories.
     pub(crate) token: Option<String>,
-    /// Where converted models are kept.
+    /// Folder of converted models.
     pub(crate) models: PathBuf,
-    /// Nothing is asked of the network; the cache must hold everything.
+    /// No network access; only the cache is used.
     pub(crate) offline: bool,
 }
 
@@ -66,7 +68,7 @@ impl HubConfig {
     }
 }
 
-/// Where converted models are kept: `DINOV2_EDGE_MODELS`, or the user's data folder.
+/// The folder of converted models: `DINOV2_EDGE_MODELS`, or the user's data folder.
 ///
 /// # Errors
 /// No home folder and nothing that replaces it.
@@ -79,7 +81,7 @@ fn models_folder(lookup: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf, Hub
         .ok_or(HubError::NoFolder { what: "model folder", variable: "DINOV2_EDGE_MODELS" })
 }
 
-/// What Hugging Face's tools take for yes.
+/// The values that Hugging Face's tools accept as true.
 fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].iter().any(|yes| value.trim().eq_ignore_ascii_case(yes))
 }

@@ -1,3 +1,5 @@
+//! Errors of pulling and listing models.
+
 use std::io;
 
 /// Why a model cannot be pulled or found.
@@ -17,7 +19,7 @@ pub(crate) enum HubError {
     /// No place to keep models or downloads in.
     #[error("{what}: expected {variable} or HOME to be set")]
     NoFolder {
-        /// Which folder.
+        /// Name of the folder.
         what: &'static str,
         /// The variable that would set it.
         variable: &'static str,
@@ -27,66 +29,66 @@ pub(crate) enum HubError {
         "{file}: not found (404) in {repository} at revision {revision} on {endpoint}; check the name and the revision"
     )]
     NotFound {
-        /// File asked for.
+        /// Requested file.
         file: String,
-        /// Repository asked for.
+        /// Requested repository.
         repository: String,
-        /// Revision asked for.
+        /// Requested revision.
         revision: String,
-        /// Hub asked.
+        /// Address of the hub.
         endpoint: String,
     },
-    /// The hub wants a login or has not been asked for access.
+    /// The hub requires a login or access to the repository.
     #[error(
-        "{repository}: {endpoint} refused access ({status}); if the repository is private or gated, ask for access there and set HF_TOKEN{}", if *.had_token { " to a token that has it" } else { "" }
+        "{repository}: {endpoint} refused access ({status}); if the repository is private or gated, request access there and set HF_TOKEN{}", if *.had_token { " to a token with access" } else { "" }
     )]
     Denied {
-        /// Repository asked for.
+        /// Requested repository.
         repository: String,
-        /// Hub asked.
+        /// Address of the hub.
         endpoint: String,
         /// HTTP status, 401 or 403.
         status: u16,
-        /// Whether a token was sent.
+        /// True if a token was sent.
         had_token: bool,
     },
-    /// No usable answer from the hub.
+    /// No usable response from the hub.
     #[error(
-        "{endpoint} cannot be reached: {reason}; check the network (or HF_ENDPOINT) and pull again, a download resumes"
+        "{endpoint} cannot be reached: {reason}; check the network (or HF_ENDPOINT) and pull again; the download resumes"
     )]
     Unreachable {
-        /// Hub asked.
+        /// Address of the hub.
         endpoint: String,
-        /// What the connection said.
+        /// The error of the connection.
         reason: String,
     },
-    /// An answer that is not in the hub's protocol.
-    #[error("{file}: {endpoint} does not answer as a hub does: {reason}")]
+    /// A response that violates the hub's protocol.
+    #[error("{file}: unexpected response from {endpoint}: {reason}")]
     Protocol {
-        /// File asked for.
+        /// Requested file.
         file: String,
-        /// Hub asked.
+        /// Address of the hub.
         endpoint: String,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
-    /// Offline, and the cache lacks something.
+    /// Offline, and the cache is incomplete.
     #[error("HF_HUB_OFFLINE is set, and the cache does not hold all files of revision {revision}")]
     Offline {
-        /// Revision asked for.
+        /// Requested revision.
         revision: String,
     },
-    /// A file is larger than any of its kind.
+    /// A file exceeds the size limit of its kind.
     #[error("{file}: expected at most {limit_bytes} bytes, the hub announces {announced_bytes}")]
     TooLarge {
-        /// File asked for.
+        /// Requested file.
         file: String,
-        /// Most bytes that such a file may have.
+        /// Maximum size of such a file.
         limit_bytes: u64,
         /// Bytes announced.
         announced_bytes: u64,
     },
-    /// The disk has too little room.
+    /// Too little space on the disk.
     #[error("{path}: expected {needed_bytes} free bytes, got {free_bytes}")]
     DiskFull {
         /// The folder.
@@ -96,8 +98,8 @@ pub(crate) enum HubError {
         /// Bytes free.
         free_bytes: u64,
     },
-    /// The bytes are not what the hub announced, or not the known ones. Nothing of them stays in the cache.
-    #[error("{file}: expected {expected}, got {got}; nothing of it was kept, pull again")]
+    /// The file differs from what the hub announced or from the known hash. It is removed from the cache.
+    #[error("{file}: expected {expected}, got {got}; the file was discarded, pull again")]
     Corrupt {
         /// The file.
         file: String,
@@ -106,20 +108,20 @@ pub(crate) enum HubError {
         /// Size or sha256 on disk.
         got: String,
     },
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was attempted.
+        /// The failed action.
         action: &'static str,
-        /// Where.
+        /// The path.
         path: String,
         /// The system's reason.
         source: io::Error,
     },
-    /// The output would take the place of what must not be replaced.
+    /// The output would replace a protected file.
     #[error(transparent)]
     Output(#[from] dinov2_files::FileError),
-    /// The download is no DINOv2 checkpoint that we read.
+    /// The download is not a supported DINOv2 checkpoint.
     #[error(transparent)]
     Convert(#[from] dinov2_weights::ConvertError),
     /// The converted model cannot be opened.

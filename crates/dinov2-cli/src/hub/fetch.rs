@@ -1,7 +1,7 @@
-//! One file of a repository: asked for, downloaded, checked, kept.
+//! Downloads one file of a repository into the cache and checks it.
 //!
-//! What a hub announces of a file (commit, size, hash) comes from one answer, is checked, and is what the download is
-//! held to. Nothing that it says later changes where bytes go or how many are written.
+//! Commit, size and hash of a file come from one response and are checked; the download must match them. Later responses change neither
+//! the paths nor the number of bytes written.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,14 +12,14 @@ use std::time::Duration;
 use ureq::http::HeaderMap;
 
 use super::cache::{Cache, Commit, Hashes, is_hex};
-use super::http::{Client, HttpError, Patience, content_length};
+use super::http::{Client, HttpError, Timeouts, content_length};
 use super::{HubConfig, HubError};
 
-/// Attempts that bring nothing before a download is given up.
+/// Number of attempts without progress before a download fails.
 const ATTEMPTS: u32 = 4;
 /// Pause before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Bytes after which a broken attempt was worth it.
+/// Bytes after which an attempt counts as progress.
 const WORTH_BYTES: u64 = 1 << 20;
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 16;
@@ -32,41 +32,41 @@ pub(super) struct Fetcher<'a> {
     cache: &'a Cache,
 }
 
-/// A file that is asked for.
+/// A requested file.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
-    /// Its name in the repository: plain, no folder.
+    /// Name in the repository, without folders.
     pub(super) file: &'a str,
-    /// Most bytes that it may have.
+    /// Maximum size in bytes.
     pub(super) limit: u64,
-    /// The hash that it must have, where we know it.
+    /// Expected hash, if known.
     pub(super) sha256: Option<&'a str>,
 }
 
-/// Where a download stands.
+/// Progress of a download.
 pub(super) struct Transfer<'a> {
     pub(super) file: &'a str,
     pub(super) done_bytes: u64,
     pub(super) total_bytes: u64,
 }
 
-/// What a hub says of a file, checked.
+/// Checked metadata of a file, as announced by the hub.
 #[derive(Clone, Debug)]
 pub(super) struct Announced {
-    /// The commit that the revision is.
+    /// The commit of the revision.
     pub(super) commit: Commit,
     size: u64,
     etag: Etag,
 }
 
-/// How a hub tells one content from another.
+/// The entity tag of a file, by which a hub identifies its content.
 #[derive(Clone, Debug)]
 enum Etag {
     /// Large files.
     Sha256(String),
     /// Small files.
     GitSha1(String),
-    /// A mirror's own way, from which nothing can be checked.
+    /// A tag of another form, which cannot be checked.
     Opaque(String),
 }
 
@@ -92,13 +92,13 @@ impl Etag {
 /// A file in the cache.
 pub(super) struct Fetched {
     pub(super) path: PathBuf,
-    /// Its hash is the one that the hub announced or that we know.
+    /// True if its hash was checked against an announced or known one.
     pub(super) is_verified: bool,
 }
 
-/// How one attempt at a download ended without success.
+/// Why one attempt of a download failed.
 enum Broken {
-    /// Another attempt may bring the rest.
+    /// Another attempt may succeed.
     Connection(String),
     Final(HubError),
 }
@@ -108,14 +108,14 @@ impl<'a> Fetcher<'a> {
         config: &'a HubConfig,
         repository: &'a str,
         cache: &'a Cache,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Self, HubError> {
-        let client = Client::new(&config.endpoint, config.token.as_deref(), patience)
+        let client = Client::new(&config.endpoint, config.token.as_deref(), timeouts)
             .ok_or_else(|| HubError::Endpoint(config.endpoint.clone()))?;
         Ok(Self { config, repository, client, cache })
     }
 
-    /// Asks about a file. Nothing is written.
+    /// Requests the metadata of a file. Nothing is written.
     pub(super) fn announced(&self, wanted: Wanted<'_>, revision: &str) -> Result<Announced, HubError> {
         let address = self.address(wanted.file, revision);
         let is_final = |headers: &HeaderMap| {
@@ -163,7 +163,7 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// A file as announced: from the cache if it is there with the right bytes, or from the hub.
+    /// Returns the announced file: from the cache if its content is right, otherwise from the hub.
     pub(super) fn file(
         &self,
         wanted: Wanted<'_>,
@@ -203,7 +203,7 @@ impl<'a> Fetcher<'a> {
                     let path = self.cache.keep(&part_path, &hashes.sha256, &announced.commit, wanted.file)?;
                     return Ok(Fetched { path, is_verified: announced.is_verifiable() });
                 }
-                // The beginning may have come from elsewhere: once more, all of it from here.
+                // An earlier part may have come from another server: download the whole file once more.
                 Err(_) if was_resumed => {
                     was_resumed = false;
                     part.set_len(0).map_err(|error| HubError::io("truncate", &part_path, error))?;
@@ -232,7 +232,7 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Brings the rest of a file, however often the connection breaks, as long as each attempt brings something.
+    /// Downloads the rest of a file, with any number of broken connections as long as each attempt makes progress.
     fn complete(
         &self,
         part: &mut File,
@@ -248,7 +248,7 @@ impl<'a> Fetcher<'a> {
             match self.attempt(part, part_path, file, announced, progress) {
                 Ok(()) => return Ok(()),
                 Err(Broken::Final(error)) => {
-                    // A file that is longer than announced is worth nothing; a full disk leaves what came so far.
+                    // A file that is longer than announced is removed; after a full disk, the part so far is kept.
                     if matches!(error, HubError::Corrupt { .. }) {
                         let _ = fs::remove_file(part_path);
                     }
@@ -325,7 +325,7 @@ impl<'a> Fetcher<'a> {
 
     fn address(&self, file: &str, revision: &str) -> String {
         let Self { config, repository, .. } = self;
-        // A revision with slashes is one part of the address.
+        // A revision with slashes is a single path segment of the URL.
         format!("{}/{repository}/resolve/{}/{file}", config.endpoint, revision.replace('/', "%2F"))
     }
 
@@ -334,7 +334,7 @@ impl<'a> Fetcher<'a> {
             error if !is_transient(&error) => Broken::Final(self.explain(file, revision, error)),
             HttpError::Connection(reason) => Broken::Connection(reason),
             HttpError::Status(status) => Broken::Connection(format!("status {status}")),
-            HttpError::Answer(reason) => Broken::Final(self.protocol(file, reason)),
+            HttpError::Protocol(reason) => Broken::Final(self.protocol(file, reason)),
         }
     }
 
@@ -350,7 +350,7 @@ impl<'a> Fetcher<'a> {
             }
             HttpError::Status(status) => self.protocol(file, format!("status {status}")),
             HttpError::Connection(reason) => HubError::Unreachable { endpoint, reason },
-            HttpError::Answer(reason) => self.protocol(file, reason),
+            HttpError::Protocol(reason) => self.protocol(file, reason),
         }
     }
 
@@ -382,7 +382,7 @@ fn is_transient(error: &HttpError) -> bool {
     match error {
         HttpError::Connection(_) => true,
         HttpError::Status(status) => *status == 429 || *status >= 500,
-        HttpError::Answer(_) => false,
+        HttpError::Protocol(_) => false,
     }
 }
 
@@ -390,7 +390,7 @@ pub(super) fn corrupt(file: &str, expected: String, got: String) -> HubError {
     HubError::Corrupt { file: file.to_owned(), expected, got }
 }
 
-/// Checks the room on the disk that will hold `folder`, as far as the system tells.
+/// Checks the free space of the disk of `folder`, if the system reports it.
 pub(super) fn check_room(folder: &Path, needed_bytes: u64) -> Result<(), HubError> {
     let existing = folder.ancestors().find(|ancestor| ancestor.exists());
     let Some(free_bytes) = existing.and_then(|folder| fs4::available_space(folder).ok()) else {

@@ -1,7 +1,7 @@
-//! Requests to a hub: who gets the token, how many redirects are followed, how long a silent server is waited for.
+//! HTTP requests to a hub: token, redirects, timeouts.
 //!
-//! A hub is not trusted. It may send a client anywhere, send bytes without end, or send nothing; what it says about a
-//! file is checked in `fetch.rs`.
+//! The hub is not trusted: it may redirect to any address, send endless data, or send nothing. What it announces about a file is
+//! checked in `fetch.rs`.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION, RANGE, USER_AG
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 use ureq::{Agent, Body};
 
-/// Redirects followed for one request.
+/// Maximum number of redirects of one request.
 const MAX_REDIRECTS: usize = 5;
 
-/// How long a server may keep a client waiting.
+/// Timeouts of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// For a connection.
+pub(super) struct Timeouts {
+    /// Timeout for connecting.
     pub(super) connect: Duration,
-    /// For the head of an answer, and for each further read of its body.
+    /// Timeout for the head of a response, and for each read of its body.
     pub(super) idle: Duration,
-    /// Over this time a body must bring [`Patience::LEAST_BYTES`].
+    /// Time in which a body must deliver [`Timeouts::LEAST_BYTES`].
     pub(super) window: Duration,
 }
 
-impl Patience {
-    /// Bytes below which a body counts as stalled: a transfer that would take a day for 100 MB.
+impl Timeouts {
+    /// A body that delivers fewer bytes per window is stalled: 100 MB would take a day.
     const LEAST_BYTES: u64 = 64 << 10;
-    /// What `pull` grants.
+    /// The timeouts of `pull`.
     pub(super) const USUAL: Self = Self {
         connect: Duration::from_secs(15),
         idle: Duration::from_secs(30),
@@ -35,24 +35,24 @@ impl Patience {
     };
 }
 
-/// Why a request brought no usable answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum HttpError {
-    /// The server refused.
+    /// An error status.
     Status(u16),
-    /// No connection, a broken one, or a silent server. Another attempt may bring more.
+    /// No connection, a broken connection or a timeout. Another attempt may succeed.
     Connection(String),
-    /// The answer breaks the protocol; another attempt would bring the same.
-    Answer(String),
+    /// The response violates the protocol. Another attempt would fail as well.
+    Protocol(String),
 }
 
 /// A client of one hub.
 pub(super) struct Client {
     agent: Agent,
-    /// Where the hub is; the only place that is shown the token.
+    /// Address of the hub, the only server that gets the token.
     origin: Origin,
     token: Option<String>,
-    patience: Patience,
+    timeouts: Timeouts,
 }
 
 /// Scheme, host and port of an address.
@@ -77,21 +77,21 @@ impl Origin {
 }
 
 impl Client {
-    /// `None` if the endpoint is not the address of a web server.
-    pub(super) fn new(endpoint: &str, token: Option<&str>, patience: Patience) -> Option<Self> {
+    /// `None` if the endpoint is not an http or https URL.
+    pub(super) fn new(endpoint: &str, token: Option<&str>, timeouts: Timeouts) -> Option<Self> {
         let origin = Origin::of(&endpoint.parse().ok()?)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .timeout_connect(Some(patience.connect))
-            .timeout_recv_response(Some(patience.idle))
-            .timeout_per_read(Some(patience.idle))
+            .timeout_connect(Some(timeouts.connect))
+            .timeout_recv_response(Some(timeouts.idle))
+            .timeout_per_read(Some(timeouts.idle))
             .accept_encoding("identity");
         let token = token.map(str::to_owned);
-        Some(Self { agent: config.build().into(), origin, token, patience })
+        Some(Self { agent: config.build().into(), origin, token, timeouts })
     }
 
-    /// Asks for the head of a file. Redirects are followed until an answer satisfies `is_final` or is no redirect.
+    /// Requests the head of a file. Follows redirects until a response satisfies `is_final` or is not a redirect.
     pub(super) fn head(
         &self,
         address: &str,
@@ -100,7 +100,7 @@ impl Client {
         self.follow(Method::HEAD, address, None, is_final).map(|answer| answer.into_parts().0.headers)
     }
 
-    /// Asks for a file from byte `from` on.
+    /// Requests a file from byte `from` on.
     pub(super) fn get(&self, address: &str, from: u64) -> Result<Download, HttpError> {
         let range = (from > 0).then(|| format!("bytes={from}-"));
         let answer = self.follow(Method::GET, address, range.as_deref(), |_| false)?;
@@ -109,9 +109,9 @@ impl Client {
         let start = if partial { range_start(&parts.headers) } else { Some(0) };
         match start {
             Some(start) if start == from || start == 0 => {
-                Ok(Download { start, body: Steady::new(body, self.patience) })
+                Ok(Download { start, body: Steady::new(body, self.timeouts) })
             }
-            _ => Err(HttpError::Answer(format!("expected the bytes from {from} on, got another range"))),
+            _ => Err(HttpError::Protocol(format!("expected the bytes from {from} on, got another range"))),
         }
     }
 
@@ -122,7 +122,7 @@ impl Client {
         range: Option<&str>,
         is_final: impl Fn(&HeaderMap) -> bool,
     ) -> Result<Response<Body>, HttpError> {
-        let wrong = |address: &str| HttpError::Answer(format!("expected a web address, got {address:?}"));
+        let wrong = |address: &str| HttpError::Protocol(format!("expected a web address, got {address:?}"));
         let mut here: Uri = address.parse().map_err(|_| wrong(address))?;
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.send(&method, &here, range)?;
@@ -135,10 +135,10 @@ impl Client {
             }
             let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let location =
-                location.ok_or_else(|| HttpError::Answer(format!("{status} without an address")))?;
+                location.ok_or_else(|| HttpError::Protocol(format!("{status} without an address")))?;
             here = next_address(&here, location)?;
         }
-        Err(HttpError::Answer(format!("expected at most {MAX_REDIRECTS} redirects")))
+        Err(HttpError::Protocol(format!("expected at most {MAX_REDIRECTS} redirects")))
     }
 
     fn send(&self, method: &Method, to: &Uri, range: Option<&str>) -> Result<Response<Body>, HttpError> {
@@ -152,14 +152,14 @@ impl Client {
         if let Some(range) = range {
             request = request.header(RANGE, range);
         }
-        let request = request.body(()).map_err(|error| HttpError::Answer(error.to_string()))?;
+        let request = request.body(()).map_err(|error| HttpError::Protocol(error.to_string()))?;
         self.agent.run(request).map_err(explain)
     }
 }
 
-/// The address that a redirect leads to. From an encrypted connection none leads to an open one.
+/// The target of a redirect. Redirects from https to http are refused.
 fn next_address(here: &Uri, location: &str) -> Result<Uri, HttpError> {
-    let refuse = |why: &str| HttpError::Answer(format!("redirect: {why}, got {location:?}"));
+    let refuse = |why: &str| HttpError::Protocol(format!("redirect: {why}, got {location:?}"));
     let scheme = here.scheme_str().unwrap_or("https");
     let absolute = if location.starts_with("//") {
         format!("{scheme}:{location}")
@@ -181,13 +181,13 @@ fn explain(error: ureq::Error) -> HttpError {
     match error {
         ureq::Error::StatusCode(status) => HttpError::Status(status),
         ureq::Error::Protocol(_) | ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
-            HttpError::Answer(error.to_string())
+            HttpError::Protocol(error.to_string())
         }
         _ => HttpError::Connection(error.to_string()),
     }
 }
 
-/// The first byte that a partial answer holds: `Content-Range: bytes FIRST-LAST/TOTAL`.
+/// First byte of a partial response: `Content-Range: bytes FIRST-LAST/TOTAL`.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("content-range")?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
@@ -198,25 +198,25 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// A file on its way.
+/// The response with a file.
 pub(super) struct Download {
-    /// Byte of the file that comes first: the one asked for, or 0 if the server sends the whole file.
+    /// Offset of the first byte: the requested one, or 0 if the server sends the whole file.
     pub(super) start: u64,
     /// The bytes.
     pub(super) body: Steady,
 }
 
-/// A body that ends with an error when it comes too slowly.
+/// A body that fails if it is too slow.
 pub(super) struct Steady {
     body: ureq::BodyReader<'static>,
-    patience: Patience,
+    timeouts: Timeouts,
     since: Instant,
     bytes: u64,
 }
 
 impl Steady {
-    fn new(body: Body, patience: Patience) -> Self {
-        Self { body: body.into_reader(), patience, since: Instant::now(), bytes: 0 }
+    fn new(body: Body, timeouts: Timeouts) -> Self {
+        Self { body: body.into_reader(), timeouts, since: Instant::now(), bytes: 0 }
     }
 }
 
@@ -225,8 +225,8 @@ impl Read for Steady {
         let read = self.body.read(into)?;
         self.bytes += read as u64;
         let elapsed = self.since.elapsed();
-        if elapsed >= self.patience.window {
-            if self.bytes < Patience::LEAST_BYTES {
+        if elapsed >= self.timeouts.window {
+            if self.bytes < Timeouts::LEAST_BYTES {
                 let reason = format!("{} bytes in {} s", self.bytes, elapsed.as_secs());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
             }
@@ -271,7 +271,7 @@ mod tests {
         {
             assert_ne!(origin("https://hub.example/a"), origin(other), "{other}");
         }
-        // What stands before the @ is no host.
+        // The part before the @ is not the host.
         assert_ne!(origin("https://hub.example/a"), origin("https://hub.example@evil.example/a"));
     }
 }

@@ -1,3 +1,5 @@
+//! The known models: names, repositories, pinned commits and hashes.
+
 use super::HubError;
 
 /// A published DINOv2 checkpoint on the hub.
@@ -17,9 +19,9 @@ pub(crate) struct KnownModel {
     pub(crate) depth: usize,
     /// Register tokens.
     pub(crate) registers: usize,
-    /// The commit of the repository that is pulled unless another revision is asked for.
+    /// The commit that is pulled unless another revision is requested.
     pub(crate) commit: &'static str,
-    /// What `model.safetensors` must hash to at that commit, where we know it for sure.
+    /// SHA-256 of `model.safetensors` at that commit, if known.
     pub sha256: Option<&'static str>,
 }
 
@@ -30,8 +32,8 @@ impl KnownModel {
     }
 }
 
-/// The released models. Shapes and licence: the DINOv2 model card; parameters: counted by transformers; commits and
-/// hashes: as several public projects have pinned them, independently of each other.
+/// The released models. Sources: shapes and licence, the DINOv2 model card; parameters, counted by transformers; commits and hashes,
+/// pinned identically by several independent public projects.
 pub(crate) const KNOWN: &[KnownModel] = &[
     KnownModel {
         commit: "ed25f3a31f01632728cabb09d1542f84ab7b0056",
@@ -103,7 +105,7 @@ const fn plain(
     }
 }
 
-/// The known model that `name` means: `small`, `dinov2-small`, `facebook/dinov2-small`, `small-reg`,
+/// The known model called `name`: `small`, `dinov2-small`, `facebook/dinov2-small`, `small-reg`,
 /// `dinov2-with-registers-small`.
 pub(super) fn known(name: &str) -> Option<&'static KnownModel> {
     let short = |model: &KnownModel| match model.name.strip_prefix("dinov2-with-registers-") {
@@ -113,10 +115,10 @@ pub(super) fn known(name: &str) -> Option<&'static KnownModel> {
     KNOWN.iter().find(|model| name == model.name || name == model.repository || name == short(model))
 }
 
-/// The repository that `name` means: a known model's, or `name` itself if it has the form `OWNER/NAME`.
+/// The repository of the known model `name`, or `name` itself if it has the form `OWNER/NAME`.
 ///
 /// # Errors
-/// Neither.
+/// [`HubError::UnknownModel`].
 pub(crate) fn repository(name: &str) -> Result<String, HubError> {
     if let Some(model) = known(name) {
         return Ok(model.repository.to_owned());

@@ -1,3 +1,5 @@
+//! Model files in the model folder: listing, and lookup by name.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +9,7 @@ use dinov2_weights::{Model, ModelError, Storage};
 use super::HubError;
 use super::known::known;
 
-/// Entries of the model folder that are looked at.
+/// Maximum number of entries of the model folder that are read.
 const MAX_ENTRIES: usize = 4096;
 
 /// A file in the model folder.
@@ -19,7 +21,7 @@ pub(crate) struct LocalModel {
     pub(crate) path: PathBuf,
     /// Its size.
     pub(crate) bytes: u64,
-    /// Shape and storage, or why it is no model file.
+    /// Shape and storage, or the error of opening it.
     pub(crate) model: Result<(VitSpec, Storage), ModelError>,
 }
 
@@ -39,7 +41,7 @@ pub(crate) fn local_models(folder: &Path) -> Result<Vec<LocalModel>, HubError> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".safetensors")) else {
             continue;
         };
-        // Names with a dot in front are downloads or conversions in progress.
+        // Names that begin with a dot are downloads or conversions in progress.
         if name.starts_with('.') || !path.is_file() {
             continue;
         }
@@ -72,10 +74,10 @@ pub(crate) fn model_path(folder: &Path, repository: &str, revision: &str, storag
     folder.join(name + ".safetensors")
 }
 
-/// The file in the model folder that a user's `name` means: a file name without extension, or any name of a known
-/// model; of several storages the widest.
+/// The file in the model folder for `name`: a file name without extension, or any name of a known model. Of several storages, the
+/// widest is used.
 pub(crate) fn find_local(folder: &Path, name: &str) -> Option<PathBuf> {
-    // A name, not a path: nothing outside the folder.
+    // Only names are accepted, so that no file outside the folder is opened.
     let is_file_name = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
     let exact = is_file_name.then(|| folder.join(format!("{name}.safetensors")));
     let repository = super::repository(name).ok();

@@ -1,3 +1,5 @@
+//! `pull`: brings the files of a checkpoint into the cache, checks them, and converts them to a model file.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use serde::Deserialize;
 use super::cache::{Cache, Commit, Hashes, is_hex};
 use super::config::DEFAULT_REVISION;
 use super::fetch::{Announced, Fetcher, Transfer, Wanted, check_room, corrupt};
-use super::http::Patience;
+use super::http::Timeouts;
 use super::known::known;
 use super::on_disk::model_path;
 use super::{HubConfig, HubError, repository};
@@ -17,21 +19,21 @@ use super::{HubConfig, HubError, repository};
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Most files that a checkpoint may be split into (ViT-g comes in one).
+/// Maximum number of files of a checkpoint (ViT-g has one).
 const MAX_SHARDS: usize = 256;
-/// Largest file of weights; the largest of the family, a ViT-7B in f32, has 27 GB.
+/// Maximum size of a file of weights; the largest model of the family, a ViT-7B in f32, has 27 GB.
 const MAX_WEIGHT_BYTES: u64 = 64 << 30;
-/// Largest file of settings.
+/// Maximum size of a configuration file.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// Largest index file.
+/// Maximum size of an index file.
 const MAX_INDEX_BYTES: u64 = 16 << 20;
 
-/// What to pull.
+/// The model to pull.
 #[derive(Clone, Debug)]
 pub(crate) struct PullRequest {
     /// A known name or a repository.
     pub(crate) name: String,
-    /// Branch, tag or commit; `None` for the commit that is known of a known model, and for the main branch of others.
+    /// Branch, tag or commit; `None` for the pinned commit of a known model, or the main branch.
     pub(crate) revision: Option<String>,
     /// How the model file stores its weights.
     pub(crate) storage: Storage,
@@ -39,14 +41,14 @@ pub(crate) struct PullRequest {
     pub(crate) output: Option<Target>,
 }
 
-/// Where a pull stands.
+/// Progress of a pull.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PullProgress<'a> {
-    /// A file is on its way. Not reported for files that the cache holds.
+    /// A file is being downloaded. Not reported for cached files.
     Download {
         /// Name of the file in the repository.
         file: &'a str,
-        /// Bytes on disk, those of an earlier attempt included.
+        /// Bytes on disk, including those of an earlier attempt.
         done_bytes: u64,
         /// Bytes of the file.
         total_bytes: u64,
@@ -55,7 +57,7 @@ pub(crate) enum PullProgress<'a> {
     Convert(dinov2_weights::Progress<'a>),
 }
 
-/// A model that is ready for use.
+/// A pulled model.
 #[derive(Clone, Debug)]
 pub(crate) struct Pulled {
     /// The model file.
@@ -66,33 +68,33 @@ pub(crate) struct Pulled {
     pub(crate) spec: VitSpec,
     /// Size of the model file.
     pub(crate) bytes: u64,
-    /// Whether the hub's cache held everything already.
+    /// True if nothing had to be downloaded.
     pub(crate) from_cache: bool,
-    /// What a user should know: how the source was read, and why the hub was not asked whether the cache is up to date.
+    /// Messages for the user: how the source was read, and why the hub was not contacted.
     pub(crate) notes: Vec<String>,
 }
 
 /// Downloads a checkpoint (or finds it in the hub's cache), checks it, converts it and opens the result. The model
-/// file appears under its final name only when all of that went well.
+/// file appears under its final name only if all steps succeed.
 ///
-/// The hub is asked even for what the cache holds, so that a wrong file is replaced. If it cannot be reached, or
-/// [`HubConfig::offline`] is set, a whole checkpoint in the cache serves.
+/// The hub is contacted even for cached files, so that wrong files are replaced. If it cannot be reached, or
+/// [`HubConfig::offline`] is set, a complete checkpoint in the cache is used.
 ///
 /// # Errors
 /// An unknown name, no network, no such repository, no access, a full disk, bytes that differ from what the hub
-/// announced or from the known hash, or a checkpoint that is no DINOv2.
+/// announced or from the known hash, or a checkpoint that is not DINOv2.
 pub(crate) fn pull(
     config: &HubConfig,
     request: &PullRequest,
     progress: &mut dyn FnMut(PullProgress<'_>),
 ) -> Result<Pulled, HubError> {
-    pull_with(config, request, Patience::USUAL, progress)
+    pull_with(config, request, Timeouts::USUAL, progress)
 }
 
 pub(super) fn pull_with(
     config: &HubConfig,
     request: &PullRequest,
-    patience: Patience,
+    timeouts: Timeouts,
     progress: &mut dyn FnMut(PullProgress<'_>),
 ) -> Result<Pulled, HubError> {
     let repository = repository(&request.name)?;
@@ -106,10 +108,10 @@ pub(super) fn pull_with(
     };
     let folder = folder_of(output.path());
     fs::create_dir_all(folder).map_err(|error| HubError::io("create", folder, error))?;
-    // What must not be replaced is known before gigabytes move.
+    // Checks the output before gigabytes are downloaded.
     output.check(Kind::Model)?;
     let cache = Cache::new(&config.cache, &repository);
-    let fetcher = Fetcher::new(config, &repository, &cache, patience)?;
+    let fetcher = Fetcher::new(config, &repository, &cache, timeouts)?;
     let mut from_cache = true;
     let snapshot = snapshot(&fetcher, &cache, &source, config.offline, &mut |transfer| {
         let Transfer { file, done_bytes, total_bytes } = transfer;
@@ -125,7 +127,7 @@ pub(super) fn pull_with(
     let converted =
         convert(&snapshot.folder, &output, &options, &mut |step| progress(PullProgress::Convert(step)));
     let converted = converted.inspect_err(|_| {
-        // Nothing vouches for these bytes, and they are of no use: the next pull asks for them anew.
+        // The files have no hash and cannot be converted; the next pull downloads them again.
         snapshot.unverified.iter().for_each(|path| cache.remove(path));
     })?;
     let path = output.path().to_owned();
@@ -135,13 +137,13 @@ pub(super) fn pull_with(
     Ok(Pulled { path, repository, spec, bytes: converted.file_bytes, from_cache, notes })
 }
 
-/// The revision to ask for, and the hash that the weights must have.
+/// The revision to request, and the expected hash of the weights.
 struct Source<'a> {
     revision: &'a str,
     weights_sha256: Option<&'static str>,
 }
 
-/// A known model comes at the commit that we know, unless another revision is asked for.
+/// Known models are pulled at the pinned commit, unless another revision is requested.
 fn source<'a>(repository: &str, revision: Option<&'a str>) -> Result<Source<'a>, HubError> {
     let known = known(repository);
     match (revision, known) {
@@ -159,13 +161,13 @@ fn source<'a>(repository: &str, revision: Option<&'a str>) -> Result<Source<'a>,
 struct Snapshot {
     folder: PathBuf,
     commit: Commit,
-    /// Files whose bytes nothing vouches for.
+    /// Files without a hash to check.
     unverified: Vec<PathBuf>,
-    /// Why the hub was not asked.
+    /// Why the hub was not contacted.
     note: Option<String>,
 }
 
-/// Brings a commit's files into the cache. Without a hub, what the cache holds must be whole.
+/// Brings a commit's files into the cache. Without a hub, the cache must be complete.
 fn snapshot(
     fetcher: &Fetcher<'_>,
     cache: &Cache,
@@ -178,7 +180,7 @@ fn snapshot(
         return found.ok_or(HubError::Offline { revision: source.revision.to_owned() });
     }
     let config = Wanted { file: CONFIG, limit: MAX_TEXT_BYTES, sha256: None };
-    // The small file first: a wrong name fails before gigabytes move.
+    // The small file first, so that a wrong name fails before gigabytes are downloaded.
     let announced = match fetcher.announced(config, source.revision) {
         Err(HubError::Unreachable { endpoint, reason }) => {
             let why = format!("{endpoint} cannot be reached: {reason}");
@@ -186,7 +188,7 @@ fn snapshot(
         }
         other => other?,
     };
-    // From here on everything is of this commit, even if the branch moves.
+    // All further files come from this commit, even if the branch moves.
     let commit = announced.commit.clone();
     let mut files = Files { fetcher, cache, commit: &commit, unverified: Vec::new() };
     files.announced(config, &announced, progress)?;
@@ -240,7 +242,7 @@ impl Files<'_> {
         self.announced(wanted, &announced, progress)
     }
 
-    /// `None` if the commit has no such file, which the cache notes.
+    /// `None` if the commit has no such file; the cache records that.
     fn optional(
         &mut self,
         wanted: Wanted<'_>,
@@ -256,7 +258,7 @@ impl Files<'_> {
     }
 }
 
-/// What the cache holds of a revision, if that is everything. `why` says why the hub was not asked.
+/// The cached files of a revision, if they are complete. `why`: the reason why the hub was not contacted.
 fn cached(cache: &Cache, source: &Source<'_>, why: String) -> Result<Option<Snapshot>, HubError> {
     let Some(commit) = cache.commit_of(source.revision) else { return Ok(None) };
     let is_known = |side: &SideFile| {
@@ -281,7 +283,7 @@ fn cached(cache: &Cache, source: &Source<'_>, why: String) -> Result<Option<Snap
     Ok(Some(Snapshot { folder, commit, unverified: Vec::new(), note: Some(why) }))
 }
 
-/// Compares a cached file with its name in the cache, where that is a sha256, and with the hash that we know.
+/// Checks a cached file against its name in the cache, if that is a sha256, and against the known hash.
 fn verify_cached(cache: &Cache, path: &Path, known: Option<&str>) -> Result<(), HubError> {
     let blob = fs::canonicalize(path).map_err(|error| HubError::io("open", path, error))?;
     let name = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_hex(name, 64));
@@ -297,7 +299,7 @@ fn verify_cached(cache: &Cache, path: &Path, known: Option<&str>) -> Result<(), 
     Ok(())
 }
 
-/// The files that an index names, each once.
+/// The distinct files that an index names.
 fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     #[derive(Deserialize)]
     struct Index {
@@ -329,7 +331,7 @@ fn shards(index: &Path) -> Result<Vec<String>, HubError> {
     }
 }
 
-/// How many times smaller than a f32 checkpoint a model file is, at least.
+/// Minimum ratio of the size of an f32 checkpoint to that of the model file.
 fn stored_share(storage: Storage) -> u64 {
     match storage {
         Storage::F32 => 1,
@@ -339,14 +341,14 @@ fn stored_share(storage: Storage) -> u64 {
     }
 }
 
-/// Bytes of the checkpoint's weights.
+/// Size of the checkpoint's weights in bytes.
 fn weight_bytes(snapshot: &Path) -> Result<u64, HubError> {
     let list = |error| HubError::io("list", snapshot, error);
     let mut total = 0;
     for entry in fs::read_dir(snapshot).map_err(list)? {
         let path = entry.map_err(list)?.path();
         if path.extension().is_some_and(|extension| extension == "safetensors") {
-            // The links lead to the blobs.
+            // Follows the links to the blobs.
             total += fs::metadata(&path).map_err(|error| HubError::io("stat", &path, error))?.len();
         }
     }

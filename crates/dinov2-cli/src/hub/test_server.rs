@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server holds and how it misbehaves.
+/// The files of the server, and its faults.
 #[derive(Default)]
 pub(super) struct Behaviour {
     /// `OWNER/NAME/FILE` and its bytes.
     pub(super) files: BTreeMap<String, Vec<u8>>,
     /// Large files: sent by redirect, named by their sha256.
     pub(super) large: Vec<String>,
-    /// Breaks the connection after so many bytes of a large file's body, so many times.
+    /// Breaks the connection after this many bytes of a large file, this many times.
     pub(super) cut: Option<(usize, usize)>,
     /// Announces this sha256 instead of the true one.
     pub(super) announced_sha256: Option<String>,
@@ -29,13 +29,13 @@ pub(super) struct Behaviour {
     pub(super) announced_commit: Option<String>,
     /// Announces this size of large files.
     pub(super) announced_size: Option<u64>,
-    /// Says this of etag and commit where a body is asked for: harmless first, harmful then.
+    /// Etag and commit for requests of a body, where they differ from those for the head.
     pub(super) second_face: Option<(String, String)>,
-    /// What becomes of bodies of large files.
+    /// Fault of the bodies of large files.
     pub(super) body: BodyFault,
-    /// Leads every request to this address and the path asked for.
+    /// Redirects every request to this address and the requested path.
     pub(super) redirect_all: Option<String>,
-    /// Leads requests for large files' bytes to another server.
+    /// Redirects requests for the bytes of large files to another server.
     pub(super) cdn: Option<String>,
     /// Token without which everything is 401.
     pub(super) token: Option<String>,
@@ -47,12 +47,12 @@ pub(super) struct Behaviour {
     pub(super) tokens: Vec<String>,
 }
 
-/// What goes wrong with a body.
+/// A fault of a body.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum BodyFault {
     #[default]
     None,
-    /// Goes on for ever behind the file's bytes.
+    /// Endless data after the content of the file.
     Endless,
     /// Half of the bytes, then silence.
     Stalls,
@@ -90,7 +90,7 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (state, base) = (shared.clone(), base.clone());
-                // A client that goes away is its own business.
+                // Clients may disconnect at any time.
                 thread::spawn(move || answer(stream, &state, &base).ok());
             }
         });
@@ -126,7 +126,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<Behaviour>, base: &str) -> std::i
         BodyFault::None => stream.write_all(&body[..response.cut_at.unwrap_or(body.len())])?,
         BodyFault::Endless => {
             stream.write_all(body)?;
-            // Ends when the client has enough.
+            // Ends when the client disconnects.
             loop {
                 stream.write_all(&[0; 1 << 16])?;
             }

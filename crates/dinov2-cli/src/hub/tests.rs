@@ -1,3 +1,5 @@
+//! `pull` against a well-behaved hub on the loopback.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -311,7 +313,7 @@ fn gated_repository_asks_for_a_token() {
     assert!(message.contains("refused access (401)") && message.contains("set HF_TOKEN"), "{message}");
     machine.config.token = Some("wrong".to_owned());
     let message = machine.pull(REPOSITORY).unwrap_err().to_string();
-    assert!(message.contains("refused access (403)") && message.contains("a token that has it"), "{message}");
+    assert!(message.contains("refused access (403)") && message.contains("a token with access"), "{message}");
     machine.config.token = Some("right".to_owned());
     machine.pull(REPOSITORY).unwrap();
 }

@@ -1,4 +1,4 @@
-//! `run`: from cameras or files to features.
+//! `run`: extracts features from cameras or files. Builds sources, engine, heads and sinks from the arguments and runs the pipeline.
 
 mod results;
 mod sources;
@@ -30,13 +30,13 @@ use dinov2_files::{Inputs, chain};
 
 use super::args::{EngineArgs, ReuseArgs, model_file, replace};
 use super::{progress, usage};
-use results::{Lines, Results};
+use results::{FrameLines, Results};
 use sources::SourceArgs;
 use status::Status;
 
-/// The head whose colours page, recordings and pictures show.
+/// The head whose colours the page, recordings and pictures show.
 const PCA: &str = "pca";
-/// Exit code of a program that SIGINT ends, as shells give it.
+/// Exit code after SIGINT, as shells report it (128 + 2).
 const INTERRUPTED: i32 = 130;
 
 /// Arguments of `run`.
@@ -46,24 +46,25 @@ pub(crate) struct Args {
     source: SourceArgs,
     #[command(flatten)]
     engine: EngineArgs,
-    /// SHORT side, WIDTHxHEIGHT, or native (the largest centred part, not resampled)
+    /// Image size: short SIDE, WIDTHxHEIGHT, or native (largest centred crop, not resampled)
     #[arg(long, default_value = "224")]
     size: Size,
-    /// Also read out: LAYER, LAYER:norm, LAYER:query, LAYER:key, LAYER:value, cls-attention; layers from 0, -1 is the last
+    /// Also extract intermediate features: LAYER, LAYER:norm, LAYER:query, LAYER:key, LAYER:value, cls-attention; layers
+    /// count from 0, -1 is the last
     #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
     layers: Option<String>,
     #[arg(long = "head", value_name = "HEAD", value_parser = head, help = head_help())]
     heads: Vec<HeadChoice>,
-    /// .safetensors, .npy or .png (picture of the features beside the image); a folder for many frames
+    /// Output file: .safetensors, .npy or .png (picture of the features beside the image); a folder for several frames
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// What a folder is filled with: safetensors, npy or png
+    /// File format in an output folder: safetensors, npy or png
     #[arg(long, default_value = "safetensors")]
     format: Format,
-    /// Replace files of other kinds, too, but never an input
+    /// Also replace files of other kinds, but never an input
     #[arg(long)]
     force: bool,
-    /// End at the first input that cannot be used; without it the others are done and the exit code is 1
+    /// Stop at the first input that cannot be used; without this flag it is skipped, and the exit code is 1
     #[arg(long)]
     strict: bool,
     /// Stop after this many frames
@@ -72,10 +73,10 @@ pub(crate) struct Args {
     /// Stop after this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
-    /// At most so many frames per second; of files by the times of their frames, without waiting
+    /// Maximum frames per second; for files by their timestamps, without waiting
     #[arg(long, value_name = "RATE", value_parser = period)]
     fps: Option<Duration>,
-    /// Fail when one frame takes longer than this, so that a service manager starts anew; 0 for never [default: 60 for cameras]
+    /// Fail if one frame takes longer than this, so that a service manager can restart the program; 0 disables [default: 60 for cameras]
     #[arg(long, value_name = "SECONDS")]
     watchdog: Option<u64>,
     /// Record camera, features and statistics into a new MCAP file, for Foxglove and ROS 2
@@ -87,7 +88,7 @@ pub(crate) struct Args {
     view: view::ViewArgs,
     #[command(flatten)]
     reuse: ReuseArgs,
-    /// One JSON object per frame on stdout
+    /// Print one JSON object per frame to stdout
     #[arg(long)]
     json: bool,
 }
@@ -98,8 +99,8 @@ fn head(word: &str) -> Result<HeadChoice, String> {
 
 fn head_help() -> String {
     let mut help = String::from(
-        "Also compute a head: NAME, or NAME:KEY=VALUE,KEY=VALUE; may be repeated. Its outputs go to files, --json lines, page and \
-         recording:",
+        "Compute a head: NAME, or NAME:KEY=VALUE,KEY=VALUE; may be repeated. Its outputs go to files, --json lines, the live page and \
+         the recording:",
     );
     for kind in HEADS {
         help += &format!("\n  {}: {}", kind.name, kind.summary);
@@ -107,7 +108,7 @@ fn head_help() -> String {
     help
 }
 
-/// Longest duration that may be asked for: a hundred years.
+/// Maximum of `--duration`: a hundred years.
 const MAX_SECONDS: f64 = 3.2e9;
 
 fn seconds(word: &str) -> Result<Duration, String> {
@@ -121,7 +122,7 @@ fn period(word: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
-    // Cheap checks first: a wrong path or flag is told before a model is loaded.
+    // Cheap checks first, so that a wrong path or flag fails before the model is loaded.
     let sources = args.source.open()?;
     let live = sources.iter().all(|source| source.live().is_some());
     let len = if let [source] = &sources[..] { source.len_hint() } else { None };
@@ -139,17 +140,17 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     tell!("{}: {}, {engine}", meta.model_file, meta.model);
     let heads = open_heads(args, &engine, &sources)?;
     let requested: Vec<String> = args.heads.iter().map(|choice| choice.name.to_owned()).collect();
-    // The page and recordings show the colours of the features in any case.
+    // The page and recordings always show the colours.
     let mut with_colours = requested.clone();
     with_colours.extend((!requested.iter().any(|name| name == PCA)).then(|| PCA.to_owned()));
     let bar = progress::counter(total.map(|total| total as u64), "frames");
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    // The page first: where it cannot be, no empty recording is left.
+    // The page first: if it fails, no empty recording is left.
     #[cfg(feature = "view")]
     if let Some(page) = page {
         let title = &format!("{}, {}", meta.model, meta.engine);
         let (model, cameras) = (weights.identity(), args.source.names(sources.len()));
-        let view = view::start(page, view::Told { title, model, cameras })?;
+        let view = view::start(page, view::PageFacts { title, model, cameras })?;
         sinks.push(Box::new(ViewSink::new(view, with_colours.clone(), config.commands.clone())));
     }
     #[cfg(feature = "record")]
@@ -161,9 +162,9 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         )?));
     }
     let lines = match (args.json, live) {
-        (true, _) => Lines::Json,
-        (false, true) => Lines::None,
-        (false, false) => Lines::Text,
+        (true, _) => FrameLines::Json,
+        (false, true) => FrameLines::None,
+        (false, false) => FrameLines::Text,
     };
     let is_picture = output.as_ref().is_some_and(|output| output.format() == Format::Png);
     let shown = if is_picture && requested.is_empty() { vec![PCA.to_owned()] } else { requested };
@@ -173,14 +174,14 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     match (summary.stats.frames, summary.skipped, status.first_skipped()) {
         (0, 0, _) if !summary.stopped => bail!("run: expected at least one frame, got none"),
         (frames, skipped @ 1.., Some(first)) => {
-            let those = if skipped == 1 { String::new() } else { format!(", the first of {skipped}") };
-            bail!("run: an input could not be used{those}, beside {frames} frames that could: {first}")
+            let inputs = if skipped == 1 { "1 input" } else { &format!("{skipped} inputs") };
+            bail!("run: {inputs} could not be used ({frames} frames were processed); the first: {first}")
         }
         _ => Ok(()),
     }
 }
 
-/// The output, which replaces no input.
+/// The output, checked not to replace an input.
 fn output(args: &Args, sources: &[Box<dyn Source>], total: Option<usize>) -> anyhow::Result<Option<Output>> {
     let Some(path) = &args.output else { return Ok(None) };
     let files = sources.iter().flat_map(|source| source.files());
@@ -201,10 +202,10 @@ fn pipeline_config(
         None => Taps::none(),
     };
     let live = sources.iter().all(|source| source.live().is_some());
-    // Of one input the error is what a run has to say; there is no other to go on with.
+    // With a single input there is nothing to continue with, so its error is the error of the run.
     let alone = sources.iter().map(|source| source.files().len()).sum::<usize>() <= 1;
     let watchdog = args.watchdog.or(live.then_some(60)).filter(|seconds| *seconds > 0);
-    // Whether the size fits the model should be known before threads are started.
+    // Checks the size before threads are started.
     dinov2_edge::io::Fit::new(args.size, engine.spec().patch_size).map_err(usage)?;
     Ok(PipelineConfig {
         size: args.size,
@@ -218,7 +219,7 @@ fn pipeline_config(
     })
 }
 
-/// The heads that were asked for, and `pca` for page, recording and pictures; only what a sink wants is computed.
+/// The requested heads, and `pca` for page, recording and pictures. Heads that no sink wants are not computed.
 fn open_heads(
     args: &Args,
     engine: &SelectedEngine,
@@ -231,7 +232,7 @@ fn open_heads(
         bail!(usage(format_args!("--head {}: expected each head once", choices[at].name)));
     }
     if !choices.iter().any(|choice| choice.name == PCA) {
-        // Colours of a video must not flicker.
+        // A fixed basis, so that the colours of a video do not flicker.
         let video = sources.iter().any(|source| source.is_video());
         choices.push(if video { "pca:fit=frozen" } else { "pca:fit=each" }.parse()?);
     }
@@ -282,11 +283,11 @@ fn run(pipeline: Pipeline, status: &mut Status) -> anyhow::Result<Summary> {
     }
 }
 
-/// The first SIGINT, SIGTERM or SIGHUP ends the run with everything written; the second ends the program at once.
+/// The first SIGINT, SIGTERM or SIGHUP ends the run and completes all outputs; the second ends the program at once.
 fn stop_on_signals(stop: PipelineStop) -> anyhow::Result<()> {
-    let told = AtomicBool::new(false);
+    let is_stopping = AtomicBool::new(false);
     ctrlc::set_handler(move || {
-        if told.swap(true, Ordering::Relaxed) {
+        if is_stopping.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED);
         }
         stop.stop();

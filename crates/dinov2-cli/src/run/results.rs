@@ -1,3 +1,5 @@
+//! The sink that writes output files, and a line per frame to stdout.
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,24 +11,24 @@ use dinov2_files::{hex_unless_utf8, shown};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-/// Writes a file per frame and tells of it on stdout.
+/// Writes a file and a line of stdout per frame.
 pub(super) struct Results {
     pub(super) output: Option<Output>,
-    /// Whose outputs are written.
+    /// Names of the heads whose outputs are written.
     pub(super) heads: Vec<String>,
     pub(super) meta: FeatureMeta,
-    pub(super) lines: Lines,
+    pub(super) lines: FrameLines,
     pub(super) bar: ProgressBar,
 }
 
-/// What stdout gets.
+/// What is printed per frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lines {
-    /// A sentence per frame.
+pub(super) enum FrameLines {
+    /// A line of text.
     Text,
-    /// An object per frame.
+    /// A JSON object.
     Json,
-    /// Nothing: a camera that runs for weeks would fill the journal.
+    /// Nothing, for live sources: they would fill the log.
     None,
 }
 
@@ -36,7 +38,7 @@ impl Sink for Results {
     }
 
     fn wants(&self) -> Wants {
-        let shows = self.output.is_some() || self.lines == Lines::Json;
+        let shows = self.output.is_some() || self.lines == FrameLines::Json;
         if shows { Wants::heads(&self.heads) } else { Wants::nothing() }
     }
 
@@ -48,12 +50,12 @@ impl Sink for Results {
         let written = self.output.as_mut().map(write).transpose()?;
         let write = start.elapsed();
         let line = match self.lines {
-            Lines::Text => text_line(frame, write, written),
-            Lines::Json => json_line(frame, &outputs, write, written),
-            Lines::None => return Ok(()),
+            FrameLines::Text => text_line(frame, write, written),
+            FrameLines::Json => json_line(frame, &outputs, write, written),
+            FrameLines::None => return Ok(()),
         };
         let print = || writeln!(std::io::stdout().lock(), "{line}");
-        // A bar on the same terminal would tear the line apart.
+        // A progress bar on the same terminal would overwrite the line.
         if std::io::stdout().is_terminal() {
             self.bar.suspend(print)?
         } else {
@@ -127,7 +129,7 @@ fn json_line(
     line.to_string()
 }
 
-/// An output in a line: scores, vectors and boxes in full, of grids what they span. Files have the grids.
+/// An output in a JSON line: scores, vectors and boxes in full; a summary of grids, which are written to files only.
 fn output_json(output: &HeadOutput) -> Value {
     let kind = output.kind();
     match output {

@@ -1,3 +1,5 @@
+//! Arguments that select the sources of `run`: cameras, files, streams, recordings.
+
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,37 +12,38 @@ use dinov2_edge::io::{
 
 use crate::usage;
 
-/// Most cameras of one run: far more than a machine has buses for.
+/// Maximum number of cameras in one run.
 const MAX_CAMERAS: usize = 64;
 
-/// Where frames come from.
+/// The sources of frames.
 #[derive(clap::Args)]
 pub(super) struct SourceArgs {
-    /// Camera device or its number, or `test:WIDTHxHEIGHT@FPS` for one that is none; several times for several [default: the first camera]
+    /// Camera device or its number, or `test:WIDTHxHEIGHT@FPS` for a synthetic camera; may be repeated [default: the first camera]
     #[arg(long, value_name = "DEVICE", num_args = 0..=1, value_parser = device, conflicts_with = "input")]
     camera: Option<Vec<String>>,
-    /// Images, folders, globs, y4m, MJPEG, any video, recordings, `-` for standard input, `test:` for a synthetic pattern; a name that begins with a dash as --input=-NAME or ./-NAME
+    /// Images, folders, globs, y4m, MJPEG, any video, recordings, `-` for standard input,
+    /// `test:` for a synthetic pattern; write a name that begins with a dash as --input=-NAME or ./-NAME
     #[arg(long, short, num_args = 1.., value_name = "PATH")]
     input: Vec<OsString>,
-    /// Size of the camera's frames, WIDTHxHEIGHT; the nearest is taken [default: about 640x480]
+    /// Frame size of the camera, WIDTHxHEIGHT; the nearest supported size is used [default: about 640x480]
     #[arg(long, value_name = "WxH", value_parser = camera_size, conflicts_with = "input")]
     camera_size: Option<(usize, usize)>,
-    /// Frames per second of the camera; the nearest is taken [default: about 30]
+    /// Frame rate of the camera; the nearest supported rate is used [default: about 30]
     #[arg(long, value_name = "RATE", value_parser = camera_fps, conflicts_with = "input")]
     camera_fps: Option<f64>,
-    /// Pixels of the camera: yuyv, uyvy, nv12, rgb24, bgr24, mjpeg, jpeg or grey [default: uncompressed if fast enough]
+    /// Pixel format of the camera: yuyv, uyvy, nv12, rgb24, bgr24, mjpeg, jpeg or grey [default: uncompressed if fast enough]
     #[arg(long, value_name = "NAME", conflicts_with = "input")]
     camera_format: Option<CameraFormat>,
-    /// Control of the camera, such as exposure_time_absolute=100; several times for several (`cameras` lists them)
+    /// Control of the camera, such as exposure_time_absolute=100; may be repeated (`cameras` lists the controls)
     #[arg(long, value_name = "NAME=VALUE", value_parser = control, conflicts_with = "input")]
     control: Vec<(String, i64)>,
     /// Size of raw frames on standard input, WIDTHxHEIGHT
     #[arg(long, value_name = "WxH")]
     raw_size: Option<String>,
-    /// Pixels of raw frames: rgb24, bgr24, gray8, yuyv422 or nv12
+    /// Pixel format of raw frames: rgb24, bgr24, gray8, yuyv422 or nv12
     #[arg(long, default_value = "rgb24")]
     raw_format: RawPixels,
-    /// Topic of a recording whose images are taken [default: the one with the first image]
+    /// Image topic of a recording [default: the topic of the first image]
     #[arg(long, requires = "input")]
     topic: Option<String>,
     /// Program that decodes videos
@@ -48,7 +51,7 @@ pub(super) struct SourceArgs {
     ffmpeg: PathBuf,
 }
 
-/// A bare number stands for its node.
+/// A number `N` stands for `/dev/videoN`.
 fn device(word: &str) -> Result<String, Infallible> {
     let number = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     Ok(if number { format!("/dev/video{word}") } else { word.into() })
@@ -70,11 +73,11 @@ fn camera_fps(word: &str) -> Result<f64, String> {
 
 fn control(word: &str) -> Result<(String, i64), String> {
     let pair = word.split_once('=').and_then(|(name, value)| Some((name.to_string(), value.parse().ok()?)));
-    pair.filter(|(name, _)| !name.is_empty()).ok_or_else(|| "expected NAME=VALUE with a whole number".into())
+    pair.filter(|(name, _)| !name.is_empty()).ok_or_else(|| "expected NAME=INTEGER".into())
 }
 
 impl SourceArgs {
-    /// Opens what was asked for.
+    /// Opens the sources.
     pub(super) fn open(&self) -> anyhow::Result<Vec<Box<dyn Source>>> {
         if !self.input.is_empty() {
             let topic = self.topic.clone();
@@ -88,7 +91,7 @@ impl SourceArgs {
         devices.iter().map(|device| self.open_camera(device)).collect()
     }
 
-    /// The cameras that were asked for, or else the first that there is.
+    /// The requested cameras, otherwise the first usable one.
     fn devices(&self) -> anyhow::Result<Vec<String>> {
         if let Some(devices) = self.camera.as_ref().filter(|devices| !devices.is_empty()) {
             return Ok(devices.clone());

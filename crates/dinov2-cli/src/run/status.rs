@@ -1,3 +1,5 @@
+//! Status of a run: notes, skipped inputs and statistics for the user on stderr, and notifications for systemd.
+
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -7,10 +9,10 @@ use indicatif::ProgressBar;
 
 use dinov2_files::chain;
 
-/// How often a run without a terminal says how it is doing.
+/// Time between two lines of statistics without a terminal.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
 
-/// Tells people, and a service manager, how the run is doing.
+/// Reports the status of a run to the user and the service manager.
 pub(super) struct Status {
     live: bool,
     bar: ProgressBar,
@@ -44,7 +46,7 @@ impl Status {
         }
     }
 
-    /// Why the first input that was skipped could not be used.
+    /// The error of the first skipped input.
     pub(super) fn first_skipped(&self) -> Option<&str> {
         self.first_skipped.as_deref()
     }
@@ -63,12 +65,12 @@ impl Status {
         self.bar.suspend(|| tell!("{line}"));
     }
 
-    /// Leaves the terminal to an error.
+    /// Removes the progress bar before an error is printed.
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// The last word.
+    /// Prints the summary.
     pub(super) fn finish(&self, summary: &Summary) {
         self.bar.finish_and_clear();
         let stats = &summary.stats;
@@ -90,9 +92,9 @@ fn sentence(stats: &LiveStats) -> String {
         format!("engine {:.1} ms", extract_ms.p50),
     ];
     let counted = [
-        (drops.engine_busy + losses.stale, "too early for the engine"),
-        (drops.rate_limit, "above the rate"),
-        (drops.sink_busy, "too early for the outputs"),
+        (drops.engine_busy + losses.stale, "dropped (engine busy)"),
+        (drops.rate_limit, "dropped (rate limit)"),
+        (drops.sink_busy, "dropped (output busy)"),
         (losses.missed, "lost by the driver"),
         (losses.corrupt, "corrupt"),
         (losses.reopened, "times reopened"),
@@ -107,7 +109,7 @@ fn sentence(stats: &LiveStats) -> String {
     words.join(", ")
 }
 
-/// systemd's protocol; nothing happens where nobody has asked for it.
+/// Notifications for systemd (`sd_notify`); without `NOTIFY_SOCKET` they do nothing.
 #[cfg(target_os = "linux")]
 mod service {
     use sd_notify::{NotifyState, notify};
@@ -125,7 +127,7 @@ mod service {
     }
 
     fn tell(state: NotifyState<'_>) {
-        // A manager that does not listen is no reason to stop.
+        // Notifications are optional.
         let _ = notify(&[state]);
     }
 }

@@ -1,4 +1,4 @@
-//! Where the token of the live page comes from.
+//! Reads the token of the live page from arguments, a file or the environment.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,15 +9,15 @@ use anyhow::Context;
 
 use crate::usage;
 
-/// Holds a token that no list of processes and no log shows.
+/// Environment variable of the token; unlike arguments it is not visible in process lists.
 const VARIABLE: &str = "DINOV2_EDGE_TOKEN";
-/// Most bytes that are read of a token's file: more than a token may have, so that a longer one is refused and not cut.
+/// Maximum number of bytes read from a token file; more than a token may have, so that a longer one is refused, not truncated.
 const MAX_FILE_BYTES: u64 = 4096;
 
-/// The token: from the arguments, else from the environment.
+/// The token from the arguments, otherwise from the environment.
 ///
 /// # Errors
-/// A file that cannot be read or that every user may read; a variable that is not text, or set although everyone may look.
+/// A file that cannot be read or that all users can access; a variable that is not UTF-8, or set together with `--insecure`.
 pub(super) fn given(
     word: Option<&str>,
     file: Option<&Path>,
@@ -40,7 +40,7 @@ fn from_environment(value: Option<OsString>, insecure: bool) -> anyhow::Result<O
     Ok(Some(token))
 }
 
-/// A file of one line. Its permissions are those of the open file, so nobody can exchange it in between.
+/// Reads a file of one line. The permissions of the open file are checked, so the file cannot be swapped in between.
 fn from_file(path: &Path) -> anyhow::Result<String> {
     let named = || format!("token file {}", path.display());
     let file = File::open(path).with_context(named)?;
@@ -52,7 +52,8 @@ fn from_file(path: &Path) -> anyhow::Result<String> {
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
-/// The group may read it: systemd's credentials have an access list, whose mask stands there.
+/// Refuses a file with permissions for others. Group permissions are allowed, because systemd's credentials have an access list whose
+/// mask appears as the group's.
 #[cfg(unix)]
 fn refuse_readable_by_all(file: &File, path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -62,7 +63,7 @@ fn refuse_readable_by_all(file: &File, path: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(usage(format!(
-        "token file: expected one that not every user may use, got mode {:04o} (chmod o= FILE, or mode 0400 for a \
+        "token file: expected no permissions for others, got mode {:04o} (chmod o= FILE, or mode 0400 for a \
          container's secret): {}",
         mode & 0o7777,
         path.display()

@@ -1,3 +1,5 @@
+//! Arguments of the live page, and its start.
+
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,29 +15,29 @@ const DEFAULT_ADDRESS: &str = "127.0.0.1:8080";
 /// The live page.
 #[derive(clap::Args)]
 pub(super) struct ViewArgs {
-    /// Serve a page with camera, features and statistics on this address or port
+    /// Serve a live page with camera, features and statistics on this address or port
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = DEFAULT_ADDRESS, value_parser = address)]
     view: Option<SocketAddr>,
-    /// Word that viewers must know; needed where other machines reach the address. Other users of this machine see it here:
-    /// better --token-file, or DINOV2_EDGE_TOKEN in the environment
+    /// Access token of the live page; required if other machines can reach the address. Other users of this machine can see it in
+    /// the process list: prefer --token-file, or DINOV2_EDGE_TOKEN in the environment
     #[arg(long, requires = "view", conflicts_with_all = ["insecure", "token_file"])]
     token: Option<String>,
-    /// File with that word, which not every user may read
+    /// File with the access token, not accessible to all users
     #[arg(long, value_name = "PATH", requires = "view", conflicts_with = "insecure")]
     token_file: Option<PathBuf>,
-    /// Let everyone look who reaches the address
+    /// Allow access without a token to everyone who can reach the address
     #[arg(long, requires = "view")]
     insecure: bool,
 }
 
-/// What a run's page tells of it.
-pub(super) struct Told<'a> {
+/// Facts about a run that its page shows.
+pub(super) struct PageFacts<'a> {
     pub(super) title: &'a str,
     pub(super) model: String,
     pub(super) cameras: Vec<String>,
 }
 
-/// `ADDRESS:PORT`, or `PORT` of this machine alone.
+/// `ADDRESS:PORT`, or `PORT` on the loopback address.
 fn address(word: &str) -> Result<SocketAddr, String> {
     let port = word.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let named = word.strip_prefix("localhost:").and_then(|port| port.parse().ok());
@@ -46,7 +48,7 @@ fn address(word: &str) -> Result<SocketAddr, String> {
 }
 
 impl ViewArgs {
-    /// Who may look, where a page was asked for. Wrong tokens are told before a model is loaded.
+    /// The configuration of the page, if it was requested. Called before the model is loaded, so that a wrong token fails early.
     pub(super) fn config(&self) -> anyhow::Result<Option<ViewConfig>> {
         let Some(address) = self.view else { return Ok(None) };
         let token = token::given(self.token.as_deref(), self.token_file.as_deref(), self.insecure)?;
@@ -59,22 +61,22 @@ impl ViewArgs {
     }
 }
 
-/// Starts the page and says where it is.
-pub(super) fn start(mut config: ViewConfig, told: Told<'_>) -> anyhow::Result<View> {
-    config.title = told.title.into();
-    config.model = told.model;
-    config.cameras = told.cameras;
+/// Starts the page and prints its address.
+pub(super) fn start(mut config: ViewConfig, facts: PageFacts<'_>) -> anyhow::Result<View> {
+    config.title = facts.title.into();
+    config.model = facts.model;
+    config.cameras = facts.cameras;
     config.pca = PcaFit::Frozen;
     let token = config.token().map(str::to_owned);
     let view = View::start(config)?;
     let address = view.address();
     match token {
         None => tell!("live page: http://{address}/"),
-        // Logs and journals are read by others than those who may look.
+        // The token must not be in logs, which others may read.
         Some(token) if std::io::stderr().is_terminal() => {
             tell!("live page: http://{address}/?token={token}");
         }
-        Some(_) => tell!("live page: http://{address}/ (open it with ?token=TOKEN behind the address)"),
+        Some(_) => tell!("live page: http://{address}/ (append ?token=TOKEN to the address)"),
     }
     Ok(view)
 }

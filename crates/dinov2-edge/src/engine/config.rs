@@ -1,22 +1,22 @@
-//! What the user asks of an engine.
+//! Configuration of an engine: backend, precision, threads and device.
 
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use dinov2_cpu::{Incremental, Isa};
 
-/// What the user asks of an engine.
+/// Configuration of an engine. The default selects the fastest engine for the model.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Which engine.
+    /// The engine.
     pub backend: Backend,
-    /// Which arithmetic.
+    /// The arithmetic.
     pub precision: Precision,
-    /// Threads; `None` for those of [`dinov2_cpu::CpuGrant::threads`].
+    /// Number of threads; `None` for that of [`dinov2_cpu::CpuGrant::threads`].
     pub threads: Option<NonZeroUsize>,
-    /// Instruction set of the CPU engine; `None` for the best that this CPU has.
+    /// Instruction set of the CPU engine; `None` for the best of this CPU.
     pub isa: Option<Isa>,
-    /// Reuse from frame to frame; the CPU engine only.
+    /// Reuse of rows from frame to frame; CPU engine only.
     pub incremental: Option<Incremental>,
     /// Part of a GPU's name; `None` for the most capable one.
     pub gpu: Option<String>,
@@ -35,12 +35,12 @@ impl Default for EngineConfig {
     }
 }
 
-/// Which engine.
+/// An engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The fastest that runs this model: of a model file the GPU engine where a measurement on this machine says so, else the
-    /// CPU engine; of an ONNX file tract.
+    /// The fastest engine that runs the model. For a model file: the GPU engine if it was measured to be faster on this machine,
+    /// otherwise the CPU engine. For an ONNX file: tract.
     Auto,
     /// The native CPU engine.
     Cpu,
@@ -50,23 +50,23 @@ pub enum Backend {
     Onnx,
 }
 
-/// Which arithmetic.
+/// The arithmetic of the matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Precision {
-    /// The fastest that meets its gate for this model file on this CPU: [`Precision::choose`].
+    /// The fastest precision that meets its gate for this model file: [`Precision::choose`].
     Auto,
     /// 32-bit floats throughout; reduced storage is expanded when the model is loaded.
     F32,
-    /// bf16 matrices; on CPUs whose 16-bit floats these are.
+    /// bf16 matrices; on CPUs that support bf16.
     Bf16,
-    /// f16 matrices; on CPUs whose 16-bit floats these are, and on GPUs that have them.
+    /// f16 matrices; on CPUs and GPUs that support f16.
     F16,
     /// 8-bit matrices with dynamic scales per token; model files only.
     Int8,
 }
 
-/// The text names no backend or precision.
+/// A text that is not the name of a backend or precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: expected {expected}, got {got:?}")]
 pub struct ParseChoiceError {
@@ -105,7 +105,7 @@ impl FromStr for Precision {
             "int8" => Ok(Self::Int8),
             _ => Err(ParseChoiceError {
                 what: "precision",
-                expected: "auto, f32, bf16, f16 or int8 (what int4 files run in)",
+                expected: "auto, f32, bf16, f16 or int8 (also for int4 files)",
                 got: word.into(),
             }),
         }

@@ -1,4 +1,4 @@
-//! The CPU engine: its arithmetic and threads by model, CPU and configuration.
+//! Opens the CPU engine; chooses arithmetic and threads by model, CPU and configuration.
 
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision, Isa, default_threads};
 use dinov2_kernels::gemm_half::HalfFormat;
@@ -23,7 +23,7 @@ pub(super) fn cpu_config(model: &Model, config: &EngineConfig) -> Result<(CpuCon
     cpu.incremental = config.incremental;
     let reason = match config.precision {
         Precision::Auto => Precision::choose(model).1,
-        asked => format!("{asked:?} was asked for").to_lowercase(),
+        asked => format!("{asked:?} was requested").to_lowercase(),
     };
     Ok((cpu, reason))
 }
@@ -33,8 +33,8 @@ fn weights_of(quantization: &Quantization) -> &'static str {
 }
 
 impl Precision {
-    /// What `Auto` becomes on the CPU engine, and why: int8 if `dinov2-edge quantize` measured for this very file that it
-    /// meets the gate ([`dinov2_weights::Quantization::meets_gate`]), else f32.
+    /// The precision of `Auto` on the CPU engine, and the reason: int8 if the fidelity that `dinov2-edge quantize` measured for this
+    /// file meets the gate ([`dinov2_weights::Quantization::meets_gate`]), otherwise f32.
     pub fn choose(model: &Model) -> (CpuPrecision, String) {
         match &model.metadata().quantization {
             Some(quantization) if quantization.meets_gate() => {
@@ -42,14 +42,14 @@ impl Precision {
                 let of = weights_of(quantization);
                 (
                     CpuPrecision::Int8,
-                    format!("int8{of} meets its gate for this file (patch cosine median {least:.5})"),
+                    format!("int8{of} meets its gate for this file (median patch cosine {least:.5})"),
                 )
             }
             Some(quantization) => {
                 (CpuPrecision::F32, format!("int8{} misses its gate for this file", weights_of(quantization)))
             }
             None => {
-                let reason = "int8 was not measured for this file (dinov2-edge quantize does)";
+                let reason = "int8 was not measured for this file (dinov2-edge quantize measures it)";
                 (CpuPrecision::F32, reason.into())
             }
         }

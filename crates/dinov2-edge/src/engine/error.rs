@@ -1,13 +1,15 @@
+//! Errors of selecting and opening an engine.
+
 use std::error::Error;
 
-/// Why there is no engine.
+/// Why an engine cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The engine cannot load the model, or its device cannot be opened.
     #[error(transparent)]
     Load(Box<dyn Error + Send + Sync>),
-    /// An engine for model files was asked to run an ONNX file.
+    /// An ONNX file for an engine that runs model files only.
     #[error(
         "backend {backend}: expected a model file, got an ONNX file (make one: dinov2-edge convert {path} -o MODEL.safetensors)"
     )]
@@ -17,27 +19,29 @@ pub enum EngineError {
         /// The ONNX file.
         path: String,
     },
-    /// The GPU engine was asked for a precision that it does not have.
+    /// A precision that the GPU engine does not support.
     #[error("precision: expected auto, f32, f16 or int8 for backend wgpu, got bf16")]
     GpuPrecision,
-    /// The ONNX engine was asked for a precision that it does not have.
-    #[error("precision: expected auto or f32 for backend onnx (the CPU engine has others, for model files)")]
+    /// A precision that the ONNX engine does not support.
+    #[error(
+        "precision: expected auto or f32 for backend onnx (for model files, the CPU engine supports others)"
+    )]
     OnnxPrecision,
-    /// The instruction set has other 16-bit floats.
-    #[error("precision: the 16-bit floats of instruction set {isa} are {format}: use --precision {format}")]
+    /// A 16-bit format that the instruction set does not support.
+    #[error("precision: the 16-bit format of instruction set {isa} is {format}: use --precision {format}")]
     HalfFormat {
         /// Name of the instruction set.
         isa: &'static str,
-        /// Name of its format.
+        /// Its 16-bit format.
         format: &'static str,
     },
-    /// Another engine than the CPU's was asked to reuse what it computed.
+    /// Incremental extraction with an engine other than the CPU engine.
     #[error("incremental: expected backend cpu, got {backend}")]
     Incremental {
         /// The backend.
         backend: &'static str,
     },
-    /// Another engine than the CPU's was asked for an instruction set.
+    /// An instruction set for an engine other than the CPU engine.
     #[error("isa: expected backend cpu, got {backend}")]
     Isa {
         /// The backend.

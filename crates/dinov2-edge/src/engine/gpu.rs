@@ -1,4 +1,4 @@
-//! The GPU engine, and whether it is faster than the CPU engine: measured once per machine and model, and kept.
+//! Opens the GPU engine, and measures whether it is faster than the CPU engine: once per machine and model; the result is stored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::cpu::{self, cpu_config};
 use super::{EngineConfig, EngineError, Fallback, Precision, SelectedEngine};
 
-/// Side of the frame that is measured, in patches: 224 pixels at patch 14.
+/// Side of the measured frame in patches: 224 pixels at patch size 14.
 const SIDE: usize = 16;
-/// Frames that are not timed: the first ones plan, compile and page in.
+/// Warm-up frames, which are not timed: they plan, compile and page in.
 const WARMUP: usize = 2;
-/// Timed frames of each engine, in turn.
+/// Timed frames per engine; the engines alternate.
 const ROUNDS: usize = 5;
 
 /// Times of one frame on both engines.
@@ -32,7 +32,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether the GPU is worth its start.
+    /// True if the GPU engine is faster.
     pub fn favours_gpu(self) -> bool {
         self.gpu_ms < self.cpu_ms
     }
@@ -50,10 +50,10 @@ pub(super) fn open(model: &Model, config: &EngineConfig) -> Result<SelectedEngin
     let gpu = open_gpu(config).map_err(EngineError::load)?;
     let precision = config.precision.on_gpu(model, gpu.facts().f16)?;
     let engine = WgpuEngine::new(&gpu, model, precision).map_err(EngineError::load)?;
-    Ok(SelectedEngine::new_with(engine, "backend wgpu was asked for"))
+    Ok(SelectedEngine::new_with(engine, "backend wgpu was requested"))
 }
 
-/// [`super::Backend::Auto`] for a model file: the GPU engine where it is faster, with the CPU engine as its fallback; else notes alone.
+/// [`super::Backend::Auto`] for a model file: the GPU engine if it is faster, with the CPU engine as its fallback; otherwise only notes.
 pub(super) fn open_if_faster(
     model: &Model,
     config: &EngineConfig,
@@ -70,8 +70,8 @@ pub(super) fn open_if_faster(
 }
 
 impl Precision {
-    /// On a GPU, `f16` if it has 16-bit floats. There `Auto` is f16, which loses nothing that a gate could see, or else what
-    /// [`Self::choose`] says.
+    /// The precision on a GPU. `f16`: whether the GPU supports f16. `Auto` is f16 if supported (its error is below the resolution of
+    /// the gate), otherwise int8 if [`Self::choose`] allows it, otherwise f32.
     fn on_gpu(self, model: &Model, f16: bool) -> Result<GpuPrecision, EngineError> {
         Ok(match self {
             Self::Auto if f16 => GpuPrecision::F16,
@@ -90,7 +90,7 @@ impl Precision {
 /// Opens the GPU that the configuration names, with a cache under `$XDG_CACHE_HOME/dinov2-edge/gpu` or `~/.cache`.
 ///
 /// # Errors
-/// No such GPU, or a driver that refuses.
+/// No such GPU, or an error of the driver.
 pub fn open_gpu(config: &EngineConfig) -> Result<Gpu, GpuError> {
     let adapter = config.gpu.clone();
     Gpu::open(&GpuConfig { adapter, cache: cache_folder(), tuning: Tuning::Hardware, ..GpuConfig::default() })
@@ -103,15 +103,15 @@ fn cache_folder() -> Option<PathBuf> {
     cache.map(|cache| cache.join("dinov2-edge/gpu"))
 }
 
-/// The GPU engine and why, if it is faster than the CPU engine on this machine; what the user should know in either case.
-/// Programs that imitate a GPU never are.
+/// The GPU engine and the reason, if it is faster than the CPU engine on this machine; notes in either case. Software GPUs are not
+/// considered.
 fn gpu_if_faster(
     model: &Model,
     config: &EngineConfig,
     cpu: CpuConfig,
 ) -> (Option<(WgpuEngine, String)>, Vec<String>) {
-    let asked = config.gpu.is_some();
-    if config.isa.is_some() || config.incremental.is_some() || !(asked || may_have_gpu()) {
+    let is_requested = config.gpu.is_some();
+    if config.isa.is_some() || config.incremental.is_some() || !(is_requested || may_have_gpu()) {
         return (None, Vec::new());
     }
     let mut notes = Vec::new();
@@ -122,7 +122,7 @@ fn gpu_if_faster(
     (found, notes)
 }
 
-/// Whether there may be a GPU: on Linux and Android, whether any driver's device is there. Cheaper than asking the drivers.
+/// True if there may be a GPU: on Linux and Android, if a device file of a driver exists. Cheaper than loading the drivers.
 fn may_have_gpu() -> bool {
     /// NVIDIA (desktop, Jetson), Mali and Adreno drivers without a DRM node.
     const DEVICES: [&str; 5] =
@@ -140,13 +140,13 @@ fn try_gpu(
     notes: &mut Vec<String>,
 ) -> Result<Option<(WgpuEngine, String)>, EngineError> {
     let gpu = match open_gpu(config) {
-        // A machine without a driver is nothing to report, a GPU that was asked for and is not there is.
+        // A missing driver is not reported; a missing GPU that was requested by name is.
         Err(GpuError::NoAdapter { .. }) if config.gpu.is_none() => return Ok(None),
         opened => opened.map_err(EngineError::load)?,
     };
     if gpu.facts().software {
-        let imitation = || GpuError::Driver(format!("{} is imitated by the CPU", gpu.facts().name));
-        return if config.gpu.is_some() { Err(EngineError::load(imitation())) } else { Ok(None) };
+        let software = || GpuError::Driver(format!("{} is a software GPU", gpu.facts().name));
+        return if config.gpu.is_some() { Err(EngineError::load(software())) } else { Ok(None) };
     }
     if_faster(&gpu, model, config, cpu, notes)
 }
@@ -158,14 +158,14 @@ fn if_faster(
     cpu: CpuConfig,
     notes: &mut Vec<String>,
 ) -> Result<Option<(WgpuEngine, String)>, EngineError> {
-    // What the CPU alone computes in, the GPU is not asked for.
+    // A precision that only the CPU engine supports.
     let Ok(precision) = config.precision.on_gpu(model, gpu.facts().f16) else { return Ok(None) };
     let known = last_comparison(gpu, model, config);
     if known.is_some_and(|known| !known.favours_gpu()) {
         return Ok(None);
     }
     let mut engine = WgpuEngine::new(gpu, model, precision).map_err(EngineError::load)?;
-    let told = |Comparison { cpu_ms, gpu_ms }| {
+    let describe = |Comparison { cpu_ms, gpu_ms }| {
         format!("a frame took {gpu_ms:.1} ms on {} and {cpu_ms:.1} ms on the CPU", gpu.facts().name)
     };
     let comparison = match known {
@@ -173,14 +173,14 @@ fn if_faster(
         None => {
             let comparison = measure(&mut cpu::load(model, cpu)?, &mut engine).map_err(EngineError::load)?;
             keep(gpu, model, config, comparison);
-            notes.push(format!("{}: measured once for this model, and kept", told(comparison)));
+            notes.push(format!("{}: measured once for this model and stored", describe(comparison)));
             comparison
         }
     };
-    Ok(comparison.favours_gpu().then(|| (engine, told(comparison))))
+    Ok(comparison.favours_gpu().then(|| (engine, describe(comparison))))
 }
 
-/// Name of the file that keeps a comparison: of these engines in these precisions.
+/// Name of the file that stores a comparison, by model shape, storage, precision and threads.
 fn file_name(model: &Model, config: &EngineConfig) -> String {
     let spec = model.spec();
     let threads = config.threads.map_or("all".into(), |threads| threads.to_string());
@@ -189,7 +189,7 @@ fn file_name(model: &Model, config: &EngineConfig) -> String {
     format!("cpu-or-gpu-{shape}-{:?}-{precision}-{threads}.json", model.metadata().storage).to_lowercase()
 }
 
-/// What was measured before for this device, model shape, precision and number of threads.
+/// The stored comparison for this device, model shape, precision and number of threads.
 pub fn last_comparison(gpu: &Gpu, model: &Model, config: &EngineConfig) -> Option<Comparison> {
     serde_json::from_slice(&gpu.kept(&file_name(model, config))?).ok()
 }
@@ -200,7 +200,7 @@ fn keep(gpu: &Gpu, model: &Model, config: &EngineConfig, comparison: Comparison)
     }
 }
 
-/// Medians of both engines on the same frame, in turn.
+/// Measures both engines alternately on the same frame; medians.
 fn measure(cpu: &mut dyn Extractor, gpu: &mut dyn Extractor) -> Result<Comparison, ExtractError> {
     let side_px = SIDE * cpu.spec().patch_size;
     let pixels: Vec<u8> = (0..side_px * side_px * 3).map(|at| (at * 7 % 251) as u8).collect();
@@ -231,8 +231,7 @@ pub(crate) mod tests {
     use dinov2_weights::{ConvertOptions, Storage};
     use std::time::Duration;
 
-    /// The machine's GPU, or a program that imitates one. Without any the test is skipped, loudly; where DINOV2_TEST_GPU is set
-    /// that is a failure.
+    /// The machine's GPU, or a software GPU. Without any, the test is skipped with a message; if DINOV2_TEST_GPU is set, it fails.
     pub(crate) fn gpu_under_test(config: &GpuConfig) -> Option<Gpu> {
         match Gpu::open(config) {
             Err(GpuError::NoAdapter { .. }) if std::env::var_os("DINOV2_TEST_GPU").is_none() => {
@@ -245,7 +244,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// An engine that does nothing but take its time.
+    /// An engine that only sleeps.
     struct Sleeper<'a>(&'a VitSpec, Duration);
 
     impl Extractor for Sleeper<'_> {

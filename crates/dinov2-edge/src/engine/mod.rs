@@ -1,7 +1,7 @@
-//! Selects and opens an engine: once, from the model and what the user asks for.
+//! Selects and opens an engine from a model and an [`EngineConfig`].
 //!
-//! [`SelectedEngine::open`] → one of `cpu.rs`, `gpu.rs`, `onnx.rs` → a `Box<dyn Engine>`. Nothing outside of this folder names an
-//! engine, and features that are not built are replaced by `without_*.rs`.
+//! [`SelectedEngine::open`] → one of `cpu.rs`, `gpu.rs`, `onnx.rs` → a `Box<dyn Engine>`. No code outside this folder names an engine.
+//! Engines that are not compiled in are replaced by `without_*.rs`.
 
 mod config;
 mod cpu;
@@ -28,8 +28,8 @@ pub use gpu::{Comparison, last_comparison, open_gpu};
 
 use crate::ModelSource;
 
-/// The engine for a model on this machine, why it was selected, and the CPU engine as a fallback where a GPU was selected
-/// automatically.
+/// The engine for a model on this machine and the reason for it. A GPU that was selected automatically has the CPU engine as its
+/// fallback.
 ///
 /// ```
 /// use dinov2_edge::{Engine, EngineConfig, SelectedEngine};
@@ -54,10 +54,10 @@ struct Fallback {
 }
 
 impl SelectedEngine {
-    /// Loads the model into the engine that the configuration names.
+    /// Loads the model into the engine that the configuration selects.
     ///
     /// # Errors
-    /// A model that the engine cannot load, settings that it does not have, or an engine that this build lacks.
+    /// A model that the engine cannot load, settings that it does not support, or an engine that is not compiled in.
     pub fn open(source: &ModelSource, config: EngineConfig) -> Result<Self, EngineError> {
         match (config.backend, source) {
             (Backend::Auto, ModelSource::Model(model)) => Self::fastest(model, &config),
@@ -96,18 +96,19 @@ impl SelectedEngine {
         engine.downcast_ref()
     }
 
-    /// Replaces a GPU engine that failed by the CPU engine; `false` if there is no fallback, or the error is not a failure of the engine.
+    /// Replaces a GPU engine that failed by the CPU engine. `false` if there is no fallback, or the error is not a failure of the
+    /// engine.
     fn fall_back(&mut self, error: &ExtractError) -> bool {
         let failed = matches!(error, ExtractError::Failed { .. });
         let Some(Fallback { model, config }) = self.fallback.take_if(|_| failed) else { return false };
         match cpu::load(&model, config) {
             Ok(engine) => {
-                self.notes.push(format!("{}; going on with the CPU", chain(error)));
+                self.notes.push(format!("{}; continuing on the CPU", chain(error)));
                 self.engine = Box::new(engine);
                 true
             }
             Err(second) => {
-                self.notes.push(format!("the CPU cannot take over: {}", chain(&second)));
+                self.notes.push(format!("falling back to the CPU failed: {}", chain(&second)));
                 false
             }
         }
@@ -203,7 +204,7 @@ mod tests {
         assert!(features.tokens().iter().all(|value| value.is_finite()));
         let notes = engine.take_notes();
         assert!(
-            notes.len() == 1 && notes[0].contains("lost") && notes[0].ends_with("going on with the CPU"),
+            notes.len() == 1 && notes[0].contains("lost") && notes[0].ends_with("continuing on the CPU"),
             "{notes:?}"
         );
         assert!(engine.take_notes().is_empty());

@@ -1,4 +1,4 @@
-//! The engine for ONNX files: tract.
+//! Opens the engine for ONNX files, tract.
 
 use std::num::NonZeroUsize;
 
@@ -10,8 +10,8 @@ use crate::ModelSource;
 pub(super) fn open(source: &ModelSource, threads: NonZeroUsize) -> Result<SelectedEngine, EngineError> {
     let config = OnnxConfig { threads };
     let (engine, reason) = match source {
-        ModelSource::Model(model) => (OnnxEngine::from_model(model, config), "backend onnx was asked for"),
-        ModelSource::Onnx(path) => (OnnxEngine::open(path, config), "an ONNX file"),
+        ModelSource::Model(model) => (OnnxEngine::from_model(model, config), "backend onnx was requested"),
+        ModelSource::Onnx(path) => (OnnxEngine::open(path, config), "the model is an ONNX file"),
     };
     Ok(SelectedEngine::new_with(engine.map_err(EngineError::load)?, reason))
 }

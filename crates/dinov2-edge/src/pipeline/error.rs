@@ -1,26 +1,28 @@
+//! Errors of a pipeline.
+
 use std::error::Error;
 
 use dinov2_core::ExtractError;
 use dinov2_heads::HeadError;
 use dinov2_io::{FitError, SourceError};
 
-/// What a sink reports: each has errors of its own.
+/// The error of a sink. Each sink has its own type.
 pub type SinkFailure = Box<dyn Error + Send + Sync>;
 
-/// Why a pipeline ended before its time.
+/// Why a pipeline failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
-    /// A source gave up.
+    /// A source failed.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// A size that does not fit the model.
     #[error(transparent)]
     Fit(#[from] FitError),
-    /// A frame that does not fit the model, of a file.
+    /// A frame of a file cannot be fitted to the patch grid.
     #[error("cannot use {path}")]
     Unfit {
-        /// What does not fit.
+        /// The cause.
         #[source]
         reason: FitError,
         /// The file, or the name of the frame.
@@ -35,21 +37,21 @@ pub enum PipelineError {
     /// A sink failed.
     #[error(transparent)]
     Sink(SinkFailure),
-    /// A stage took longer than the watchdog allows for one frame.
-    #[error("watchdog: {stage} has been busy with one frame for more than {seconds} s")]
+    /// A worker took longer for one frame than the watchdog allows, or did not end in time.
+    #[error("watchdog: {worker} has been busy with one frame for more than {seconds} s")]
     Stuck {
-        /// The stage.
-        stage: &'static str,
-        /// What the watchdog allows.
+        /// Name of the worker: `engine`, `heads` or the name of a sink.
+        worker: &'static str,
+        /// The limit in seconds.
         seconds: u64,
     },
-    /// A stage panicked, which is a defect of ours.
-    #[error("{stage} panicked; this is a defect of this program")]
+    /// A worker panicked, which is a bug of this program.
+    #[error("{worker} panicked; this is a bug of this program")]
     Panicked {
-        /// The stage.
-        stage: &'static str,
+        /// Name of the worker.
+        worker: &'static str,
     },
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     #[error("cannot start a thread")]
     Thread(#[from] std::io::Error),
 }

@@ -1,3 +1,5 @@
+//! The frame that travels through a pipeline, and the pool that reuses frames.
+
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -5,63 +7,63 @@ use std::time::{Duration, Instant};
 use dinov2_core::{Crop, Features, HeadOutputs, ImageView, PatchGeometry};
 use dinov2_io::Frame;
 
-/// A frame on its way, with what the stages so far have added.
+/// A frame with all that the workers of a pipeline add to it.
 #[derive(Debug, Default)]
 pub struct FeatureFrame {
-    /// Which source, from 0.
+    /// Number of the source, from 0.
     pub camera: usize,
     /// Position among all frames with features, from 0.
     pub number: u64,
-    /// As it came from its source.
+    /// The frame of the source.
     pub frame: Frame,
-    /// What the engine saw: RGB, `[fitted_px.1, fitted_px.0, 3]`.
+    /// Input image of the engine: RGB u8, `[height, width, 3]`.
     pub fitted: Vec<u8>,
-    /// Width and height of the fitted image.
+    /// Width and height of [`Self::fitted`].
     pub fitted_px: (usize, usize),
-    /// The part of the frame under the grid.
+    /// The part of the source frame that the grid covers.
     pub crop: Crop,
     /// The features.
     pub features: Features,
-    /// What heads made of the features: of the heads that a sink wanted.
+    /// Outputs of the heads that a sink wanted.
     pub outputs: HeadOutputs,
-    /// Share of the rows that were computed anew, with an engine that reuses them.
+    /// Share of the rows that were recomputed, 0..=1; `None` for an engine that does not reuse rows.
     pub recomputed: Option<f64>,
-    /// How long it took.
+    /// Durations.
     pub times: Times,
 }
 
-/// When a frame came and how long its stages took.
+/// The start of a frame and how long its steps took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
-    /// Capture, of live sources; else when its reading began.
+    /// Time of capture for live sources; otherwise when reading began.
     pub began: Option<Instant>,
-    /// Reading and decoding; of live sources, from capture to RGB.
+    /// Reading and decoding; for live sources, from capture to RGB.
     pub read: Duration,
     /// Resizing to the grid.
     pub fit: Duration,
-    /// The engine, of the whole batch where several cameras share one.
+    /// The engine, for the whole batch if several cameras share one.
     pub extract: Duration,
     /// From [`Self::began`] to the features.
     pub latency: Duration,
 }
 
 impl FeatureFrame {
-    /// What the engine saw.
+    /// Input image of the engine.
     ///
     /// # Panics
-    /// If pixels and size were changed by hand and no longer match.
+    /// If the lengths of [`Self::fitted`] and [`Self::fitted_px`] do not match.
     pub fn image(&self) -> ImageView<'_> {
         let (width, height) = self.fitted_px;
         ImageView::new(&self.fitted, width, height).expect("fitted pixels match the fitted size")
     }
 
-    /// Where the patches lie in the frame as it came from its source.
+    /// Geometry of the patches in the frame of the source.
     pub fn geometry(&self) -> PatchGeometry {
         PatchGeometry::new(self.features.grid(), self.crop)
     }
 }
 
-/// Frames that wait to be used again, so that nothing is allocated per frame. Clones share them.
+/// Frames for reuse, so that nothing is allocated per frame. Clones share one pool.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
     free: Arc<Mutex<Vec<FeatureFrame>>>,

@@ -1,4 +1,4 @@
-//! The heads of a pipeline, which of them a sink wants, and commands to heads that run.
+//! The heads of a pipeline, the subset that each sink wants, and commands to running heads.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dinov2_heads::Head;
 use serde_json::Value;
 
-/// Most commands that wait for the next frame; older ones are dropped.
+/// Maximum number of pending commands; the oldest are dropped.
 const MAX_COMMANDS: usize = 64;
 
-/// A head with the name that its outputs begin with.
+/// A head with its name, which is also the prefix of its outputs.
 pub struct NamedHead {
-    /// Name by which sinks and commands ask for it.
+    /// Name that sinks and commands use.
     pub name: String,
     /// The head.
     pub head: Box<dyn Head>,
@@ -24,7 +24,7 @@ impl fmt::Debug for NamedHead {
     }
 }
 
-/// Sends commands to the heads of a pipeline that runs. Clones share it.
+/// Sends commands to the heads of a running pipeline. Clones share one queue.
 ///
 /// ```
 /// use dinov2_edge::pipeline::HeadCommands;
@@ -36,7 +36,7 @@ impl fmt::Debug for NamedHead {
 pub struct HeadCommands(Arc<Mutex<VecDeque<(String, Value)>>>);
 
 impl HeadCommands {
-    /// For the head of this name, before its next frame. A command that the head does not have becomes a note of the run.
+    /// Sends a command, which the head gets before its next frame. A command that fails becomes a note of the run.
     pub fn send(&self, head: &str, command: Value) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() == MAX_COMMANDS {
@@ -68,7 +68,7 @@ impl Wants {
         Self { heads: heads.into_iter().map(Into::into).collect(), asked: None }
     }
 
-    /// Only for frames of cameras of which `asked` says so at that moment; it is called from another thread.
+    /// Only for frames of cameras for which `asked` returns true. It is called from another thread, for every frame.
     #[must_use]
     pub fn only_while(self, asked: impl Fn(usize) -> bool + Send + Sync + 'static) -> Self {
         Self { asked: Some(Arc::new(asked)), ..self }

@@ -1,15 +1,17 @@
+//! The link between two threads of a pipeline: one slot per writer, no queue.
+
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What becomes of a value whose place is still taken.
+/// What `put` does when the slot is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhenFull {
-    /// It replaces the older one: live sources.
+    /// Replaces the older value: for live sources.
     Replace,
-    /// Its writer waits: nothing is lost.
+    /// Waits for the reader: no value is lost.
     Wait,
 }
 
-/// Hands values from one thread to the next: a place for one value per writer, so nothing ever queues up.
+/// Passes values from several writers to one reader. Each writer has a slot for one value.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
     state: Mutex<State<T>>,
@@ -19,60 +21,60 @@ pub(crate) struct Mailbox<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    places: Vec<Option<T>>,
+    slots: Vec<Option<T>>,
     open: Vec<bool>,
-    /// The reader has gone.
+    /// The reader has ended.
     refused: bool,
 }
 
-/// What became of a value.
+/// The result of a `put`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Put<T> {
-    /// It has its place.
+    /// The value is stored.
     Stored,
-    /// It has the place of this one, which nobody will read.
+    /// The value is stored and replaced this one, which was not read.
     Replaced(T),
-    /// There is no reader any more.
+    /// The reader has ended; the value is returned.
     Refused(T),
 }
 
 impl<T> Mailbox<T> {
-    pub(crate) fn new(places: usize, when_full: WhenFull) -> Self {
-        let places: Vec<Option<T>> = std::iter::repeat_with(|| None).take(places).collect();
-        let open = vec![true; places.len()];
-        let state = Mutex::new(State { places, open, refused: false });
+    pub(crate) fn new(slots: usize, when_full: WhenFull) -> Self {
+        let slots: Vec<Option<T>> = std::iter::repeat_with(|| None).take(slots).collect();
+        let open = vec![true; slots.len()];
+        let state = Mutex::new(State { slots, open, refused: false });
         Self { state, changed: Condvar::new(), when_full }
     }
 
-    pub(crate) fn put(&self, place: usize, value: T) -> Put<T> {
+    pub(crate) fn put(&self, slot: usize, value: T) -> Put<T> {
         let mut state = self.lock();
-        while self.when_full == WhenFull::Wait && state.places[place].is_some() && !state.refused {
+        while self.when_full == WhenFull::Wait && state.slots[slot].is_some() && !state.refused {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        self.store(state, place, value)
+        self.store(state, slot, value)
     }
 
-    /// As [`Self::put`], but an older value is replaced whatever the mailbox was made for.
-    pub(crate) fn replace(&self, place: usize, value: T) -> Put<T> {
-        self.store(self.lock(), place, value)
+    /// As [`Self::put`] with [`WhenFull::Replace`].
+    pub(crate) fn replace(&self, slot: usize, value: T) -> Put<T> {
+        self.store(self.lock(), slot, value)
     }
 
-    fn store(&self, mut state: MutexGuard<'_, State<T>>, place: usize, value: T) -> Put<T> {
+    fn store(&self, mut state: MutexGuard<'_, State<T>>, slot: usize, value: T) -> Put<T> {
         if state.refused {
             return Put::Refused(value);
         }
-        let older = state.places[place].replace(value);
+        let older = state.slots[slot].replace(value);
         drop(state);
         self.changed.notify_all();
         older.map_or(Put::Stored, Put::Replaced)
     }
 
-    /// Waits for values and appends all that are there, by place. False when there are none and every writer has gone.
+    /// Waits for values and appends all of them, in the order of the slots. False when there are none and all writers have ended.
     pub(crate) fn take_all(&self, taken: &mut Vec<T>) -> bool {
         let mut state = self.lock();
         loop {
             let before = taken.len();
-            taken.extend(state.places.iter_mut().filter_map(Option::take));
+            taken.extend(state.slots.iter_mut().filter_map(Option::take));
             if taken.len() > before {
                 drop(state);
                 self.changed.notify_all();
@@ -85,26 +87,26 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// The writer of this place has gone. What it left can still be read.
-    pub(crate) fn close(&self, place: usize) {
-        self.lock().open[place] = false;
+    /// Marks the writer of this slot as ended. Its last value can still be read.
+    pub(crate) fn close(&self, slot: usize) {
+        self.lock().open[slot] = false;
         self.changed.notify_all();
     }
 
-    /// All writers have gone.
+    /// Marks all writers as ended.
     pub(crate) fn close_all(&self) {
         self.lock().open.fill(false);
         self.changed.notify_all();
     }
 
-    /// The reader has gone.
+    /// Marks the reader as ended.
     pub(crate) fn refuse(&self) {
         self.lock().refused = true;
         self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Every change is a single step, so a thread that panicked left nothing half done.
+        // The state is consistent after a panic, because every change is a single step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,3 +1,5 @@
+//! Counters and recent times of a pipeline, from which [`LiveStats`] are computed.
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +11,12 @@ use super::Times;
 use super::thermals::Thermals;
 use dinov2_core::statistics::{quantile, sorted};
 
-/// What "lately" means.
+/// Time window of rates and quantiles.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Most frames that are kept for it.
+/// Maximum number of frames in the window.
 const WINDOW_FRAMES: usize = 1_024;
 
-/// Counts what the stages do, from all their threads.
+/// Metrics of a pipeline; updated by all workers.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     start: Instant,
@@ -79,7 +81,7 @@ impl Metrics {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// `losses`: of all sources; thermals as the machine tells them now.
+    /// The statistics now. `losses`: sum over all sources.
     pub(crate) fn stats(&self, losses: Losses, thermals: Thermals) -> LiveStats {
         let now = Instant::now();
         let mut window = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,8 +108,8 @@ impl Metrics {
     }
 }
 
-/// Intervals per second between the oldest frame and the newest, or now where that is longer ago than an interval: so that
-/// the rate falls when frames stop coming.
+/// Frames per second over the window. If the newest frame is older than the mean interval, the span ends now, so that the rate falls
+/// when frames stop.
 fn rate(recent: &[Recent], now: Instant) -> f64 {
     let [first, .., last] = recent else { return 0.0 };
     let intervals = (recent.len() - 1) as f64;

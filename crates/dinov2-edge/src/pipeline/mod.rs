@@ -1,4 +1,4 @@
-//! From sources to sinks, in threads.
+//! Runs sources, engine, heads and sinks on one thread each.
 //!
 //! ```text
 //! source 0 ─ capture ─► fit ─┐                        ┌─► sink
@@ -34,12 +34,12 @@
 //! # }
 //! ```
 //!
-//! Every arrow is a place for one frame, so nothing ever queues up. Where all sources are live, a newer frame replaces one
-//! that nobody has taken yet: latency stays bounded, and what is dropped is counted by reason. Else writers wait, and no
-//! frame is lost. Frames are recycled.
+//! Every arrow is a slot for one frame; there are no queues. If all sources are live, a newer frame replaces one that was not taken
+//! yet: latency stays bounded, and dropped frames are counted by reason. Otherwise writers wait, and no frame is lost. Frames are
+//! reused.
 //!
-//! The calling thread supervises: it gathers statistics and notes once a second, and ends the pipeline when it is told to,
-//! when a stage fails, or when a stage hangs.
+//! The calling thread supervises: it gathers statistics and notes once a second, and ends the pipeline when it is stopped, or when a
+//! worker fails or hangs.
 
 mod error;
 mod feature_frame;
@@ -49,12 +49,12 @@ mod metrics;
 #[cfg(feature = "record")]
 mod recording_sink;
 mod sink;
-mod stages;
 mod supervisor;
 mod thermals;
 mod thinning;
 #[cfg(feature = "view")]
 mod view_sink;
+mod workers;
 
 use std::num::NonZeroU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -74,25 +74,25 @@ pub use thermals::{Thermals, thermals};
 #[cfg(feature = "view")]
 pub use view_sink::ViewSink;
 
-/// What a pipeline does with the frames of its sources.
+/// Configuration of a pipeline.
 #[derive(Clone, Debug)]
 pub struct PipelineConfig {
-    /// Size that frames are brought to.
+    /// Size that frames are resized or cropped to.
     pub size: Size,
-    /// What else the engine reads out.
+    /// Taps of the engine, besides those that the heads need.
     pub taps: Taps,
-    /// Ends after so many frames with features.
+    /// Maximum number of frames with features.
     pub frames: Option<NonZeroU64>,
-    /// Ends after so long.
+    /// Maximum duration.
     pub duration: Option<Duration>,
-    /// Least time from one frame to the next: of files between the times that their frames have in them, of cameras, and of
-    /// frames without a time, by the clock.
+    /// Minimum time between two frames: by the timestamps of frames from files, by the clock for cameras and for frames without
+    /// timestamps.
     pub period: Option<Duration>,
-    /// Ends with an error when engine or sink take longer than this for one frame.
+    /// Maximum time of the engine or a sink for one frame; the run fails if it is exceeded.
     pub watchdog: Option<Duration>,
     /// Commands to the heads.
     pub commands: HeadCommands,
-    /// What an input that cannot be used means, of sources that are not live.
+    /// What to do when an input of a source that is not live cannot be used.
     pub bad_inputs: BadInputs,
 }
 
@@ -112,13 +112,13 @@ impl PipelineConfig {
     }
 }
 
-/// What an input that cannot be used means for the others.
+/// What to do when an input cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BadInputs {
-    /// The end, with the input's error, once the frames before it are written.
+    /// Ends the run with the input's error, after the frames before it are written.
     #[default]
     Stop,
-    /// Nothing: it is reported by [`Observation::skipped`] and counted.
+    /// Skips the input, reports it in [`Observation::skipped`] and counts it.
     Skip,
 }
 
@@ -132,42 +132,42 @@ pub struct Pipeline {
     events: (Sender<Event>, Receiver<Event>),
 }
 
-/// Ends a pipeline from any thread.
+/// Stops a pipeline from any thread.
 #[derive(Clone, Debug)]
 pub struct PipelineStop(Sender<Event>);
 
 impl PipelineStop {
-    /// Asks for the end: what has features is still written, what has none is let go.
+    /// Stops the pipeline: frames with features are still written, frames without are dropped.
     pub fn stop(&self) {
-        // Fails only when the pipeline has ended.
+        // Fails only after the pipeline has ended.
         let _ = self.0.send(Event::Stop);
     }
 }
 
-/// How a pipeline ended.
+/// The outcome of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
-    /// What it did.
+    /// Final statistics.
     pub stats: LiveStats,
-    /// Inputs that could not be used, or not to their end.
+    /// Number of inputs that could not be used or read to their end.
     pub skipped: u64,
     /// True if [`PipelineStop::stop`] ended it.
     pub stopped: bool,
 }
 
-/// What the supervisor sees, once a second and at the end.
+/// A report to the caller, once a second and at the end.
 #[derive(Debug)]
 pub struct Observation<'a> {
-    /// How the run is doing.
+    /// Statistics so far.
     pub stats: &'a LiveStats,
-    /// What a person should hear, each once.
+    /// Messages for the user. Each is reported once.
     pub notes: Vec<String>,
-    /// Inputs that could not be used, each once.
+    /// Inputs that could not be used. Each is reported once.
     pub skipped: Vec<PipelineError>,
 }
 
 impl Pipeline {
-    /// The frames of source `i` are those of camera `i`. The engine also reads out what the heads need.
+    /// Source `i` is camera `i`. The engine computes the configured taps and those that the heads need.
     pub fn new(
         sources: Vec<Box<dyn Source>>,
         engine: Box<dyn Engine>,
@@ -178,16 +178,16 @@ impl Pipeline {
         Self { sources, engine, heads, sinks, config, events: channel() }
     }
 
-    /// Ends it from another thread.
+    /// A handle to stop the pipeline from another thread.
     pub fn stop_handle(&self) -> PipelineStop {
         PipelineStop(self.events.0.clone())
     }
 
-    /// Runs until the sources end, a limit is reached, [`PipelineStop::stop`] is called or something fails. All sinks have
-    /// finished when it returns. An engine in the middle of a frame is not waited for: its thread ends after it.
+    /// Runs until the sources end, a limit is reached, [`PipelineStop::stop`] is called or a worker fails. All sinks have
+    /// finished when it returns. An engine in the middle of a frame is not waited for: its thread ends after that frame.
     ///
     /// # Errors
-    /// The first failure of a stage.
+    /// The first failure of a worker.
     pub fn run(self, observe: &mut dyn FnMut(Observation<'_>)) -> Result<Summary, PipelineError> {
         supervisor::run(self, observe)
     }

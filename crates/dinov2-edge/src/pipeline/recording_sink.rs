@@ -1,3 +1,5 @@
+//! The sink that writes a recording.
+
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,8 +8,8 @@ use dinov2_io::{LiveStats, Recorded, Recording, RecordingMeta, SinkError};
 
 use super::{FeatureFrame, Sink, SinkFailure, Wants};
 
-/// Writes everything into a recording. When the disk fails or is full, the recording ends and the run goes on: a robot sees
-/// on. The failure is noted at once and told again at the end.
+/// Writes frames, features, outputs and statistics into a recording. If the disk fails or is full, the recording ends and the run
+/// continues, so that a robot keeps its features. The failure is a note at once and an error at the end.
 pub struct RecordingSink {
     recording: Option<Recording>,
     heads: Vec<String>,
@@ -16,7 +18,7 @@ pub struct RecordingSink {
 }
 
 impl RecordingSink {
-    /// Creates the file. `heads`: whose outputs are recorded.
+    /// Creates the file. `heads`: names of the heads to record.
     ///
     /// # Errors
     /// As [`Recording::create`].
@@ -30,7 +32,7 @@ impl RecordingSink {
             self.notes
                 .push(format!("the recording has ended and the run goes on without it: {}", chain(&error)));
             self.failure = Some(error);
-            // What it holds is readable; there is no room for a summary.
+            // The file is readable up to here; a summary could not be written.
             self.recording = None;
         }
     }

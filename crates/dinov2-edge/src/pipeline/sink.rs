@@ -1,43 +1,44 @@
+//! The trait of sinks.
+
 use dinov2_io::LiveStats;
 
 use super::{FeatureFrame, SinkFailure, Wants};
 
-/// Takes frames with features, in a thread of its own.
+/// A consumer of frames with features. Each sink runs on its own thread.
 ///
-/// A sink that is still busy when the next frame comes delays nobody: in a live run it loses that frame, else its pipeline
-/// waits for it.
+/// A sink that is busy when the next frame arrives loses that frame in a live run; in a run over files the pipeline waits for it.
 pub trait Sink: Send {
-    /// For messages.
+    /// Name for messages.
     fn name(&self) -> &'static str;
 
-    /// The heads whose outputs it takes from [`FeatureFrame::outputs`]; asked once, when the pipeline starts.
+    /// The heads whose outputs it reads from [`FeatureFrame::outputs`]. Called once, when the pipeline starts.
     fn wants(&self) -> Wants {
         Wants::nothing()
     }
 
-    /// Takes a frame.
+    /// Processes a frame.
     ///
     /// # Errors
-    /// Ends the pipeline.
+    /// An error ends the pipeline.
     fn take(&mut self, frame: &FeatureFrame) -> Result<(), SinkFailure>;
 
-    /// Takes what the run tells about itself, once a second.
+    /// Processes the statistics of the run. Called once a second.
     ///
     /// # Errors
-    /// Ends the pipeline.
+    /// An error ends the pipeline.
     fn take_stats(&mut self, _stats: &LiveStats) -> Result<(), SinkFailure> {
         Ok(())
     }
 
-    /// What a person should hear and no error says. Each is returned once.
+    /// Messages for the user that are not errors. Each is returned once.
     fn take_notes(&mut self) -> Vec<String> {
         Vec::new()
     }
 
-    /// There is nothing more to come.
+    /// Completes the output. Called once, after the last frame.
     ///
     /// # Errors
-    /// What could not be completed.
+    /// The output cannot be completed.
     fn finish(&mut self) -> Result<(), SinkFailure> {
         Ok(())
     }

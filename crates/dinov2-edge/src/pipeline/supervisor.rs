@@ -1,3 +1,6 @@
+//! The calling thread of a pipeline: starts the workers, gathers statistics and notes once a second, watches for workers that hang,
+//! and ends the pipeline.
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError};
@@ -10,25 +13,28 @@ use dinov2_io::{Fit, LiveHandle, LiveStats, Losses, StopSignal};
 use super::feature_frame::{Pool, Pooled};
 use super::mailbox::{Mailbox, WhenFull};
 use super::metrics::Metrics;
-use super::stages::{Beat, Capture, Extract, Feeding, Fitting, ForSink, Heads, Shared};
 use super::thermals::thermals;
 use super::thinning::Thinning;
+use super::workers::{
+    BusyTimer, CaptureWorker, EngineWorker, FitWorker, HeadsWorker, Shared, SinkMessage, SinkWorker,
+};
 use super::{BadInputs, Observation, Pipeline, PipelineError, Summary};
 
-/// How often statistics are made.
+/// Time between two observations.
 const TICK: Duration = Duration::from_secs(1);
-/// How long sinks may take to finish what they have when a pipeline ends.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time that heads and sinks have to finish when a pipeline ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the supervisor hears.
+/// A message to the supervisor.
 #[derive(Debug)]
 pub(crate) enum Event {
     Stop,
-    Ended(Stage, Result<(), PipelineError>),
+    Ended(Worker, Result<(), PipelineError>),
 }
 
+/// A kind of worker thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum Worker {
     Capture,
     Fit,
     Extract,
@@ -36,7 +42,7 @@ pub(crate) enum Stage {
     Sink(&'static str),
 }
 
-impl Stage {
+impl Worker {
     fn name(self) -> &'static str {
         match self {
             Self::Capture => "capture",
@@ -48,24 +54,24 @@ impl Stage {
     }
 }
 
-/// The thread that called, and what it holds of the others.
+/// The state of the supervising thread.
 struct Supervisor {
     shared: Arc<Shared>,
     handles: Vec<LiveHandle>,
-    beats: Vec<Arc<Beat>>,
+    busy_timers: Vec<Arc<BusyTimer>>,
     fitted: Arc<Mailbox<Pooled>>,
     featured: Arc<Mailbox<Pooled>>,
-    sinks: Vec<Arc<Mailbox<ForSink>>>,
-    /// Place for statistics in the sinks' mailboxes.
-    stats_place: usize,
-    /// Stages behind the engine that have not ended.
+    sinks: Vec<Arc<Mailbox<SinkMessage>>>,
+    /// Slot of the statistics in the sinks' mailboxes.
+    stats_slot: usize,
+    /// Workers after the engine (heads and sinks) that have not ended.
     open: usize,
     watchdog: Option<Duration>,
-    /// Sources are live.
+    /// All sources are live.
     live: bool,
-    /// How a source of files failed, whose earlier frames are still on their way.
+    /// First failure of a source of files; reported after its earlier frames are written.
     failed: Option<PipelineError>,
-    /// Inputs that could not be used, as far as they were observed.
+    /// Inputs that could not be used, as reported so far.
     skipped: u64,
     events: Receiver<Event>,
 }
@@ -106,63 +112,64 @@ impl Supervisor {
         });
         let fitted = Arc::new(Mailbox::new(cameras, when_full));
         let featured = Arc::new(Mailbox::new(cameras, when_full));
-        let mut beats = vec![Arc::new(Beat::new(Stage::Extract.name()))];
+        let mut busy_timers = vec![Arc::new(BusyTimer::new(Worker::Extract.name()))];
         let mut fed = Vec::new();
         let open = sinks.len() + 1;
-        // From the end to the beginning, so that nothing is lost before there is someone to take it.
+        // From sinks to sources, so that every frame has a reader.
         for sink in sinks {
             let mailbox = Arc::new(Mailbox::new(cameras + 1, when_full));
-            let (name, beat) = (sink.name(), Arc::new(Beat::new(sink.name())));
+            let (name, busy) = (sink.name(), Arc::new(BusyTimer::new(sink.name())));
             fed.push((sink.wants(), mailbox.clone()));
-            beats.push(beat.clone());
-            let feeding = Feeding { sink, shared: shared.clone(), beat, mailbox };
-            spawn(Stage::Sink(name), &sender, feeding, Feeding::run)?;
+            busy_timers.push(busy.clone());
+            let worker = SinkWorker { sink, shared: shared.clone(), busy, mailbox };
+            spawn(Worker::Sink(name), &sender, worker, SinkWorker::run)?;
         }
         let sinks = fed.iter().map(|(_, mailbox)| mailbox.clone()).collect();
         let taps =
             config.taps.iter().chain(heads.iter().flat_map(|named| named.head.taps().as_slice().to_vec()));
         let taps = Taps::new(taps);
-        let heads = Heads {
+        let heads = HeadsWorker {
             heads,
             commands: config.commands,
             shared: shared.clone(),
             featured: featured.clone(),
             sinks: fed,
         };
-        spawn(Stage::Heads, &sender, heads, Heads::run)?;
+        spawn(Worker::Heads, &sender, heads, HeadsWorker::run)?;
         let patch_size = engine.spec().patch_size;
-        let extract = Extract {
+        let extract = EngineWorker {
             engine,
             taps,
             most_frames: config.frames.map(u64::from),
             period: config.period,
             shared: shared.clone(),
-            beat: beats[0].clone(),
+            busy: busy_timers[0].clone(),
             fitted: fitted.clone(),
             featured: featured.clone(),
         };
-        spawn(Stage::Extract, &sender, extract, Extract::run)?;
+        spawn(Worker::Extract, &sender, extract, EngineWorker::run)?;
         for (camera, source) in sources.into_iter().enumerate() {
             let captured = Arc::new(Mailbox::new(1, when_full));
             let fit = Fit::new(config.size, patch_size)?;
             let (shared_by_fit, fitted, from) = (shared.clone(), fitted.clone(), captured.clone());
-            let fitting = Fitting { camera, fit, bad_inputs, shared: shared_by_fit, captured: from, fitted };
-            spawn(Stage::Fit, &sender, fitting, Fitting::run)?;
+            let fitting =
+                FitWorker { camera, fit, bad_inputs, shared: shared_by_fit, captured: from, fitted };
+            spawn(Worker::Fit, &sender, fitting, FitWorker::run)?;
             let prefix = (cameras > 1).then(|| format!("camera{camera}_"));
             let (thinning, shared) = (Thinning::new(config.period), shared.clone());
-            let capture = Capture { camera, source, thinning, prefix, bad_inputs, shared, captured };
-            spawn(Stage::Capture, &sender, capture, Capture::run)?;
+            let capture = CaptureWorker { camera, source, thinning, prefix, bad_inputs, shared, captured };
+            spawn(Worker::Capture, &sender, capture, CaptureWorker::run)?;
         }
-        let (stats_place, watchdog) = (cameras, config.watchdog);
+        let (stats_slot, watchdog) = (cameras, config.watchdog);
         let failed = None;
         Ok(Self {
             shared,
             handles,
-            beats,
+            busy_timers,
             fitted,
             featured,
             sinks,
-            stats_place,
+            stats_slot,
             open,
             watchdog,
             live,
@@ -172,7 +179,7 @@ impl Supervisor {
         })
     }
 
-    /// Waits for the end. True if it was asked for.
+    /// Waits for the end. True if [`super::PipelineStop::stop`] caused it.
     fn watch(
         &mut self,
         duration: Option<Duration>,
@@ -185,7 +192,7 @@ impl Supervisor {
             let until = deadline.map_or(next_tick, |deadline| deadline.min(next_tick));
             match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Event::Stop) => return Ok(true),
-                Ok(Event::Ended(stage, outcome)) => self.ended(stage, outcome)?,
+                Ok(Event::Ended(worker, outcome)) => self.ended(worker, outcome)?,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -200,9 +207,9 @@ impl Supervisor {
         Ok(false)
     }
 
-    fn ended(&mut self, stage: Stage, outcome: Result<(), PipelineError>) -> Result<(), PipelineError> {
-        self.count_end(stage);
-        let before_engine = matches!(stage, Stage::Capture | Stage::Fit);
+    fn ended(&mut self, worker: Worker, outcome: Result<(), PipelineError>) -> Result<(), PipelineError> {
+        self.count_end(worker);
+        let before_engine = matches!(worker, Worker::Capture | Worker::Fit);
         match outcome {
             Err(error) if before_engine && !self.live => {
                 self.failed.get_or_insert(error);
@@ -212,12 +219,12 @@ impl Supervisor {
         }
     }
 
-    fn count_end(&mut self, stage: Stage) {
-        match stage {
-            Stage::Heads | Stage::Sink(_) => self.open -= 1,
-            // No features will be made of further frames.
-            Stage::Extract => self.handles.iter().for_each(|handle| handle.stop_signal().stop()),
-            Stage::Capture | Stage::Fit => {}
+    fn count_end(&mut self, worker: Worker) {
+        match worker {
+            Worker::Heads | Worker::Sink(_) => self.open -= 1,
+            // Without an engine, further frames are useless.
+            Worker::Extract => self.handles.iter().for_each(|handle| handle.stop_signal().stop()),
+            Worker::Capture | Worker::Fit => {}
         }
     }
 
@@ -225,13 +232,13 @@ impl Supervisor {
         let stats = self.stats();
         let sent = Arc::new(stats.clone());
         for sink in &self.sinks {
-            sink.replace(self.stats_place, ForSink::Stats(sent.clone()));
+            sink.replace(self.stats_slot, SinkMessage::Stats(sent.clone()));
         }
         self.observe(&stats, observe);
         let Some(most) = self.watchdog else { return Ok(()) };
-        match self.beats.iter().find(|beat| beat.busy_for() > most) {
+        match self.busy_timers.iter().find(|busy| busy.busy_for() > most) {
             None => Ok(()),
-            Some(beat) => Err(PipelineError::Stuck { stage: beat.stage, seconds: most.as_secs() }),
+            Some(busy) => Err(PipelineError::Stuck { worker: busy.worker, seconds: most.as_secs() }),
         }
     }
 
@@ -258,7 +265,7 @@ impl Supervisor {
         notes
     }
 
-    /// Tells every stage that it is time. Frames without features are let go.
+    /// Stops all workers. Frames without features are dropped.
     fn stop(&self) {
         self.shared.stop.stop();
         self.handles.iter().for_each(|handle| handle.stop_signal().stop());
@@ -268,21 +275,22 @@ impl Supervisor {
 
     /// Waits until heads and sinks have ended.
     fn drain(&mut self) -> Result<(), PipelineError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
         let mut outcome = Ok(());
         while self.open > 0 {
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Ended(stage, ended)) => {
-                    self.count_end(stage);
-                    if matches!(stage, Stage::Heads | Stage::Sink(_)) {
+                Ok(Event::Ended(worker, ended)) => {
+                    self.count_end(worker);
+                    if matches!(worker, Worker::Heads | Worker::Sink(_)) {
                         outcome = outcome.and(ended);
                     }
                 }
                 Ok(Event::Stop) => {}
                 Err(_) => {
-                    let busy = self.beats.iter().max_by_key(|beat| beat.busy_for());
-                    let stage = busy.map_or(Stage::Heads.name(), |beat| beat.stage);
-                    return outcome.and(Err(PipelineError::Stuck { stage, seconds: PATIENCE.as_secs() }));
+                    let busy = self.busy_timers.iter().max_by_key(|busy| busy.busy_for());
+                    let worker = busy.map_or(Worker::Heads.name(), |busy| busy.worker);
+                    return outcome
+                        .and(Err(PipelineError::Stuck { worker, seconds: DRAIN_TIMEOUT.as_secs() }));
                 }
             }
         }
@@ -290,26 +298,26 @@ impl Supervisor {
     }
 }
 
-/// Starts a thread that tells the supervisor how it ended. The supervisor waits for heads and sinks, so these have let go of
-/// everything by then. It does not wait for the stages before them: it must hear how they failed before their mailboxes close, or
-/// it would take what follows, the end of everybody else, for a good one.
+/// Starts a worker thread that reports its outcome to the supervisor. Heads and sinks are dropped before the report, because the
+/// supervisor returns after it. The others are dropped, and their mailboxes closed, after the report: otherwise the supervisor could
+/// see the regular end of the later workers before the failure that caused it.
 fn spawn<W: Send + 'static>(
-    stage: Stage,
+    worker: Worker,
     events: &Sender<Event>,
-    mut worker: W,
+    mut task: W,
     run: fn(&mut W) -> Result<(), PipelineError>,
 ) -> Result<(), PipelineError> {
     let events = events.clone();
     let body = move || {
-        // After a panic the worker is dropped, not used again.
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut worker)));
-        let outcome = outcome.unwrap_or(Err(PipelineError::Panicked { stage: stage.name() }));
-        let is_awaited = matches!(stage, Stage::Heads | Stage::Sink(_));
-        let kept = Some(worker).filter(|_| !is_awaited);
-        // Nobody listens once the pipeline has returned.
-        let _ = events.send(Event::Ended(stage, outcome));
+        // Unwind safe: after a panic the task is only dropped.
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut task)));
+        let outcome = outcome.unwrap_or(Err(PipelineError::Panicked { worker: worker.name() }));
+        let is_awaited = matches!(worker, Worker::Heads | Worker::Sink(_));
+        let kept = Some(task).filter(|_| !is_awaited);
+        // Fails only after the pipeline has returned.
+        let _ = events.send(Event::Ended(worker, outcome));
         drop(kept);
     };
-    thread::Builder::new().name(stage.name().into()).spawn(body)?;
+    thread::Builder::new().name(worker.name().into()).spawn(body)?;
     Ok(())
 }

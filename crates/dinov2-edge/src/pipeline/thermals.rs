@@ -1,14 +1,14 @@
-//! Temperature and throttling, as far as Linux tells them.
+//! Temperature and throttling of the machine, from Linux's `/sys`. Other systems report nothing.
 
 use std::fs;
 use std::path::Path;
 
-/// How hot the machine is.
+/// Temperature and throttling of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Thermals {
     /// The hottest thermal zone, in degrees Celsius.
     pub temperature_c: Option<f64>,
-    /// True if the processor is being slowed down.
+    /// True if the processor is throttled.
     pub throttled: Option<bool>,
 }
 
@@ -17,12 +17,12 @@ pub fn thermals() -> Thermals {
     thermals_below(Path::new("/sys"))
 }
 
-/// Zones: `class/thermal/thermal_zone*/temp`, in thousandths of a degree. Throttling: cooling devices that hold a processor
-/// back (`class/thermal/cooling_device*/{type,cur_state}`), and on a Raspberry Pi the firmware's own word for it.
+/// Temperature: `class/thermal/thermal_zone*/temp`, in thousandths of a degree. Throttling: active cooling devices of the processor
+/// (`class/thermal/cooling_device*/{type,cur_state}`), and the firmware's flags on a Raspberry Pi.
 fn thermals_below(sys: &Path) -> Thermals {
-    /// What is outside of this is a sensor that does not work.
+    /// Values outside this range come from broken sensors.
     const PLAUSIBLE_C: std::ops::Range<f64> = -50.0..200.0;
-    /// Raspberry Pi: under-voltage, capped, throttled, soft temperature limit; the higher bits tell of the past.
+    /// Raspberry Pi: under-voltage, capped, throttled, soft temperature limit. The higher bits report past events.
     const PI_NOW: u32 = 0xF;
     let class = sys.join("class/thermal");
     let read = |path: &Path| Some(fs::read_to_string(path).ok()?.trim().to_string());

@@ -1,14 +1,14 @@
-//! Fewer frames of a file, by the times that they have in it.
+//! Reduces the frame rate of files by the timestamps of their frames.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dinov2_io::Frame;
 
-/// Part of a period by which a frame may be early: times in milliseconds are not whole periods.
+/// A frame may be early by this fraction of a period (1/8), because timestamps in milliseconds are rounded.
 const EARLY_PART: u64 = 8;
 
-/// Of each period that is counted from the first frame of an input, keeps the first frame.
+/// Keeps the first frame of each period. Periods are counted from the first frame of an input.
 #[derive(Debug, Default)]
 pub(crate) struct Thinning {
     period_ns: Option<u64>,
@@ -19,18 +19,18 @@ pub(crate) struct Thinning {
 }
 
 impl Thinning {
-    /// Keeps every frame without a period.
+    /// Without a period, every frame is kept.
     pub(crate) fn new(period: Option<Duration>) -> Self {
         let period_ns = period.map(|period| u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1));
         Self { period_ns, ..Self::default() }
     }
 
-    /// True for a frame whose pace is that of the file, not of this machine's clock.
+    /// True for a frame of a file with timestamps; other frames are limited by the clock.
     pub(crate) fn applies_to(frame: &Frame) -> bool {
         frame.captured.is_none() && frame.capture_ns.is_some()
     }
 
-    /// Whether `frame` is the first of its period. Frames of now, and those without a time, are always kept.
+    /// True if `frame` is the first of its period. Live frames and frames without timestamps are always kept.
     pub(crate) fn keeps(&mut self, frame: &Frame) -> bool {
         let (Some(period_ns), true, Some(time_ns)) =
             (self.period_ns, Self::applies_to(frame), frame.capture_ns)

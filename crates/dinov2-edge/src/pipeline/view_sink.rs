@@ -1,3 +1,5 @@
+//! The sink of the live page.
+
 use std::sync::Arc;
 
 use dinov2_io::LiveStats;
@@ -5,7 +7,7 @@ use dinov2_view::{Shown, View};
 
 use super::{FeatureFrame, HeadCommands, Sink, SinkFailure, Wants};
 
-/// Shows frames and outputs on the live page, and passes on what its viewers ask of the heads.
+/// Shows frames and outputs on the live page, and passes commands of viewers to the heads.
 pub struct ViewSink {
     view: Arc<View>,
     heads: Vec<String>,
@@ -13,7 +15,7 @@ pub struct ViewSink {
 }
 
 impl ViewSink {
-    /// `heads`: whose outputs are shown. `commands`: those of the pipeline's configuration.
+    /// `heads`: names of the heads to show. `commands`: the same as in [`super::PipelineConfig::commands`].
     pub fn new(view: View, heads: Vec<String>, commands: HeadCommands) -> Self {
         Self { view: Arc::new(view), heads, commands }
     }
@@ -33,7 +35,7 @@ impl Sink for ViewSink {
         for (head, command) in self.view.take_commands() {
             self.commands.send(&head, command);
         }
-        // Without outputs nobody watched yet when the frame passed the heads.
+        // A frame without outputs passed the heads before a viewer connected.
         if self.heads.is_empty() || frame.outputs.iter().next().is_some() {
             self.view.show(&Shown {
                 camera: frame.camera,

@@ -1,4 +1,4 @@
-//! What the matrices of a model see on real images: the statistics that rounding and smoothing work from.
+//! Calibration: statistics of the inputs of a model's matrices on images, used for rounding and smoothing.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +19,19 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A copy of an image.
+    /// Copies an image.
     pub fn new(image: ImageView<'_>) -> Self {
         Self { pixels: image.pixels().to_vec(), width_px: image.width_px(), height_px: image.height_px() }
     }
 
     /// # Panics
-    /// When the pixels were resized by hand and no longer match the size.
+    /// If the number of pixels does not match the size.
     pub fn view(&self) -> ImageView<'_> {
         ImageView::new(&self.pixels, self.width_px, self.height_px).expect("pixels match the size")
     }
 }
 
-/// The inputs of one matrix, summed up.
+/// Statistics of the inputs of one matrix.
 pub(super) struct InputStatistics {
     /// Sum of `x xᵀ`, `[k, k]`.
     pub(super) gram: Vec<f32>,
@@ -67,7 +67,7 @@ pub(super) struct Calibration {
 }
 
 impl Calibration {
-    /// Adds what the matrices see on one image; `engine` runs in f32.
+    /// Adds the inputs of all matrices for one image. `engine` runs in f32.
     pub(super) fn add(
         &mut self,
         engine: &mut CpuEngine,
@@ -88,7 +88,7 @@ impl Calibration {
     }
 
     /// # Panics
-    /// Before the first image.
+    /// If no image was added.
     pub(super) fn of(&self, block: usize, matrix: Matrix) -> &InputStatistics {
         &self.inputs[&(block, matrix)]
     }

@@ -1,4 +1,4 @@
-//! Smoothing and rounding of a model's matrices.
+//! Smoothing and rounding of a model's matrices to int8 and int4.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use dinov2_weights::{Model, Numbers, fits_int4};
 use super::calibration::Calibration;
 use super::{Progress, QuantizeError, Target};
 
-/// Smoothing exponents of a block's two LayerNorms; `None` smooths nothing.
+/// Smoothing exponents of a block's two LayerNorms; `None`: no smoothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Exponents {
     pub(super) attention: Option<f32>,
@@ -32,26 +32,26 @@ impl Exponents {
     }
 }
 
-/// How one matrix came through.
+/// Result of quantizing one matrix.
 #[derive(Clone, Debug)]
 pub struct MatrixReport {
-    /// Its name in the model file, without `.weight`.
+    /// Name in the model file, without `.weight`.
     pub name: String,
-    /// Bits of a weight: 8 or 4.
+    /// Bits per weight: 8 or 4.
     pub bits: u8,
-    /// Its weights.
+    /// Number of weights.
     pub weights: usize,
-    /// Largest input magnitude over the median channel's largest: how far outliers stand out, after smoothing.
+    /// Outliers after smoothing: largest input magnitude divided by the median over the channels of their largest magnitude.
     pub outliers: f32,
-    /// Relative error of its outputs on the calibration images, from the rounding of its weights.
+    /// Relative error of the outputs on the calibration images, caused by rounding the weights.
     pub output_error: f64,
-    /// The same without error feedback.
+    /// The same when rounding to nearest, without error feedback.
     pub nearest_error: f64,
-    /// Of a matrix that stays int8 in an int4 file, what its output error would be in int4.
+    /// For a matrix that stays int8 in an int4 file: its output error in int4.
     pub int4_error: Option<f64>,
 }
 
-/// Rounds a model's matrices by its statistics.
+/// Rounds the matrices of a model by their statistics.
 pub(super) struct Rounding<'a> {
     pub(super) model: &'a Model,
     pub(super) calibration: &'a Calibration,
@@ -60,7 +60,7 @@ pub(super) struct Rounding<'a> {
     pub(super) pool: &'a Pool,
 }
 
-/// A matrix and its inputs, smoothed.
+/// A matrix and the statistics of its inputs, after smoothing.
 struct Smoothed {
     name: String,
     /// `[n, k]`.
@@ -78,12 +78,12 @@ impl Smoothed {
         self.gram.iter().step_by(self.k() + 1).copied().collect()
     }
 
-    /// Weights of a row.
+    /// Number of weights per row.
     fn k(&self) -> usize {
         self.largest.len()
     }
 
-    /// The group in which it can be int4, if that is asked for.
+    /// The int4 group if int4 is requested and rows are whole groups.
     fn group(&self, target: Target) -> Option<usize> {
         match target {
             Target::Int4 { group, .. } => Some(group).filter(|&group| fits_int4(&[0, self.k()], group)),
@@ -101,11 +101,11 @@ impl Smoothed {
 
 type Replacements = BTreeMap<String, Numbers>;
 
-/// Rounds one matrix, with something to say about it.
+/// Rounds one matrix and returns a value about it.
 type Round<'a, R> = dyn Fn(&Smoothed) -> Result<(Numbers, R), QuantizeError> + Sync + 'a;
 
 impl Rounding<'_> {
-    /// Every matrix of the blocks, in order.
+    /// All matrices of the blocks, in order.
     fn matrices(&self) -> Vec<(usize, Matrix)> {
         let of_block = [Matrix::Qkv, Matrix::Projection, Matrix::MlpIn, Matrix::MlpOut];
         (0..self.model.spec().depth).flat_map(|block| of_block.map(|matrix| (block, matrix))).collect()
@@ -148,8 +148,7 @@ impl Rounding<'_> {
         Ok(smoothed)
     }
 
-    /// Calls `round` for these matrices, spread over the threads. Norms and matrices go into `replacements`; what was
-    /// said comes back in order.
+    /// Calls `round` for these matrices on all threads. Norms and matrices go into `replacements`; returns the other values in order.
     fn each<R: Send>(
         &self,
         exponents: Exponents,
@@ -158,7 +157,7 @@ impl Rounding<'_> {
         round: &Round<'_, R>,
     ) -> Result<Vec<R>, QuantizeError> {
         let mut order: Vec<usize> = (0..matrices.len()).collect();
-        // The widest inputs take longest: those of the MLP's second matrix come first.
+        // Matrices with the widest inputs, the second of the MLP, take longest and come first.
         order.sort_by_key(|&index| matrices[index].1 != Matrix::MlpOut);
         let outcomes = Mutex::new(BTreeMap::new());
         self.pool.run(order.len(), &|task| {
@@ -180,7 +179,7 @@ impl Rounding<'_> {
         Ok(results)
     }
 
-    /// Rounded to nearest: quick, to judge exponents by.
+    /// Rounds to nearest: fast, used to search the exponents.
     pub(super) fn to_nearest(&self, exponents: Exponents) -> Result<Replacements, QuantizeError> {
         let mut replacements = Replacements::new();
         self.each(exponents, &self.matrices(), &mut replacements, &|smoothed| {
@@ -197,7 +196,7 @@ impl Rounding<'_> {
         Ok(replacements)
     }
 
-    /// Rounded with error feedback. In int4, then those to int8 whose outputs change most.
+    /// Rounds with error feedback. For int4, the matrices whose outputs change most are then rounded to int8 instead.
     pub(super) fn with_feedback(
         &self,
         exponents: Exponents,

@@ -1,12 +1,11 @@
 //! Calibrated int8 and int4 quantization of a model file.
 //!
-//! Images go through the f32 engine once, for the statistics of every matrix's inputs. Then the smoothing exponent is
-//! searched, separately for the two LayerNorms of a block, on the patch cosine of the int8 engine itself; then every
-//! matrix is rounded with error feedback. The fidelity that ends up in the file is measured on images that nothing was
-//! fitted to.
+//! 1. The f32 engine runs the calibration images; the statistics of every matrix's inputs are collected.
+//! 2. The smoothing exponents of the two LayerNorms of a block are searched, judged by the patch cosine of the int8 engine.
+//! 3. Every matrix is rounded with error feedback.
+//! 4. The fidelity, which is stored in the file, is measured on held-out images.
 //!
-//! int4 is a form of storage: the int8 engine runs such files, and is what their fidelity is measured with. It is not
-//! smoothed.
+//! int4 is a storage format: the int8 engine runs such files, and their fidelity is measured with it. int4 files are not smoothed.
 
 //!
 //! ```
@@ -62,83 +61,83 @@ pub use matrices::MatrixReport;
 use calibration::Calibration;
 use matrices::{Exponents, Rounding};
 
-/// Smoothing exponents that are tried besides none (quantization literature: 0.3 to 0.7).
+/// Smoothing exponents that are tried, besides no smoothing (quantization literature: 0.3 to 0.7).
 const EXPONENTS: [f32; 4] = [0.35, 0.45, 0.55, 0.65];
 
-/// Images that the exponents are judged by.
+/// Number of images for the search of the exponents.
 const JUDGES: usize = 8;
 
-/// Images of one size: to fit to, and to measure with.
+/// Images of one size.
 #[derive(Clone, Debug)]
 pub struct ImageSet {
     /// Short side of the images.
     pub size_px: usize,
-    /// What scales and roundings are fitted to.
+    /// Images for the statistics.
     pub calibration: Vec<Picture>,
-    /// What the fidelity is measured on.
+    /// Images for measuring the fidelity.
     pub held_out: Vec<Picture>,
 }
 
-/// What the matrices become.
+/// The storage of the quantized matrices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
-    /// A scale per output channel.
+    /// int8 with a scale per output channel.
     Int8,
-    /// A scale and a zero point per group. Matrices whose rows are no whole groups stay int8.
+    /// int4 with a scale and a zero point per group. Matrices whose rows are not whole groups stay int8.
     Int4 {
-        /// Weights of a group, one of [`dinov2_weights::INT4_GROUPS`].
+        /// Weights per group, one of [`dinov2_weights::INT4_GROUPS`].
         group: usize,
-        /// Most of the weights, as a share, that stay int8: the matrices whose outputs int4 would change most.
+        /// Maximum share of the weights, 0..=1, that stay int8: the matrices whose outputs int4 would change most.
         int8_share: f64,
     },
 }
 
-/// How a model is quantized.
+/// Options of the quantization.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizeOptions {
-    /// What the matrices become.
+    /// The storage of the matrices.
     pub target: Target,
-    /// Largest magnitude of a weight, in units of its scale: 127, or 64 for CPUs that sum products in 16 bits.
+    /// Largest magnitude of a quantized weight: 127, or 64 for CPUs that sum products in 16 bits.
     pub weight_limit: u8,
     /// Threads.
     pub threads: NonZeroUsize,
 }
 
-/// Where a quantization is.
+/// Progress of the quantization.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// What is being done.
+    /// Name of the current stage.
     pub stage: &'static str,
-    /// Steps done.
+    /// Completed steps of this stage.
     pub done: usize,
-    /// Steps of this stage.
+    /// Total steps of this stage.
     pub total: usize,
 }
 
-/// What came of it.
+/// Report of a quantization.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Smoothing exponents of the attention's and the MLP's LayerNorm; `None` where none was best.
+    /// Smoothing exponents of the attention's and the MLP's LayerNorm; `None` if no smoothing was best.
     pub exponents: [Option<f32>; 2],
-    /// Per matrix, in the order of the blocks.
+    /// Results per matrix, in the order of the blocks.
     pub matrices: Vec<MatrixReport>,
-    /// What went into the file.
+    /// The metadata that was stored in the file.
     pub quantization: Quantization,
 }
 
-/// Why a model was not quantized.
+/// Errors of quantizing a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantizeError {
-    /// No images to fit to, or none to measure with.
+    /// Too few images.
     #[error("calibration: expected at least {needed} images, got {got}")]
     TooFewImages {
-        /// Least number.
+        /// Minimum number of images.
         needed: usize,
-        /// Number given.
+        /// Actual number.
         got: usize,
     },
-    /// The model is int8 or int4 already: its rounding errors cannot be undone.
+    /// The model is already int8 or int4; its rounding errors cannot be undone.
     #[error("quantize: expected a model in f32, f16 or bf16, got {storage}: {model}")]
     AlreadyQuantized {
         /// int8 or int4.
@@ -146,11 +145,11 @@ pub enum QuantizeError {
         /// The model.
         model: String,
     },
-    /// An engine computes something that is no number.
+    /// An engine computed NaN or infinity.
     #[error("quantize: expected finite features on the images, got NaN or infinity")]
     Features,
     /// The inputs of a matrix are not finite, or all zero.
-    #[error("{matrix}: expected finite inputs on the calibration images, got none")]
+    #[error("{matrix}: expected finite, non-zero inputs on the calibration images")]
     Inputs {
         /// The matrix.
         matrix: String,
@@ -167,15 +166,15 @@ pub enum QuantizeError {
     /// An engine cannot run an image.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// No place for temporary files.
+    /// The folder for temporary files cannot be created.
     #[error("cannot make a temporary folder")]
     Temporary(#[from] std::io::Error),
 }
 
-/// Least number of images that [`quantize`] takes.
+/// Minimum number of images for [`quantize`].
 pub const LEAST_IMAGES: usize = 4;
 
-/// Refuses a model that is quantized already.
+/// Checks that a model is not already quantized.
 ///
 /// # Errors
 /// [`QuantizeError::AlreadyQuantized`].
@@ -188,8 +187,8 @@ pub fn check(model: &Model) -> Result<(), QuantizeError> {
     }
 }
 
-/// Quantizes `model` to `output`. `images`: at least one size with at least one image each to fit to and to measure
-/// with; the exponents are judged by the first size's.
+/// Quantizes `model` to `output`. `images`: at least one size, with at least one calibration image and one held-out image each. The
+/// exponents are searched on the first size.
 ///
 /// # Errors
 /// Too few images, a model that [`check`] refuses, files that cannot be read or written.
@@ -236,8 +235,8 @@ pub fn quantize(
     let trial = Trial { path: scratch.path().join("trial.safetensors"), quantization: &quantization, config };
     let exponents = match options.target {
         Target::Int8 => search(&rounding, &mut exact, &trial, judges, progress)?,
-        // Smoothing moves range into the weights, which are what int4 is short of: measured, it made the tail of the
-        // patch cosine worse (docs/benchmarks.md).
+        // No smoothing for int4: it moves range from the inputs to the weights, and made the tail of the patch cosine worse
+        // (docs/benchmarks.md).
         Target::Int4 { .. } => Exponents::default(),
     };
 
@@ -260,7 +259,7 @@ pub fn quantize(
     Ok(Report { exponents: [exponents.attention, exponents.mlp], matrices, quantization })
 }
 
-/// A file that is tried out.
+/// A temporary model file for the search of the exponents.
 struct Trial<'a> {
     path: PathBuf,
     quantization: &'a Quantization,
@@ -268,7 +267,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// The int8 engine with the file that these make.
+    /// Writes a file with these replacements and opens the int8 engine with it.
     fn engine(
         &self,
         model: &Model,
@@ -281,7 +280,7 @@ impl Trial<'_> {
     }
 }
 
-/// The exponents with the best mean patch cosine: first the same for both norms, then each by itself.
+/// The exponents with the best mean patch cosine: first the same exponent for both norms, then each one separately.
 fn search(
     rounding: &Rounding<'_>,
     exact: &mut CpuEngine,
@@ -319,7 +318,7 @@ fn search(
     Ok(best.1)
 }
 
-/// Cosine per patch between two engines, ascending.
+/// Cosines of corresponding patches of two engines, ascending.
 fn patch_cosines(
     exact: &mut CpuEngine,
     candidate: &mut CpuEngine,

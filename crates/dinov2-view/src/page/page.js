@@ -1,11 +1,11 @@
-// The live page. What comes over the socket is described in docs/live-page.md.
+// The live page. docs/live-page.md describes the messages of the socket.
 "use strict";
 
 const HEADER_BYTES = 48;
 const KIND = { similarity: 1, picture: 3, colours: 4, output: 5 };
 const PLOT_SECONDS = 60;
-const SILENCE_MS = 5000; // Statistics come every second.
-const MAX_PAUSE_MS = 8000;
+const SILENCE_MS = 5000; // Reconnects after this time without a message; statistics come every second.
+const MAX_PAUSE_MS = 8000; // Longest pause between two attempts to connect.
 
 const root = document.documentElement;
 const at = (id) => document.getElementById(id);
@@ -13,21 +13,21 @@ const query = new URLSearchParams(location.search);
 
 let camera = Number(query.get("camera")) || 0;
 let socket = null;
-let heardAt = 0; // Last message, as performance.now().
+let lastMessageAt = 0; // performance.now() of the last message.
 let failures = 0;
 let retry = 0; // Timer of the next attempt.
-let pictureAt = null; // Last picture of this connection.
-let trouble = null; // What the server says is wrong.
+let pictureAt = null; // performance.now() of the last picture of this connection.
+let trouble = null; // The problem that the server reports.
 let fps = 0;
 let grid = { rows: 1, cols: 1, width_px: 4, height_px: 3 };
 let model = ""; // Features of the same model can be compared.
-let pick = null; // { x, y }, 0..1; once the server told it, also its feature and the model that it is of
-let unasked = false; // This connection has not been asked for the pick of the one before.
-let cursor = null; // { row, col } of the keyboard
+let pick = null; // { x, y } in 0..1, and feature and model after the message "picked".
+let pickPending = false; // The pick of the previous connection was not sent on this one yet.
+let cursor = null; // { row, col } of the keyboard cursor
 let frozen = false;
-let colours = null; // Newest of each, waiting for their picture.
+let colours = null; // Newest message of each kind; shown with the picture of the same frame.
 let similarity = null;
-let lastFrame = null; // What is on the screen: { bitmap, colours }
+let lastFrame = null; // The displayed frame: { bitmap, colours }
 let latencies = []; // [seconds, ms] of frames
 let trends = []; // [seconds, fps, p95 in ms] of statistics
 
@@ -36,57 +36,57 @@ let trends = []; // [seconds, fps, p95 in ms] of statistics
 function connect() {
   clearTimeout(retry);
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const mine = new WebSocket(`${scheme}://${location.host}/ws?camera=${camera}`);
-  mine.binaryType = "arraybuffer";
-  socket = mine;
-  heardAt = performance.now();
-  let greeted = false;
-  mine.onmessage = ({ data }) => {
-    if (mine !== socket) return;
-    heardAt = performance.now();
-    if (!greeted) {
-      greeted = true;
+  const opened = new WebSocket(`${scheme}://${location.host}/ws?camera=${camera}`);
+  opened.binaryType = "arraybuffer";
+  socket = opened;
+  lastMessageAt = performance.now();
+  let connected = false;
+  opened.onmessage = ({ data }) => {
+    if (opened !== socket) return;
+    lastMessageAt = performance.now();
+    if (!connected) {
+      connected = true;
       failures = 0;
       subscribe();
     }
-    if (typeof data === "string") told(JSON.parse(data));
-    else received(data);
+    if (typeof data === "string") onMessage(JSON.parse(data));
+    else onBinary(data);
   };
-  mine.onclose = () => {
-    if (mine === socket) lost(greeted);
+  opened.onclose = () => {
+    if (opened === socket) onDisconnect(connected);
   };
 }
 
-/** Also called where nothing closes: a cable was pulled. */
-function lost(wasConnected) {
+/** Called when the socket closes, and by the watchdog when a connection is silent without a close. */
+function onDisconnect(wasConnected) {
   if (socket) socket.close();
   socket = null;
-  // The pick stays for the next connection; its map, of a frame that nobody sees any longer, goes.
+  // The pick is kept for the next connection; its map belongs to an old frame.
   hideMap();
   failures += 1;
   const pause = Math.min(MAX_PAUSE_MS, 250 * 2 ** failures) * (0.75 + Math.random() / 2);
   retry = setTimeout(connect, pause);
   showState("lost", "connection lost, trying again");
-  if (!wasConnected) explain();
+  if (!wasConnected) explainFailure();
 }
 
-/** A socket that is refused does not say why; a plain request does. */
-async function explain() {
+/** Browsers do not report why a socket was refused, so a plain request finds out. */
+async function explainFailure() {
   try {
     const { status } = await fetch("healthz");
     if (socket) return;
     if (status === 401) showState("lost", "token missing or wrong: open this page with ?token=…");
-    else showState("lost", "the server refuses: too many viewers? trying again");
+    else showState("lost", "the server refused the connection (too many viewers?), trying again");
   } catch {
-    // Nobody there, as it says already.
+    // No server: the status already says "connection lost".
   }
 }
 
-function send(wish) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(wish));
+function send(message) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
 }
 
-/** A page that nobody sees costs the robot nothing. */
+/** Subscribes while the page is visible, so that a hidden page causes no load. */
 function subscribe() {
   for (const topic of ["outputs", "pictures"]) send({ [document.hidden ? "unsubscribe" : "subscribe"]: topic });
 }
@@ -98,24 +98,24 @@ function showState(state, text) {
 
 function watchdog() {
   const now = performance.now();
-  if (socket && now - heardAt > SILENCE_MS) lost(socket.readyState === WebSocket.OPEN);
+  if (socket && now - lastMessageAt > SILENCE_MS) onDisconnect(socket.readyState === WebSocket.OPEN);
   if (!socket || socket.readyState !== WebSocket.OPEN) return;
   const still = pictureAt === null ? null : now - pictureAt;
-  // A slow model is no standstill.
-  const patience = Math.max(2000, 3000 / Math.max(fps, 0.1));
+  // The limit grows with the frame interval, so a slow model is not reported as a stall.
+  const limit = Math.max(2000, 3000 / Math.max(fps, 0.1));
   if (trouble) showState("still", trouble);
   else if (still === null) showState("still", "waiting for a picture");
-  else if (still > patience) showState("still", `no picture for ${Math.round(still / 1000)} s`);
+  else if (still > limit) showState("still", `no picture for ${Math.round(still / 1000)} s`);
   else showState("live", "live");
 }
 
 // ---- Messages
 
-function told(message) {
+function onMessage(message) {
   if (message.type === "hello") {
     model = message.model;
-    unasked = pick !== null;
-    if (pick?.feature && pick.model !== model) forgetPick("The server has another model now: pick again.");
+    pickPending = pick !== null;
+    if (pick?.feature && pick.model !== model) dropPick("The server runs another model now: pick again.");
     document.title = message.title;
     at("title").textContent = message.title;
     pictureAt = null;
@@ -126,7 +126,7 @@ function told(message) {
     for (const picture of document.querySelectorAll(".picture")) {
       picture.style.aspectRatio = `${grid.width_px} / ${grid.height_px}`;
     }
-    if (unasked) askAgain();
+    if (pickPending) resendPick();
   } else if (message.type === "picked") {
     if (pick && !pick.feature) pick = { ...pick, feature: message.feature, model };
   } else if (message.type === "stats") {
@@ -140,7 +140,7 @@ function told(message) {
   }
 }
 
-function received(buffer) {
+function onBinary(buffer) {
   const view = new DataView(buffer);
   if (buffer.byteLength < HEADER_BYTES || view.getUint32(0) !== 0x44563256 || view.getUint8(4) !== 1) return;
   const kind = view.getUint8(5);
@@ -160,9 +160,9 @@ function received(buffer) {
 // ---- Pictures
 
 let decoding = false;
-let waiting = null; // The newest that came while another was decoded.
+let waiting = null; // The newest picture that arrived while another was decoded.
 
-/** The picture comes after everything else of its frame. */
+/** The server sends the picture last, so colours and similarity of the frame are already here. */
 async function showPicture(message) {
   const ofThisFrame = (other) => (other && other.frame === message.frame ? other : null);
   waiting = { ...message, colours: ofThisFrame(colours), similarity: ofThisFrame(similarity) };
@@ -194,7 +194,7 @@ function drawFrame(frame) {
   root.dataset.frame = frame.frame;
 }
 
-/** Canvas `id` of that size; an unchanged size keeps its pixels. */
+/** Canvas `id`, resized if needed. An unchanged size keeps the pixels. */
 function sized(id, width, height) {
   const canvas = at(id);
   if (canvas.width !== width) canvas.width = width;
@@ -202,7 +202,7 @@ function sized(id, width, height) {
   return canvas;
 }
 
-/** One pixel per patch; the style sheet scales. `colour` writes 4 bytes of patch `index`. */
+/** One pixel per patch, scaled by the style sheet. `colour(index)` returns the RGBA bytes of a patch. */
 function drawPatches(id, { rows, cols }, colour) {
   const context = sized(id, cols, rows).getContext("2d");
   const image = context.createImageData(cols, rows);
@@ -226,9 +226,9 @@ function drawOverlay() {
   if (lastFrame.colours) context.drawImage(at("pca"), 0, 0, width, height);
 }
 
-// ---- Outputs of heads: shown by their kind, whatever head made them
+// ---- Outputs of heads: shown by their kind, without knowing the head
 
-const panels = new Map(); // By name: the id of a canvas.
+const panels = new Map(); // Output name to canvas id.
 
 function panelOf(name) {
   if (!panels.has(name)) {
@@ -249,7 +249,7 @@ function panelOf(name) {
   return panels.get(name);
 }
 
-/** A map from its least to its greatest value, a mask with a colour per class, or colours. */
+/** Draws a map (scaled from minimum to maximum), a mask (a colour per class) or colours. */
 function showOutput(message) {
   const length = new Uint8Array(message.buffer)[HEADER_BYTES];
   const name = new TextDecoder().decode(new Uint8Array(message.buffer, HEADER_BYTES + 1, length));
@@ -276,7 +276,7 @@ function classColour(number) {
   return [0, 1, 2].map((channel) => (bit(channel) << 7) | (bit(channel + 3) << 6) | (bit(channel + 6) << 5));
 }
 
-/** Scores and vectors as text, boxes on the camera's picture. */
+/** Shows scores and vectors as text, and boxes on the camera picture. */
 function showValues(outputs) {
   const text = [];
   const boxes = [];
@@ -308,7 +308,7 @@ function showValues(outputs) {
 
 // ---- Similarity
 
-// Dark violet to light yellow: brightness alone tells the order.
+// Dark violet to light yellow; brightness increases with the value.
 const RAMP = [[10, 5, 40], [90, 20, 110], [190, 55, 85], [250, 145, 20], [255, 250, 165]];
 
 function rampColour(part) {
@@ -319,7 +319,7 @@ function rampColour(part) {
 
 function drawHeat(message) {
   const values = new Float32Array(message.buffer, HEADER_BYTES);
-  // What is dissimilar darkens the camera's picture, what is similar covers it.
+  // Low similarity darkens the camera picture, high similarity covers it.
   drawPatches("heat", message, (index) => [...rampColour(values[index]), 135 + 40 * Math.max(values[index] || 0, 0)]);
   at("heat").hidden = false;
   let best = 0;
@@ -341,19 +341,19 @@ function mark(id, x, y) {
 function pickAt(x, y) {
   if (!socket) return;
   pick = { x, y };
-  unasked = false;
+  pickPending = false;
   send({ pick });
   mark("origin", x, y);
   at("clear").disabled = false;
   at("scale").hidden = false;
 }
 
-/** After a lost connection: the same feature, whatever lies at its place by now. */
-function askAgain() {
-  unasked = false;
+/** After a reconnect: compares with the same feature, not with the patch that is now at its position. */
+function resendPick() {
+  pickPending = false;
   if (!pick) return;
   if (pick.feature && pick.feature.length !== grid.dim) {
-    forgetPick("The server has another model now: pick again.");
+    dropPick("The server runs another model now: pick again.");
   } else {
     send(pick.feature ? { query: pick.feature } : { pick: { x: pick.x, y: pick.y } });
   }
@@ -362,12 +362,12 @@ function askAgain() {
 function clearPick() {
   if (!pick) return;
   send({ unpick: true });
-  forgetPick("Tap a picture: everything that is similar to that patch lights up.");
+  dropPick("Tap a picture: all patches similar to it light up.");
 }
 
-function forgetPick(hint) {
+function dropPick(hint) {
   pick = null;
-  unasked = false;
+  pickPending = false;
   hideMap();
   for (const id of ["origin", "cursor", "scale"]) at(id).hidden = true;
   at("clear").disabled = true;
@@ -417,7 +417,7 @@ function showCameras(names) {
 }
 
 const DROPS = { engine_busy: "engine busy", sink_busy: "output busy", rate_limit: "above rate" };
-// Faults of a source.
+// Faults of the source.
 const FAULTS = { missed: "missed", corrupt: "corrupt", reopened: "reopened" };
 
 function showNumbers(stats, clients) {
@@ -478,7 +478,7 @@ function drawPlots(now) {
   plot("fps-plot", now, "", [{ points: trends, colour: "#4cc38a", name: "" }]);
 }
 
-/** Lines over the last minute, from 0 to a round number above the largest value. */
+/** Plots lines over the last minute. The y axis ends at a round number above the maximum. */
 function plot(id, now, unit, lines) {
   const scale = window.devicePixelRatio || 1;
   const { clientWidth: width, clientHeight: height } = at(id);
@@ -543,7 +543,7 @@ document.addEventListener("visibilitychange", () => {
 });
 window.addEventListener("online", () => socket || connect());
 drawRamp();
-// The token is a cookie by now; it need not stay in the history.
+// The token is in a cookie now; keep it out of the history.
 if (query.has("token")) {
   query.delete("token");
   const rest = query.toString();

@@ -130,11 +130,11 @@ fn viewers_leave_places_to_health_and_metrics() {
     let fed = Fed::new(many);
     let mut streams: Vec<_> =
         (0..limits::MAX_CONNECTIONS).map(|_| send(fed.address(), "/stream.mjpg", &[])).collect();
-    let told: Vec<u16> = streams.iter_mut().map(|stream| read_head(stream).0).collect();
+    let seen: Vec<u16> = streams.iter_mut().map(|stream| read_head(stream).0).collect();
     let served = limits::MAX_CONNECTIONS - limits::RESERVED_CONNECTIONS;
     assert!(
-        told[..served].iter().all(|status| *status == 200)
-            && told[served..].iter().all(|status| *status == 503)
+        seen[..served].iter().all(|status| *status == 200)
+            && seen[served..].iter().all(|status| *status == 503)
     );
     let [_, metrics, page] = statuses(fed.address(), &[]);
     assert_eq!((metrics, page), (200, 503));

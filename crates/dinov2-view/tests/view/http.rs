@@ -257,7 +257,7 @@ fn health_follows_the_frames() {
     let stats = |frames| LiveStats { frames, ..LiveStats::default() };
     let says = |answer: &Answer, status, word: &str| answer.status == status && answer.text().contains(word);
     view.update(&stats(0));
-    until("no frame yet", || says(&health(), 503, "no frame has come yet"));
+    until("no frame yet", || says(&health(), 503, "no frame yet"));
     let mut frames = 0;
     until("frames come", || {
         frames += 1;
@@ -268,7 +268,7 @@ fn health_follows_the_frames() {
         view.update(&stats(frames));
         says(&health(), 503, "no frame for")
     });
-    until("the pipeline stands still", || says(&health(), 503, "told nothing"));
+    until("the pipeline stands still", || says(&health(), 503, "no statistics from the pipeline for"));
 }
 
 /// name{labels} value, with HELP and TYPE before each name, as the text format 0.0.4 asks for.

@@ -68,8 +68,8 @@ impl Client {
         }
     }
 
-    fn send(&mut self, wish: &Value) {
-        self.0.send(Message::text(wish.to_string())).unwrap();
+    fn send(&mut self, message: &Value) {
+        self.0.send(Message::text(message.to_string())).unwrap();
     }
 
     /// The next text of that type; others and packets are passed over.
@@ -160,8 +160,8 @@ fn a_restarted_server_goes_on_with_the_feature_that_was_picked() {
     assert_eq!((row, col), (2, 2));
     let origin = Scene::new(picked["frame"].as_u64().unwrap());
     let query = &origin.features.patches()[(row * GRID.cols + col) * DIM..][..DIM];
-    let told: Vec<f32> = serde_json::from_value(picked["feature"].clone()).unwrap();
-    assert_eq!(told, query, "the feature is told to the bit");
+    let sent: Vec<f32> = serde_json::from_value(picked["feature"].clone()).unwrap();
+    assert_eq!(sent, query, "the feature is sent bit for bit");
     drop((before, first));
 
     let again = fed();
@@ -282,9 +282,9 @@ fn statistics_come_by_themselves() {
     fed.view.update(&stats);
     let mut client = Client::new(&fed.view);
     for _ in 0..2 {
-        let told = client.answer("stats");
-        assert_eq!(told["stats"], serde_json::to_value(&stats).unwrap());
-        assert_eq!((&told["clients"], &told["trouble"]), (&json!(1), &Value::Null));
+        let message = client.answer("stats");
+        assert_eq!(message["stats"], serde_json::to_value(&stats).unwrap());
+        assert_eq!((&message["clients"], &message["trouble"]), (&json!(1), &Value::Null));
     }
 }
 
@@ -342,7 +342,7 @@ fn too_much_ends_the_connection_and_nothing_else() {
     let mut next = Client::new(&fed.view);
     next.send(&json!({"subscribe": "features"}));
     next.packet(2);
-    until("seats are given back", || get(fed.address(), "/metrics", &[]).text().contains("clients 1\n"));
+    until("permits are given back", || get(fed.address(), "/metrics", &[]).text().contains("clients 1\n"));
 }
 
 #[test]
@@ -365,5 +365,5 @@ fn who_may_connect() {
     client.answer("hello");
     assert_eq!(status(&ours), StatusCode::SERVICE_UNAVAILABLE);
     drop(client);
-    until("the seat is free again", || status(&ours) == StatusCode::OK);
+    until("the permit is free again", || status(&ours) == StatusCode::OK);
 }

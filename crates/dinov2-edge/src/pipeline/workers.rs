@@ -1,5 +1,5 @@
-//! What the threads of a pipeline do. Each stage reads one mailbox and writes the next. When it is dropped, at its end or by a
-//! panic, it refuses the one and closes the other, so that an end travels both ways.
+//! The worker threads of a pipeline. Each reads one mailbox and writes the next. When a worker is dropped, at its end or by a panic,
+//! it refuses its input and closes its output, so that an end propagates in both directions.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use super::sink::Sink;
 use super::thinning::Thinning;
 use super::{BadInputs, PipelineError};
 
-/// What all stages share.
+/// The state that all workers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
@@ -42,9 +42,9 @@ impl Shared {
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(error);
     }
 
-    /// Puts a frame before the engine. False if there is no engine any more.
-    fn put_before_engine(&self, mailbox: &Mailbox<Pooled>, place: usize, frame: Pooled) -> bool {
-        match mailbox.put(place, frame) {
+    /// Passes a frame towards the engine. False if the reader has ended.
+    fn put_before_engine(&self, mailbox: &Mailbox<Pooled>, slot: usize, frame: Pooled) -> bool {
+        match mailbox.put(slot, frame) {
             Put::Stored => true,
             Put::Replaced(_) => {
                 let pausing = self.pausing.load(Ordering::Relaxed);
@@ -55,9 +55,9 @@ impl Shared {
         }
     }
 
-    /// Puts something behind the engine. False if nobody is there any more.
-    fn put_behind_engine<T>(&self, mailbox: &Mailbox<T>, place: usize, value: T) -> bool {
-        match mailbox.put(place, value) {
+    /// Passes a value towards the sinks. False if the reader has ended.
+    fn put_after_engine<T>(&self, mailbox: &Mailbox<T>, slot: usize, value: T) -> bool {
+        match mailbox.put(slot, value) {
             Put::Stored => true,
             Put::Replaced(_) => {
                 self.metrics.dropped(Dropped::SinkBusy);
@@ -68,16 +68,16 @@ impl Shared {
     }
 }
 
-/// Since when a stage has been at work on one frame.
+/// Measures how long a worker has been busy with its current frame; read by the watchdog.
 #[derive(Debug)]
-pub(crate) struct Beat {
-    pub(crate) stage: &'static str,
+pub(crate) struct BusyTimer {
+    pub(crate) worker: &'static str,
     since: Mutex<Option<Instant>>,
 }
 
-impl Beat {
-    pub(crate) fn new(stage: &'static str) -> Self {
-        Self { stage, since: Mutex::new(None) }
+impl BusyTimer {
+    pub(crate) fn new(worker: &'static str) -> Self {
+        Self { worker, since: Mutex::new(None) }
     }
 
     fn during<T>(&self, work: impl FnOnce() -> T) -> T {
@@ -97,19 +97,19 @@ impl Beat {
     }
 }
 
-/// Reads one source.
-pub(crate) struct Capture {
+/// Reads one source: capture and decoding.
+pub(crate) struct CaptureWorker {
     pub(crate) camera: usize,
     pub(crate) source: Box<dyn Source>,
     pub(crate) thinning: Thinning,
-    /// Stands before the names of frames: of several sources each may have a frame of the same name.
+    /// Prefix of frame names, which need not be unique across sources.
     pub(crate) prefix: Option<String>,
     pub(crate) bad_inputs: BadInputs,
     pub(crate) shared: Arc<Shared>,
     pub(crate) captured: Arc<Mailbox<Pooled>>,
 }
 
-impl Capture {
+impl CaptureWorker {
     pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         while !self.shared.stop.is_stopped() {
             let mut frame = self.shared.pool.take();
@@ -117,7 +117,7 @@ impl Capture {
             match self.source.next_frame(&mut frame.frame) {
                 Ok(true) => {}
                 Ok(false) => break,
-                // The source goes on with its next input.
+                // The source continues with its next input.
                 Err(error) if self.bad_inputs == BadInputs::Skip => {
                     self.shared.skip(error.into());
                     continue;
@@ -143,15 +143,15 @@ impl Capture {
     }
 }
 
-impl Drop for Capture {
+impl Drop for CaptureWorker {
     fn drop(&mut self) {
         self.shared.note(self.source.take_notes());
         self.captured.close_all();
     }
 }
 
-/// Brings the frames of one source to the grid.
-pub(crate) struct Fitting {
+/// Resizes or crops the frames of one source to the patch grid.
+pub(crate) struct FitWorker {
     pub(crate) camera: usize,
     pub(crate) fit: Fit,
     pub(crate) bad_inputs: BadInputs,
@@ -160,10 +160,10 @@ pub(crate) struct Fitting {
     pub(crate) fitted: Arc<Mailbox<Pooled>>,
 }
 
-impl Fitting {
+impl FitWorker {
     pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut taken = Vec::new();
-        // A video whose frames do not fit is told of once.
+        // A video whose frames do not fit is reported once.
         let mut unfit = None;
         while self.captured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
@@ -190,7 +190,7 @@ impl Fitting {
     }
 }
 
-impl Fitting {
+impl FitWorker {
     fn fit(&mut self, frame: &mut FeatureFrame) -> Result<(), FitError> {
         let FeatureFrame { frame: captured, fitted, fitted_px, .. } = frame;
         *fitted_px = self.fit.fit_into(captured.view(), fitted)?;
@@ -199,26 +199,26 @@ impl Fitting {
     }
 }
 
-impl Drop for Fitting {
+impl Drop for FitWorker {
     fn drop(&mut self) {
         self.captured.refuse();
         self.fitted.close(self.camera);
     }
 }
 
-/// Runs the engine on whatever cameras have a new frame.
-pub(crate) struct Extract {
+/// Runs the engine on the new frames of all cameras, as one batch.
+pub(crate) struct EngineWorker {
     pub(crate) engine: Box<dyn Engine>,
     pub(crate) taps: Taps,
     pub(crate) most_frames: Option<u64>,
     pub(crate) period: Option<Duration>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) beat: Arc<Beat>,
+    pub(crate) busy: Arc<BusyTimer>,
     pub(crate) fitted: Arc<Mailbox<Pooled>>,
     pub(crate) featured: Arc<Mailbox<Pooled>>,
 }
 
-impl Extract {
+impl EngineWorker {
     pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut frames: Vec<Pooled> = Vec::new();
         let mut due = Instant::now();
@@ -230,9 +230,8 @@ impl Extract {
             self.extract(&mut frames)?;
             self.shared.note(self.engine.take_notes());
             for frame in frames.drain(..) {
-                let place = frame.camera;
-                if self.shared.stop.is_stopped()
-                    || !self.shared.put_behind_engine(&self.featured, place, frame)
+                let slot = frame.camera;
+                if self.shared.stop.is_stopped() || !self.shared.put_after_engine(&self.featured, slot, frame)
                 {
                     return Ok(());
                 }
@@ -241,7 +240,7 @@ impl Extract {
         Ok(())
     }
 
-    /// Frames that may still come.
+    /// Frames until the limit.
     fn left(&self) -> usize {
         let left = self.most_frames.map(|most| most.saturating_sub(self.shared.metrics.frames()));
         left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX)
@@ -258,8 +257,8 @@ impl Extract {
         let start = Instant::now();
         let mut features: Vec<Features> =
             frames.iter_mut().map(|frame| std::mem::take(&mut frame.features)).collect();
-        let Self { engine, taps, beat, .. } = self;
-        let outcome = beat.during(|| match (&*frames, &mut features[..]) {
+        let Self { engine, taps, busy, .. } = self;
+        let outcome = busy.during(|| match (&*frames, &mut features[..]) {
             ([frame], [features]) => engine.extract(frame.image(), taps, features),
             (frames, features) => {
                 let images: Vec<_> = frames.iter().map(|frame| frame.image()).collect();
@@ -281,7 +280,7 @@ impl Extract {
     }
 }
 
-impl Drop for Extract {
+impl Drop for EngineWorker {
     fn drop(&mut self) {
         self.shared.note(self.engine.take_notes());
         self.fitted.refuse();
@@ -289,32 +288,32 @@ impl Drop for Extract {
     }
 }
 
-/// What is handed to a sink.
+/// A message to a sink.
 #[derive(Clone, Debug)]
-pub(crate) enum ForSink {
+pub(crate) enum SinkMessage {
     Frame(Arc<Pooled>),
     Stats(Arc<LiveStats>),
 }
 
-/// Computes what the sinks want of a frame and hands it to all of them.
-pub(crate) struct Heads {
+/// Computes the heads that the sinks want and passes the frame to all sinks.
+pub(crate) struct HeadsWorker {
     pub(crate) heads: Vec<NamedHead>,
     pub(crate) commands: HeadCommands,
     pub(crate) shared: Arc<Shared>,
     pub(crate) featured: Arc<Mailbox<Pooled>>,
-    pub(crate) sinks: Vec<(Wants, Arc<Mailbox<ForSink>>)>,
+    pub(crate) sinks: Vec<(Wants, Arc<Mailbox<SinkMessage>>)>,
 }
 
-impl Heads {
+impl HeadsWorker {
     pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let mut taken = Vec::new();
         while self.featured.take_all(&mut taken) {
             for mut frame in taken.drain(..) {
-                self.obey();
+                self.run_commands();
                 self.compute(&mut frame)?;
-                let (place, frame) = (frame.camera, Arc::new(frame));
+                let (slot, frame) = (frame.camera, Arc::new(frame));
                 for (_, mailbox) in &self.sinks {
-                    self.shared.put_behind_engine(mailbox, place, ForSink::Frame(frame.clone()));
+                    self.shared.put_after_engine(mailbox, slot, SinkMessage::Frame(frame.clone()));
                 }
             }
         }
@@ -322,13 +321,13 @@ impl Heads {
     }
 }
 
-impl Heads {
-    /// Hands waiting commands to their heads.
-    fn obey(&mut self) {
+impl HeadsWorker {
+    /// Passes pending commands to their heads.
+    fn run_commands(&mut self) {
         for (name, command) in self.commands.take() {
             let outcome = match self.heads.iter_mut().find(|named| named.name == name) {
                 Some(named) => named.head.command(&command).map_err(|error| chain(&error)),
-                None => Err("this run has no such head".into()),
+                None => Err("no such head in this run".into()),
             };
             if let Err(problem) = outcome {
                 self.shared.note(vec![format!("head {name}: {problem}")]);
@@ -336,9 +335,9 @@ impl Heads {
         }
     }
 
-    /// Computes the heads that a sink wants of this frame.
+    /// Computes the heads that any sink wants for this frame.
     fn compute(&mut self, frame: &mut FeatureFrame) -> Result<(), PipelineError> {
-        // Taken out, because heads read the frame while they write its outputs.
+        // Taken out because heads borrow the frame while they write the outputs.
         let mut outputs = std::mem::take(&mut frame.outputs);
         outputs.clear();
         for NamedHead { name, head } in &mut self.heads {
@@ -353,36 +352,36 @@ impl Heads {
     }
 }
 
-impl Drop for Heads {
+impl Drop for HeadsWorker {
     fn drop(&mut self) {
         self.featured.refuse();
         self.sinks.iter().for_each(|(_, mailbox)| mailbox.close_all());
     }
 }
 
-/// Feeds one sink.
-pub(crate) struct Feeding {
+/// Passes frames and statistics to one sink.
+pub(crate) struct SinkWorker {
     pub(crate) sink: Box<dyn Sink>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) beat: Arc<Beat>,
-    pub(crate) mailbox: Arc<Mailbox<ForSink>>,
+    pub(crate) busy: Arc<BusyTimer>,
+    pub(crate) mailbox: Arc<Mailbox<SinkMessage>>,
 }
 
-impl Feeding {
+impl SinkWorker {
     pub(crate) fn run(&mut self) -> Result<(), PipelineError> {
         let outcome = self.feed();
-        let finished = self.beat.during(|| self.sink.finish());
+        let finished = self.busy.during(|| self.sink.finish());
         outcome.and(finished).map_err(PipelineError::Sink)
     }
 
     fn feed(&mut self) -> Result<(), super::SinkFailure> {
-        let Self { sink, shared, beat, mailbox } = self;
+        let Self { sink, shared, busy, mailbox } = self;
         let mut taken = Vec::new();
         while mailbox.take_all(&mut taken) {
             for sent in taken.drain(..) {
-                beat.during(|| match &sent {
-                    ForSink::Frame(frame) => sink.take(frame),
-                    ForSink::Stats(stats) => sink.take_stats(stats),
+                busy.during(|| match &sent {
+                    SinkMessage::Frame(frame) => sink.take(frame),
+                    SinkMessage::Stats(stats) => sink.take_stats(stats),
                 })?;
                 shared.note(sink.take_notes());
             }
@@ -391,7 +390,7 @@ impl Feeding {
     }
 }
 
-impl Drop for Feeding {
+impl Drop for SinkWorker {
     fn drop(&mut self) {
         self.mailbox.refuse();
     }

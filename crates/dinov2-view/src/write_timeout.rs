@@ -1,3 +1,5 @@
+//! A write timeout below HTTP: it covers every response, stream and socket of a connection. Reads have no timeout here.
+
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,22 +9,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A connection that fails when its peer takes nothing for too long. It lies below HTTP, so it holds for every answer,
-/// stream and socket.
-pub(crate) struct Patience {
+/// A TCP connection whose writes fail with [`ErrorKind::TimedOut`] when the peer reads nothing for `timeout`.
+pub(crate) struct WriteTimeout {
     stream: TcpStream,
     timeout: Duration,
-    /// Runs while a write waits.
+    /// Runs while a write is pending.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
+impl WriteTimeout {
     pub(crate) fn new(stream: TcpStream, timeout: Duration) -> Self {
         Self { stream, timeout, stalled: None }
     }
 
-    /// Passes on what a write came to, or gives up.
-    fn judge<T>(&mut self, written: Poll<Result<T>>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+    /// The result of a write, or an error if writes have been pending for the timeout.
+    fn limit<T>(&mut self, written: Poll<Result<T>>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
@@ -34,16 +35,16 @@ impl Patience {
     }
 }
 
-impl AsyncRead for Patience {
+impl AsyncRead for WriteTimeout {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Patience {
+impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(written, cx)
+        self.limit(written, cx)
     }
 
     fn poll_write_vectored(
@@ -52,7 +53,7 @@ impl AsyncWrite for Patience {
         bytes: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.judge(written, cx)
+        self.limit(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,3 +1,5 @@
+//! One side of a comparison: model, backend and precision, written `[MODEL:]BACKEND:PRECISION`.
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -7,16 +9,16 @@ use dinov2_edge::{Backend, EngineConfig, Incremental, Precision, SelectedEngine}
 
 use crate::args::open_weights;
 
-/// One side of a comparison: `[MODEL:]BACKEND:PRECISION`.
+/// A model and an engine: `[MODEL:]BACKEND:PRECISION`.
 #[derive(Clone, Debug)]
-pub(crate) struct Side {
+pub(crate) struct EngineChoice {
     model: Option<PathBuf>,
     backend: Backend,
     precision: Precision,
     text: String,
 }
 
-impl FromStr for Side {
+impl FromStr for EngineChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -33,14 +35,14 @@ impl FromStr for Side {
     }
 }
 
-impl fmt::Display for Side {
+impl fmt::Display for EngineChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl Side {
-    /// Loads the engine; `default_model` where the side names none.
+impl EngineChoice {
+    /// Loads the engine. `default_model`: the model if the choice names none.
     pub(crate) fn load(
         &self,
         default_model: Option<&Path>,
@@ -49,7 +51,7 @@ impl Side {
         self.load_with(default_model, threads, None)
     }
 
-    /// Loads the engine; with `incremental` it reuses what frames have in common.
+    /// Loads the engine; with `incremental` it reuses unchanged rows.
     pub(crate) fn load_incremental(
         &self,
         threads: Option<NonZeroUsize>,
@@ -76,12 +78,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sides_are_parsed_from_the_right() {
-        let side: Side = "dir:with/colon.safetensors:cpu:f32".parse().unwrap();
-        assert_eq!(side.model, Some(PathBuf::from("dir:with/colon.safetensors")));
-        assert_eq!("onnx:auto".parse::<Side>().unwrap().backend, Backend::Onnx);
+    fn choices_are_parsed_from_the_right() {
+        let choice: EngineChoice = "dir:with/colon.safetensors:cpu:f32".parse().unwrap();
+        assert_eq!(choice.model, Some(PathBuf::from("dir:with/colon.safetensors")));
+        assert_eq!("onnx:auto".parse::<EngineChoice>().unwrap().backend, Backend::Onnx);
         for wrong in ["", "cpu", "cpu:", "cpu:f33", "gpu:f32"] {
-            assert!(wrong.parse::<Side>().is_err(), "{wrong}");
+            assert!(wrong.parse::<EngineChoice>().is_err(), "{wrong}");
         }
     }
 }
