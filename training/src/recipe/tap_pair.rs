@@ -1,4 +1,4 @@
-//! Pairs of blocks in a recipe. Recipes of before 0.2 called them `student` and `teacher` and counted from 1: one that a user wrote is
+//! Pairs of blocks in a recipe. Older recipes called them `student` and `teacher` and counted from 1: one that a user wrote is
 //! refused with what to write instead, one that a checkpoint or a cache stored is converted.
 
 use serde::{Deserialize, Serialize};
