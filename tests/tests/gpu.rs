@@ -7,6 +7,7 @@ use common::gpu::{gpu, gpu_with};
 use common::{Picture, cases, cosine, relative_l2};
 use dinov2_core::{ExtractError, Extractor, Facet, Features, Tap, Taps};
 use dinov2_cpu::{CpuConfig, CpuEngine, CpuPrecision};
+use dinov2_files::chain;
 use dinov2_weights::Model;
 use dinov2_wgpu::{Gpu, GpuConfig, GpuPrecision, Stage, Tuning, WgpuEngine};
 
@@ -204,7 +205,7 @@ fn a_lost_device_is_told_and_a_new_one_works() {
     let _ = lost.receive(&mut features);
     for _ in 0..3 {
         let error = lost.extract(picture.view(), &Taps::none(), &mut features).expect_err("no device");
-        assert!(error.to_string().contains("device was lost"), "{error}");
+        assert!(chain(&error).contains("device was lost"), "{error}");
     }
     assert!(WgpuEngine::new(&gpu, &model, GpuPrecision::F32).is_err());
     let Some(gpu) = common::gpu::gpu() else { panic!("there was one") };
@@ -220,7 +221,7 @@ fn frames_beyond_the_device_are_refused_and_small_ones_still_run() {
     // 22,500 tokens x 1536 x 4 bytes inside the MLP: more than a binding of 128 MiB.
     let picture = Picture::pattern(150 * side, 150 * side);
     let error = engine.extract(picture.view(), &Taps::none(), &mut Features::new()).expect_err("too large");
-    let message = error.to_string();
+    let message = chain(&error);
     assert!(message.contains("rows takes") && message.contains("holds at most 134217728"), "{message}");
     let small = Picture::pattern(side, side);
     let want = cpu_tokens(&model, CpuPrecision::F32, &small);

@@ -115,14 +115,17 @@ mod tests {
     #[test]
     fn peak_memory_is_the_most_that_was_resident() {
         const MORE: usize = 64 << 20;
+        /// The kernel counts resident pages per CPU and adds them up now and then.
+        const INEXACT: usize = 8 << 20;
         let before = super::peak_memory_bytes().unwrap() as usize;
         let untouched = std::hint::black_box(Vec::<u8>::with_capacity(before + 16 * MORE));
         let reserved = super::peak_memory_bytes().unwrap() as usize;
         assert!(reserved < before + 8 * MORE, "{before} {reserved} {}", untouched.capacity());
         let written = std::hint::black_box(vec![1u8; before + MORE]);
         let with_written = super::peak_memory_bytes().unwrap() as usize;
-        assert!(with_written >= before + MORE, "{before} {with_written} {}", written.len());
+        assert!(with_written + INEXACT >= before + MORE, "{before} {with_written} {}", written.len());
         drop(written);
-        assert!(super::peak_memory_bytes().unwrap() as usize >= with_written);
+        let after = super::peak_memory_bytes().unwrap() as usize;
+        assert!(after + INEXACT >= before + MORE, "{before} {with_written} {after}");
     }
 }

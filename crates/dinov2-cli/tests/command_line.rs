@@ -289,7 +289,7 @@ fn a_video_is_run_incrementally() {
     ]);
     let compared: Value = serde_json::from_str(compared.trim()).unwrap();
     assert_eq!((&compared["recomputed"], &compared["relative_l2"]), (&Value::from(0.5), &Value::from(0.0)));
-    fails(&["run", "--input", &cat, "--incremental", "nan"], 2, "a number from 0");
+    fails(&["run", "--input", &cat, "--incremental", "nan"], 2, "expected a number, 0 or larger");
     fails(&["run", "--input", &cat, "--refresh", "3"], 2, "required arguments");
 }
 

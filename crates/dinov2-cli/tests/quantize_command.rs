@@ -149,7 +149,13 @@ fn mistakes_with_quantize_are_told_in_one_line() {
     }
     with(&model, &clip, &["--group", "32"], 2, "expected --precision int4, got int8");
     with(&model, &clip, &["--precision", "int4", "--group", "48"], 2, "expected 32 or 64");
-    with(&model, &clip, &["--precision", "int4", "--int8-share", "1.5"], 2, "expected a number of 0 to 1");
+    with(
+        &model,
+        &clip,
+        &["--precision", "int4", "--int8-share", "1.5"],
+        2,
+        "expected a number from 0 to 1, got \"1.5\"",
+    );
     with(&model, &clip, &["--precision", "int3"], 2, "expected int8 or int4");
     let nowhere = folder.path().join("missing/int8.safetensors").to_string_lossy().into_owned();
     let words = ["quantize", "--model", &model, "--calibration", "no-such-folder", "-o", &nowhere];

@@ -84,7 +84,9 @@ fn class_colour(class: u8) -> [u8; 3] {
     let mut rgb = [0; 3];
     for step in 0..3 {
         for (channel, value) in rgb.iter_mut().enumerate() {
-            *value |= (class >> (3 * step + channel) & 1) << (7 - step);
+            // The third step has two bits left.
+            let bit = u16::from(class) >> (3 * step + channel) & 1;
+            *value |= (bit as u8) << (7 - step);
         }
     }
     rgb
