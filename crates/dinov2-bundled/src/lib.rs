@@ -6,7 +6,7 @@
 //!
 //! ```
 //! let model = dinov2_bundled::bundled_model()?;
-//! assert_eq!(model.spec().name(), "vits14");
+//! assert_eq!(model.spec().name(), "ViT-S/14");
 //! # Ok::<(), dinov2_weights::ModelError>(())
 //! ```
 

@@ -208,13 +208,14 @@ fn missing_ffmpeg_is_named() {
 #[cfg(unix)]
 mod pipes {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A program that writes what `ffmpeg` might.
     fn script(folder: &Path, body: &str) -> PathBuf {
         let path = folder.join("ffmpeg");
-        fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a file that this one has open for writing when another test forks is busy for that test's child.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let status = std::process::Command::new("sh").args(["-c", write]).arg(&path).arg(body).status();
+        assert!(status.unwrap().success());
         path
     }
 

@@ -145,7 +145,7 @@ impl Source {
                 if file.half_pixels {
                     pixels.datum_type = DatumType::F16;
                 }
-                let positions = file.positions(grid).map_err(failed)?;
+                let positions = file.positions(grid).map_err(ExtractError::Misuse)?;
                 let shape = vec![1, 1 + grid.len(), spec.dim];
                 let table = positions.is_some().then_some(PlanInput { shape, datum_type: DatumType::F32 });
                 let inputs = std::iter::once(pixels).chain(table).collect();
