@@ -1,6 +1,6 @@
 //! Random numbers as pure functions of their purpose: never of threads, time or the order of calls.
 //!
-//! [`stream`] is for code that works with the crate `rand`; [`Random`] draws views, orders and samples with arithmetic of its own, so
+//! [`stream`] is for code that works with the crate `rand`; `Random` draws views, orders and samples with arithmetic of its own, so
 //! that its numbers do not change with a version of `rand`.
 
 use rand_chacha::ChaCha8Rng;
