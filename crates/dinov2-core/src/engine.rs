@@ -38,7 +38,8 @@ impl fmt::Display for EngineFacts {
 /// An [`Extractor`] with a description, timings and notes.
 ///
 /// Each engine crate implements it, so that programs hold a `Box<dyn Engine>` and do not depend on an engine. [`Any`] is a supertrait
-/// for tools that measure one particular engine and downcast to it.
+/// for tools that measure one particular engine and downcast to it. `Send` is not required, because a GPU's buffers stay in their thread in
+/// a browser; a pipeline takes a `Box<dyn Engine + Send>`.
 ///
 /// ```
 /// use dinov2_core::{Engine, ExtractError, Features, ImageView, Taps};
@@ -50,7 +51,7 @@ impl fmt::Display for EngineFacts {
 ///     Ok(features)
 /// }
 /// ```
-pub trait Engine: Extractor + Send + Any {
+pub trait Engine: Extractor + Any {
     /// Description of this engine.
     fn facts(&self) -> EngineFacts;
 

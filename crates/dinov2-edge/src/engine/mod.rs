@@ -1,6 +1,6 @@
 //! Selects and opens an engine from a model and an [`EngineConfig`].
 //!
-//! [`SelectedEngine::open`] → one of `cpu.rs`, `gpu.rs`, `onnx.rs` → a `Box<dyn Engine>`. No code outside this folder names an engine.
+//! [`SelectedEngine::open`] → one of `cpu.rs`, `gpu.rs`, `onnx.rs` → a `Box<dyn Engine + Send>`. No code outside this folder names an engine.
 //! Engines that are not compiled in are replaced by `without_*.rs`.
 
 mod config;
@@ -42,7 +42,7 @@ use crate::ModelSource;
 /// # }
 /// ```
 pub struct SelectedEngine {
-    engine: Box<dyn Engine>,
+    engine: Box<dyn Engine + Send>,
     reason: String,
     notes: Vec<String>,
     fallback: Option<Fallback>,
@@ -69,7 +69,7 @@ impl SelectedEngine {
         }
     }
 
-    fn new_with(engine: impl Engine, reason: impl Into<String>) -> Self {
+    fn new_with(engine: impl Engine + Send, reason: impl Into<String>) -> Self {
         Self { engine: Box::new(engine), reason: reason.into(), notes: Vec::new(), fallback: None }
     }
 

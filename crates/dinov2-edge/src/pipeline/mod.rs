@@ -125,7 +125,7 @@ pub enum BadInputs {
 /// Sources, an engine and sinks, ready to run.
 pub struct Pipeline {
     sources: Vec<Box<dyn Source>>,
-    engine: Box<dyn Engine>,
+    engine: Box<dyn Engine + Send>,
     heads: Vec<NamedHead>,
     sinks: Vec<Box<dyn Sink>>,
     config: PipelineConfig,
@@ -170,7 +170,7 @@ impl Pipeline {
     /// Source `i` is camera `i`. The engine computes the configured taps and those that the heads need.
     pub fn new(
         sources: Vec<Box<dyn Source>>,
-        engine: Box<dyn Engine>,
+        engine: Box<dyn Engine + Send>,
         heads: Vec<NamedHead>,
         sinks: Vec<Box<dyn Sink>>,
         config: PipelineConfig,

@@ -208,7 +208,7 @@ impl Drop for FitWorker {
 
 /// Runs the engine on the new frames of all cameras, as one batch.
 pub(crate) struct EngineWorker {
-    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) engine: Box<dyn Engine + Send>,
     pub(crate) taps: Taps,
     pub(crate) most_frames: Option<u64>,
     pub(crate) period: Option<Duration>,
